@@ -1,0 +1,121 @@
+//! The trait that a backend implements.
+
+use crate::{BitNetError, Device, Graph, LinearId, LinearWeights, Op, Result, Step, VectorId};
+
+/// What a backend is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// Short name, as logs print it.
+    pub name: &'static str,
+    /// Where it runs.
+    pub device: Device,
+    /// The kernels it chose, as benches and logs name them.
+    pub kernels: String,
+    /// Threads or streams it uses.
+    pub threads: usize,
+}
+
+/// Upper bounds of a [`Step`], for which a backend sizes its buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepLimits {
+    /// Tokens in one step.
+    pub max_tokens: usize,
+    /// Logits rows in one step.
+    pub max_logits_rows: usize,
+}
+
+/// Bytes that one part of a model occupies on the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPart {
+    /// `weights`, `kv`, `activations` or `scratch`.
+    pub part: &'static str,
+    /// Bytes held now.
+    pub bytes: usize,
+}
+
+/// Executes graphs on one device.
+///
+/// Operations are enqueued: no host value is needed between two ops of a pass, and an execution error may
+/// surface as late as [`sync`](Self::sync). What a backend cannot do is a typed
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), never a silent substitute.
+///
+/// The order of calls: `prepare_*`, then one [`load_graph`](Self::load_graph), then any number of
+/// [`reserve_kv_blocks`](Self::reserve_kv_blocks), [`forward`](Self::forward) and readings.
+pub trait Backend: Send {
+    /// Describes the backend.
+    fn info(&self) -> BackendInfo;
+
+    /// Adopts a matrix, turning its wire layout into the backend's own, or using it in place.
+    ///
+    /// # Errors
+    /// `Unsupported` layouts; a mismatch when bytes and shape disagree or the codes are invalid.
+    fn prepare_linear(&mut self, weights: LinearWeights) -> Result<LinearId>;
+
+    /// Adopts a vector.
+    ///
+    /// # Errors
+    /// Exhausted device memory.
+    fn prepare_vector(&mut self, name: &str, values: &[f32]) -> Result<VectorId>;
+
+    /// Adopts the graph and allocates its buffers for steps within `limits`.
+    ///
+    /// # Errors
+    /// `Unsupported` ops; mismatches between ops, buffers and matrices; exhausted memory.
+    fn load_graph(&mut self, graph: Graph, limits: StepLimits) -> Result<()>;
+
+    /// Makes KV blocks `0..count` exist in every layer. Never shrinks.
+    ///
+    /// # Errors
+    /// Exhausted memory; the blocks there before remain.
+    fn reserve_kv_blocks(&mut self, count: usize) -> Result<()>;
+
+    /// Enqueues one op of the loaded graph for the tokens of `step`.
+    ///
+    /// # Errors
+    /// `Unsupported`, or a step outside the limits.
+    fn execute(&mut self, op: &Op, step: &Step) -> Result<()>;
+
+    /// Enqueues a whole pass of the loaded graph.
+    ///
+    /// # Errors
+    /// A step that is inconsistent or outside the limits.
+    fn forward(&mut self, step: &Step) -> Result<()>;
+
+    /// Waits for all enqueued work and reports its errors.
+    ///
+    /// # Errors
+    /// Whatever the device met since the last call.
+    fn sync(&mut self) -> Result<()>;
+
+    /// Returns the logits of the last pass, `[logits_rows, vocab]`, after waiting for it.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    fn logits(&mut self) -> Result<&[f32]>;
+
+    /// Appends the id of the greatest logit of each row of the last pass (the lowest id among equals).
+    ///
+    /// A device that samples on its own side overrides this, so that greedy decoding moves one id a
+    /// token instead of a row of logits.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync); a mismatch when a row holds a NaN or no logits were asked for.
+    fn argmax(&mut self, vocab: usize, out: &mut Vec<u32>) -> Result<()> {
+        for row in self.logits()?.chunks_exact(vocab) {
+            let mut best = 0;
+            for (id, &logit) in row.iter().enumerate() {
+                if logit.is_nan() {
+                    return Err(BitNetError::mismatch(format!("logit of token {id}"), "a number", logit));
+                }
+                if logit > row[best] {
+                    best = id;
+                }
+            }
+            out.push(best as u32);
+        }
+        Ok(())
+    }
+
+    /// Reports the device memory held, by part.
+    fn memory(&self) -> Vec<MemoryPart>;
+}

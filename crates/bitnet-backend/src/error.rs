@@ -1,0 +1,185 @@
+//! The error root: what went wrong, and in which layer or tensor.
+
+use std::fmt;
+
+use crate::{BitNetDType, Device};
+
+/// The result of every fallible operation of the lower crates.
+pub type Result<T, E = BitNetError> = std::result::Result<T, E>;
+
+/// Why an operation failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The device does not exist here, or this build has no backend for it.
+    #[error("device {device} is not available: {reason}")]
+    DeviceUnavailable {
+        /// The device asked for.
+        device: Device,
+        /// What was looked for and not found.
+        reason: String,
+    },
+    /// An instruction-set tier was forced that this machine or build cannot run.
+    #[error("instruction set {isa} is not available: {reason}")]
+    IsaUnavailable {
+        /// The tier asked for, as spelled.
+        isa: String,
+        /// What is available instead.
+        reason: String,
+    },
+    /// The backend has no implementation of this operation for these operands.
+    #[error("backend {backend} does not support {operation}: {reason}")]
+    Unsupported {
+        /// The backend's name.
+        backend: &'static str,
+        /// The operation and its operand types.
+        operation: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A value, shape or count is not what it has to be.
+    #[error("{what}: expected {expected}, found {found}")]
+    Mismatch {
+        /// What was looked at.
+        what: String,
+        /// What it has to be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A tensor of this type and size cannot be represented.
+    #[error("a {dtype} tensor of shape {shape:?} does not fit the address space")]
+    TensorTooLarge {
+        /// Element type.
+        dtype: BitNetDType,
+        /// Shape asked for.
+        shape: Vec<usize>,
+    },
+    /// The operating system or a configured limit refused the memory.
+    #[error("out of memory: {requested} bytes for {purpose}, {available}")]
+    OutOfMemory {
+        /// Bytes asked for.
+        requested: usize,
+        /// What they were for.
+        purpose: String,
+        /// The limit or refusal met.
+        available: String,
+    },
+    /// A memory request that no allocator can serve.
+    #[error("invalid allocation of {size} bytes aligned to {align}: {reason}")]
+    InvalidAllocation {
+        /// Bytes asked for.
+        size: usize,
+        /// Alignment asked for.
+        align: usize,
+        /// Why it cannot be served.
+        reason: &'static str,
+    },
+    /// A memory handle that does not name a live allocation of this pool.
+    #[error("memory handle {handle} is not valid: {reason}")]
+    InvalidHandle {
+        /// The handle, as it prints.
+        handle: String,
+        /// Freed before, or of another pool.
+        reason: &'static str,
+    },
+}
+
+/// An error with its cause ([`kind`](Self::kind)) and the places it passed through.
+///
+/// Prints on one line, outermost context first. With the feature `backtrace` its `Debug` form
+/// carries the stack of the place that made it.
+pub struct BitNetError(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    context: Vec<String>,
+    #[cfg(feature = "backtrace")]
+    backtrace: std::backtrace::Backtrace,
+}
+
+impl BitNetError {
+    /// Makes an error of the given cause.
+    pub fn new(kind: ErrorKind) -> Self {
+        BitNetError(Box::new(Inner {
+            kind,
+            context: Vec::new(),
+            #[cfg(feature = "backtrace")]
+            backtrace: std::backtrace::Backtrace::force_capture(),
+        }))
+    }
+
+    /// Makes an [`ErrorKind::Mismatch`].
+    pub fn mismatch(what: impl Into<String>, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+        BitNetError::new(ErrorKind::Mismatch {
+            what: what.into(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        })
+    }
+
+    /// Names the layer, tensor or file in which the error arose.
+    #[must_use]
+    pub fn context(mut self, place: impl Into<String>) -> Self {
+        self.0.context.push(place.into());
+        self
+    }
+
+    /// Returns the cause.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// Returns the stack at which the error was made, where the feature `backtrace` is on.
+    pub fn backtrace(&self) -> Option<&std::backtrace::Backtrace> {
+        #[cfg(feature = "backtrace")]
+        return Some(&self.0.backtrace);
+        #[cfg(not(feature = "backtrace"))]
+        None
+    }
+}
+
+impl fmt::Display for BitNetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for place in self.0.context.iter().rev() {
+            write!(f, "{place}: ")?;
+        }
+        self.0.kind.fmt(f)
+    }
+}
+
+impl fmt::Debug for BitNetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("BitNetError");
+        out.field("kind", &self.0.kind).field("context", &self.0.context);
+        if let Some(backtrace) = self.backtrace() {
+            out.field("backtrace", backtrace);
+        }
+        out.finish()
+    }
+}
+
+impl std::error::Error for BitNetError {}
+
+impl From<ErrorKind> for BitNetError {
+    fn from(kind: ErrorKind) -> Self {
+        BitNetError::new(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_prints_outermost_first_on_one_line() {
+        let error = BitNetError::mismatch("rows", 4, 5).context("q_proj").context("layer 3");
+        assert_eq!(error.to_string(), "layer 3: q_proj: rows: expected 4, found 5");
+    }
+
+    #[test]
+    fn backtraces_follow_the_feature() {
+        let error = BitNetError::mismatch("rows", 4, 5);
+        assert_eq!(error.backtrace().is_some(), cfg!(feature = "backtrace"));
+    }
+}

@@ -1,0 +1,8 @@
+//! The foundation of BitNet Core: devices, memory, tensors, tokenizers and the CPU backend.
+
+pub mod device;
+pub mod error;
+pub mod memory;
+pub mod tokenizer;
+
+pub use bitnet_backend as backend;
