@@ -1,0 +1,83 @@
+//! The kernel table: one entry a tier, resolved once.
+
+use crate::scalar::attention::{self, AttentionBlock, AttentionState};
+use crate::scalar::dense::{self, DenseRow};
+use crate::scalar::quantize::{self, QuantizedRow};
+use crate::scalar::{gate, norm, rope, ternary};
+use crate::{Isa, IsaError};
+
+/// [`ternary::ternary_i8`] of a tier.
+pub type TernaryI8 = fn(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]]);
+
+/// The kernels of one tier. Contracts and shapes stand at the functions of [`scalar`](crate::scalar).
+///
+/// A table is handed out only after its tier was detected, so that its entries are safe to call.
+#[derive(Debug)]
+pub struct Kernels {
+    /// The tier.
+    pub isa: Isa,
+    /// [`ternary::ternary_i8`].
+    pub ternary_i8: TernaryI8,
+    /// [`ternary::ternary_f32`].
+    pub ternary_f32: fn(codes: &[u8], x: &[f32], out: &mut [[f32; 4]]),
+    /// [`dense::dense`].
+    pub dense: fn(row: DenseRow<'_>, x: &[f32], out: &mut [f32]),
+    /// [`dense::widen`].
+    pub widen: fn(row: DenseRow<'_>, out: &mut [f32]),
+    /// [`norm::rms_norm`].
+    pub rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
+    /// [`quantize::quantize`].
+    pub quantize: fn(x: &[f32], q: &mut [i8]) -> QuantizedRow,
+    /// [`gate::squared_relu`].
+    pub squared_relu: fn(gate: &[f32], up: &[f32], out: &mut [f32]),
+    /// [`gate::silu`].
+    pub silu: fn(gate: &[f32], up: &[f32], out: &mut [f32]),
+    /// [`rope::rotate`].
+    pub rotate: fn(row: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]),
+    /// [`attention::attend`].
+    pub attend: fn(block: AttentionBlock<'_>, queries: &[f32], states: &mut [AttentionState], out: &mut [f32]),
+    /// [`attention::finish`].
+    pub finish: fn(states: &[AttentionState], head_dim: usize, out: &mut [f32]),
+}
+
+static SCALAR: Kernels = Kernels {
+    isa: Isa::Scalar,
+    ternary_i8: ternary::ternary_i8,
+    ternary_f32: ternary::ternary_f32,
+    dense: dense::dense,
+    widen: dense::widen,
+    rms_norm: norm::rms_norm,
+    quantize: quantize::quantize,
+    squared_relu: gate::squared_relu,
+    silu: gate::silu,
+    rotate: rope::rotate,
+    attend: attention::attend,
+    finish: attention::finish,
+};
+
+impl Kernels {
+    /// Returns the table of a tier.
+    ///
+    /// # Errors
+    /// The machine or the build lacks the tier.
+    pub fn for_isa(isa: Isa) -> Result<&'static Kernels, IsaError> {
+        if let Some(reason) = isa.missing() {
+            return Err(IsaError::Unavailable { isa, reason });
+        }
+        match isa {
+            Isa::Scalar => Ok(&SCALAR),
+            #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+            Isa::Avx2 => Ok(&crate::x86_64::avx2::KERNELS),
+            #[cfg(not(all(feature = "simd", target_arch = "x86_64")))]
+            Isa::Avx2 => Err(IsaError::Unavailable { isa, reason: "this build has no AVX2 kernels" }),
+        }
+    }
+
+    /// Returns the table of the tier that `BITNET_ISA` forces, or of the best one here.
+    ///
+    /// # Errors
+    /// As [`Isa::select`].
+    pub fn select() -> Result<&'static Kernels, IsaError> {
+        Kernels::for_isa(Isa::select()?)
+    }
+}

@@ -1,0 +1,133 @@
+//! Instruction-set tiers: what the machine has, and `BITNET_ISA` to force one.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The environment variable that forces a tier.
+pub const ISA_VARIABLE: &str = "BITNET_ISA";
+
+/// An instruction-set tier, in ascending order of preference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Portable code: the truth.
+    Scalar,
+    /// x86-64 with AVX2 and F16C.
+    Avx2,
+}
+
+/// A tier that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IsaError {
+    /// No tier has this name.
+    #[error("instruction set {name:?} is unknown, expected one of {known}")]
+    Unknown {
+        /// The name, as given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The machine or the build lacks it.
+    #[error("instruction set {isa} is not available: {reason}")]
+    Unavailable {
+        /// The tier.
+        isa: Isa,
+        /// What is missing.
+        reason: &'static str,
+    },
+}
+
+impl Isa {
+    /// Every tier of every machine, ascending.
+    pub const ALL: [Isa; 2] = [Isa::Scalar, Isa::Avx2];
+
+    /// Returns the name that `BITNET_ISA` and logs use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+        }
+    }
+
+    /// Says why this machine or build cannot run the tier; `None` when it can.
+    pub fn missing(self) -> Option<&'static str> {
+        match self {
+            Isa::Scalar => None,
+            #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+            Isa::Avx2 => {
+                let has = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c");
+                if has { None } else { Some("the processor lacks AVX2 or F16C") }
+            }
+            #[cfg(all(not(feature = "simd"), target_arch = "x86_64"))]
+            Isa::Avx2 => Some("this build has the feature `simd` off"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 => Some("the processor is not x86-64"),
+        }
+    }
+
+    /// Returns the tiers that can run here, ascending.
+    pub fn available() -> impl DoubleEndedIterator<Item = Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.missing().is_none())
+    }
+
+    /// Returns the forced tier, or else the best that the machine has.
+    ///
+    /// # Errors
+    /// `BITNET_ISA` names an unknown or unavailable tier: never a silent substitute.
+    pub fn select() -> Result<Isa, IsaError> {
+        match std::env::var(ISA_VARIABLE) {
+            Ok(name) if !name.is_empty() => {
+                let isa: Isa = name.parse()?;
+                match isa.missing() {
+                    None => Ok(isa),
+                    Some(reason) => Err(IsaError::Unavailable { isa, reason }),
+                }
+            }
+            _ => Ok(Isa::available().next_back().unwrap_or(Isa::Scalar)),
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = IsaError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Isa::ALL.into_iter().find(|isa| isa.name().eq_ignore_ascii_case(name)).ok_or_else(|| IsaError::Unknown {
+            name: name.into(),
+            known: Isa::ALL.map(Isa::name).join(", "),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_unknown_ones_are_refused() {
+        for isa in Isa::ALL {
+            assert_eq!(isa.name().parse::<Isa>().unwrap(), isa);
+        }
+        let message = "avx9".parse::<Isa>().unwrap_err().to_string();
+        assert!(message.contains("avx9") && message.contains("scalar"), "{message}");
+    }
+
+    #[test]
+    fn the_scalar_tier_is_always_there() {
+        assert_eq!(Isa::available().next(), Some(Isa::Scalar));
+    }
+
+    #[test]
+    fn without_the_feature_simd_the_scalar_tier_answers() {
+        if cfg!(not(feature = "simd")) {
+            assert_eq!(Isa::available().collect::<Vec<_>>(), [Isa::Scalar]);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Two-bit codes in row quarters: the layout of Hugging Face `bitnet` checkpoints, run in place.
+//!
+//! A matrix `[rows, cols]` takes `R = ceil(rows / 4)` packed rows of `cols` bytes. Byte `(r, c)`:
+//!
+//! ```text
+//! bit   7   6 | 5   4 | 3   2 | 1   0
+//!      row    | row   | row   | row
+//!      r + 3R | r+2R  | r + R | r        of column c
+//! ```
+//!
+//! A code is the value + 1: 0, 1, 2 for -1, 0, +1; 3 does not occur. Rows at or past `rows` (only in the
+//! last quarter, when `rows` is no multiple of 4) hold code 1. One packed row is a stream of `cols`
+//! bytes that meets each activation once and feeds four outputs, so a product reads the file's own bytes
+//! in order and nothing is repacked. Two bits a weight. Source: `pack_weights` in
+//! `transformers/integrations/bitnet.py`.
+
+/// Columns up to which 32-bit sums of `scaled code x int8` provably cannot overflow.
+///
+/// A kernel may carry a code scaled by 4, so one term is at most `2 * 4 * 128 = 2^10` in magnitude and
+/// `2^20` of them stay below `2^31`.
+pub const MAX_COLS: usize = 1 << 20;
+
+/// Returns the number of packed rows.
+pub const fn quads(rows: usize) -> usize {
+    rows.div_ceil(4)
+}
+
+/// Returns the packed size in bytes, or `None` when it does not fit.
+pub const fn packed_len(rows: usize, cols: usize) -> Option<usize> {
+    quads(rows).checked_mul(cols)
+}
+
+/// Packs the four rows that share packed row `r` into `out` (`cols` bytes).
+///
+/// `row(i)` is the ternary row of quarter `i`, or `None` past the last row.
+pub fn pack_quad<'a>(row: impl Fn(usize) -> Option<&'a [i8]>, out: &mut [u8]) {
+    out.fill(0);
+    for quarter in 0..4 {
+        let shift = 2 * quarter;
+        match row(quarter) {
+            Some(values) => {
+                for (byte, &value) in out.iter_mut().zip(values) {
+                    *byte |= ((value + 1) as u8 & 3) << shift;
+                }
+            }
+            None => out.iter_mut().for_each(|byte| *byte |= 1 << shift),
+        }
+    }
+}
+
+/// Packs row-major ternary values.
+///
+/// # Panics
+/// When `values` is not `rows * cols` long or `out` is not [`packed_len`] long.
+pub fn pack(values: &[i8], rows: usize, cols: usize, out: &mut [u8]) {
+    assert_eq!(Some(values.len()), rows.checked_mul(cols), "values of {rows} x {cols}");
+    assert_eq!(Some(out.len()), packed_len(rows, cols), "packed bytes of {rows} x {cols}");
+    if cols == 0 {
+        return;
+    }
+    let quads = quads(rows);
+    for (r, packed) in out.chunks_exact_mut(cols).enumerate() {
+        let row = |quarter: usize| values.get((quarter * quads + r) * cols..)?.get(..cols);
+        pack_quad(row, packed);
+    }
+}
+
+/// Unpacks to row-major ternary values.
+///
+/// # Panics
+/// When `packed` is not [`packed_len`] long or `out` is not `rows * cols` long.
+pub fn unpack(packed: &[u8], rows: usize, cols: usize, out: &mut [i8]) {
+    assert_eq!(Some(packed.len()), packed_len(rows, cols), "packed bytes of {rows} x {cols}");
+    assert_eq!(Some(out.len()), rows.checked_mul(cols), "values of {rows} x {cols}");
+    let quads = quads(rows);
+    for (index, row) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+        let (quarter, r) = (index / quads, index % quads);
+        for (value, &byte) in row.iter_mut().zip(&packed[r * cols..][..cols]) {
+            *value = (byte >> (2 * quarter) & 3) as i8 - 1;
+        }
+    }
+}
+
+/// Returns the offset of the first byte that holds code 3.
+pub fn find_invalid(packed: &[u8]) -> Option<usize> {
+    let has_three = |byte: u8| byte & (byte >> 1) & 0x55 != 0;
+    // Whole blocks without an early exit vectorise; the exact byte is looked for only when one is there.
+    const BLOCK: usize = 4096;
+    for (index, block) in packed.chunks(BLOCK).enumerate() {
+        if block.iter().fold(0, |seen, &byte| seen | (byte & (byte >> 1) & 0x55)) != 0 {
+            return block.iter().position(|&byte| has_three(byte)).map(|at| index * BLOCK + at);
+        }
+    }
+    None
+}
+
+/// Counts the values -1, 0 and +1 of a matrix whose codes are valid.
+///
+/// # Panics
+/// When `packed` is not [`packed_len`] long.
+pub fn count_codes(packed: &[u8], rows: usize, cols: usize) -> [u64; 3] {
+    assert_eq!(Some(packed.len()), packed_len(rows, cols), "packed bytes of {rows} x {cols}");
+    let mut of_byte = [0u64; 256];
+    packed.iter().for_each(|&byte| of_byte[byte as usize] += 1);
+    let mut counts = [0u64; 4];
+    for (byte, &count) in of_byte.iter().enumerate() {
+        for quarter in 0..4 {
+            counts[byte >> (2 * quarter) & 3] += count;
+        }
+    }
+    // The absent rows of the last quarter are zeros that do not belong to the matrix.
+    counts[1] -= ((quads(rows) * 4 - rows) * cols) as u64;
+    [counts[0], counts[1], counts[2]]
+}

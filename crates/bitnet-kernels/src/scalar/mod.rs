@@ -1,0 +1,15 @@
+//! The scalar tier: portable, safe, and the definition of every result.
+//!
+//! Bodies are `#[inline(always)]`, so that a vector tier can compile the same text with its own
+//! instructions enabled where the compiler's vectoriser does it justice: the order of floating-point
+//! operations is in the source and Rust neither reorders nor contracts them.
+
+pub mod attention;
+pub mod dense;
+pub mod exp;
+pub mod gate;
+pub mod lanes;
+pub mod norm;
+pub mod quantize;
+pub mod rope;
+pub mod ternary;

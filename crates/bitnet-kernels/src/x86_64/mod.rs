@@ -1,0 +1,3 @@
+//! x86-64 tiers.
+
+pub mod avx2;
