@@ -1,5 +1,6 @@
 //! The foundation of BitNet Core: devices, memory, tensors, tokenizers and the CPU backend.
 
+pub mod cpu;
 pub mod device;
 pub mod error;
 pub mod memory;

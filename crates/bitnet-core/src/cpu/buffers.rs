@@ -1,0 +1,84 @@
+//! Activation buffers: one row a token, owned by the pool, lent to the workers of a pass.
+
+use bitnet_backend::{BitNetError, BufferKind, BufferSpec, Device, Result};
+
+use super::shared::SharedSlice;
+use crate::memory::{Element, HybridMemoryPool, PoolBuffer};
+
+/// A pool buffer that a pass lends to its workers.
+pub struct Lent<T: Element>(PoolBuffer<T>);
+
+impl<T: Element> Lent<T> {
+    /// Allocates `len` zeroed elements.
+    pub fn zeroed(pool: &HybridMemoryPool, len: usize, purpose: &str) -> Result<Self> {
+        Ok(Lent(PoolBuffer::zeroed(pool, len, &Device::Cpu, purpose)?))
+    }
+
+    /// Lends the elements.
+    pub fn lend(&mut self) -> SharedSlice<'_, T> {
+        SharedSlice::new(&mut self.0)
+    }
+
+    /// Returns the elements, between passes.
+    pub fn values(&self) -> &[T] {
+        &self.0
+    }
+
+    /// Returns the size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.len() * size_of::<T>()
+    }
+}
+
+/// One buffer of the graph.
+pub enum Buffer {
+    /// `[tokens, width]`.
+    F32(usize, Lent<f32>),
+    /// `[tokens, width]` with a scale and a sum each.
+    Int8(usize, Lent<i8>, Lent<f32>, Lent<i32>),
+}
+
+/// A lent buffer.
+#[derive(Clone, Copy)]
+pub enum BufferView<'a> {
+    /// Width and values.
+    F32(usize, SharedSlice<'a, f32>),
+    /// Width, values, scales and sums.
+    Int8(usize, SharedSlice<'a, i8>, SharedSlice<'a, f32>, SharedSlice<'a, i32>),
+}
+
+impl Buffer {
+    /// Allocates a buffer for `tokens` rows.
+    pub fn new(pool: &HybridMemoryPool, spec: BufferSpec, tokens: usize) -> Result<Self> {
+        let len = spec.width.checked_mul(tokens).ok_or_else(|| {
+            BitNetError::mismatch(format!("buffer {}", spec.name), "a size that fits memory", spec.width)
+        })?;
+        Ok(match spec.kind {
+            BufferKind::F32 => Buffer::F32(spec.width, Lent::zeroed(pool, len, spec.name)?),
+            BufferKind::Int8PerToken => Buffer::Int8(
+                spec.width,
+                Lent::zeroed(pool, len, spec.name)?,
+                Lent::zeroed(pool, tokens, spec.name)?,
+                Lent::zeroed(pool, tokens, spec.name)?,
+            ),
+        })
+    }
+
+    /// Lends the buffer.
+    pub fn lend(&mut self) -> BufferView<'_> {
+        match self {
+            Buffer::F32(width, values) => BufferView::F32(*width, values.lend()),
+            Buffer::Int8(width, values, scales, sums) => {
+                BufferView::Int8(*width, values.lend(), scales.lend(), sums.lend())
+            }
+        }
+    }
+
+    /// Returns the size in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Buffer::F32(_, values) => values.bytes(),
+            Buffer::Int8(_, values, scales, sums) => values.bytes() + scales.bytes() + sums.bytes(),
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The CPU backend.
+//!
+//! [`CpuBackend`] runs a graph on a [`Team`](team::Team) of threads, entered once a pass, with the
+//! kernels of the best instruction-set tier (or the one that `BITNET_ISA` names). Packed ternary codes and
+//! aligned dense rows are used where the loader left them, a mapped file included; activations, scratch
+//! and KV blocks come from a [`HybridMemoryPool`]. Logits are the same bits for any number of threads,
+//! any tier, any chunking of a prompt and any batch.
+
+mod buffers;
+mod kv;
+mod pass;
+mod plan;
+mod shared;
+mod team;
+mod weights;
+
+use bitnet_backend::{
+    Backend, BackendInfo, BitNetDType, BitNetError, BufferKind, Device, ErrorKind, Graph, KV_BLOCK_TOKENS,
+    LinearId, LinearWeights, MemoryPart, Op, Result, Step, StepLimits, VectorId,
+};
+use bitnet_kernels::scalar::attention::MAX_HEAD_DIM;
+use bitnet_kernels::scalar::rope;
+use bitnet_kernels::{Isa, IsaError, Kernels};
+
+use self::buffers::{Buffer, Lent};
+use self::kv::{KvCache, KvShape};
+use self::pass::Pass;
+use self::plan::Stage;
+use self::team::Team;
+use self::weights::Matrix;
+use crate::memory::{HybridMemoryPool, PoolBuffer};
+
+/// Name of this backend in errors and logs.
+const NAME: &str = "cpu";
+
+/// Settings of the CPU backend.
+#[derive(Debug, Clone)]
+pub struct CpuOptions {
+    /// Worker threads; `None` takes every core that the process may use.
+    pub threads: Option<usize>,
+    /// Instruction-set tier; `None` follows `BITNET_ISA`, else takes the best.
+    pub isa: Option<Isa>,
+    /// Element type of the KV cache, `F16` or `F32`.
+    pub kv: BitNetDType,
+    /// Where activations, scratch and KV blocks come from; `None` makes a pool.
+    pub pool: Option<HybridMemoryPool>,
+}
+
+impl Default for CpuOptions {
+    fn default() -> Self {
+        CpuOptions { threads: None, isa: None, kv: BitNetDType::F16, pool: None }
+    }
+}
+
+/// Runs graphs on the host processor.
+pub struct CpuBackend {
+    kernels: &'static Kernels,
+    team: Team,
+    pool: HybridMemoryPool,
+    kv_dtype: BitNetDType,
+    matrices: Vec<Matrix>,
+    vectors: Vec<PoolBuffer<f32>>,
+    loaded: Option<Loaded>,
+}
+
+/// A graph with its memory.
+struct Loaded {
+    graph: Graph,
+    limits: StepLimits,
+    stages: Vec<Stage>,
+    buffers: Vec<Buffer>,
+    kv: KvCache,
+    frequencies: PoolBuffer<f32>,
+    cos: PoolBuffer<f32>,
+    sin: PoolBuffer<f32>,
+    head_rows: Lent<f32>,
+    logits: Lent<f32>,
+    /// Elements of `logits` that the last pass wrote.
+    logits_len: usize,
+    scratch: Lent<f32>,
+    scratch_width: usize,
+    /// Pass in which each KV block was last written, to find two writers of one block.
+    writer: Vec<u64>,
+    passes: u64,
+}
+
+impl CpuBackend {
+    /// Starts the backend.
+    ///
+    /// # Errors
+    /// A tier that is not available, a KV type that is not `F16` or `F32`, more than one thread without
+    /// the feature `parallel`, or threads that the system refuses.
+    pub fn new(options: CpuOptions) -> Result<Self> {
+        let kernels = match options.isa {
+            Some(isa) => Kernels::for_isa(isa),
+            None => Kernels::select(),
+        }
+        .map_err(isa_error)?;
+        if !matches!(options.kv, BitNetDType::F16 | BitNetDType::F32) {
+            return Err(BitNetError::mismatch("KV cache type", "f16 or f32", options.kv));
+        }
+        let threads = thread_count(options.threads)?;
+        let team = Team::new(threads).map_err(|error| {
+            BitNetError::mismatch("worker threads", format_args!("{threads} threads"), error)
+        })?;
+        let pool = match options.pool {
+            Some(pool) => pool,
+            None => HybridMemoryPool::new()?,
+        };
+        Ok(CpuBackend {
+            kernels,
+            team,
+            pool,
+            kv_dtype: options.kv,
+            matrices: Vec::new(),
+            vectors: Vec::new(),
+            loaded: None,
+        })
+    }
+
+    fn unsupported(&self, operation: impl Into<String>, reason: impl Into<String>) -> BitNetError {
+        ErrorKind::Unsupported { backend: NAME, operation: operation.into(), reason: reason.into() }.into()
+    }
+
+    /// Checks what the kernels assume beyond [`Graph::validate`].
+    fn check_graph(&self, graph: &Graph) -> Result<()> {
+        graph.validate(
+            |id| self.matrices.get(id.0 as usize).map(|matrix| (matrix.rows, matrix.cols)),
+            |id| self.vectors.get(id.0 as usize).map(|vector| vector.len()),
+        )?;
+        if graph.attention.head_dim > MAX_HEAD_DIM {
+            let reason = format!("heads are at most {MAX_HEAD_DIM} wide");
+            return Err(self.unsupported(format!("head_dim {}", graph.attention.head_dim), reason));
+        }
+        for op in &graph.ops {
+            if let Some(operation) = plan::unsupported(op, &self.matrices) {
+                return Err(self.unsupported(operation, "no kernel for it"));
+            }
+            match *op {
+                Op::Linear { x, weights, .. }
+                    if graph.spec(x)?.kind == BufferKind::Int8PerToken
+                        && self.matrices[weights.0 as usize].dense_row(0).is_some() =>
+                {
+                    let name = &self.matrices[weights.0 as usize].name;
+                    return Err(self.unsupported(format!("dense {name} with int8 activations"), "no kernel for it"));
+                }
+                _ => {}
+            }
+            if plan::aliases(op) {
+                return Err(self.unsupported(format!("{op:?} in place"), "its output is one of its inputs"));
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, step: &Step, only: Option<&Op>) -> Result<()> {
+        let Some(loaded) = &mut self.loaded else {
+            return Err(BitNetError::mismatch("forward pass", "a loaded graph", "none"));
+        };
+        loaded.check(step)?;
+        let single;
+        let stages = match only {
+            None => &loaded.stages,
+            Some(op) if loaded.graph.ops.contains(op) => {
+                single = plan::stages([*op]);
+                &single
+            }
+            Some(op) => return Err(BitNetError::mismatch("op", "one of the loaded graph", format_args!("{op:?}"))),
+        };
+        if step.is_empty() {
+            loaded.logits_len = 0;
+            return Ok(());
+        }
+        let half = loaded.graph.attention.head_dim / 2;
+        for (index, &position) in step.positions.iter().enumerate() {
+            let row = index * half..(index + 1) * half;
+            rope::angles(position, &loaded.frequencies, &mut loaded.cos[row.clone()], &mut loaded.sin[row]);
+        }
+        loaded.logits_len = step.logits_rows.len() * loaded.graph.vocab;
+        let buffers: Vec<_> = loaded.buffers.iter_mut().map(Buffer::lend).collect();
+        let pass = Pass {
+            kernels: self.kernels,
+            step,
+            attention: loaded.graph.attention,
+            matrices: &self.matrices,
+            vectors: &self.vectors,
+            buffers: &buffers,
+            kv: loaded.kv.lend(),
+            cos: &loaded.cos,
+            sin: &loaded.sin,
+            head_rows: loaded.head_rows.lend(),
+            logits: loaded.logits.lend(),
+            scratch: loaded.scratch.lend(),
+            scratch_width: loaded.scratch_width,
+        };
+        self.team.run(&|worker| pass.run(stages, worker));
+        Ok(())
+    }
+}
+
+impl Loaded {
+    /// Checks a step against the graph, the limits and the cache.
+    fn check(&mut self, step: &Step) -> Result<()> {
+        step.validate(self.graph.vocab, self.kv.len())?;
+        let limit = |what: &str, limit: usize, found: usize| {
+            if found <= limit {
+                return Ok(());
+            }
+            Err(BitNetError::mismatch(what, format_args!("at most {limit}"), found))
+        };
+        limit("tokens of a step", self.limits.max_tokens, step.len())?;
+        limit("logits rows of a step", self.limits.max_logits_rows, step.logits_rows.len())?;
+        // Workers append to the cache at once: no block may have two writers.
+        self.passes += 1;
+        self.writer.resize(self.kv.len(), 0);
+        for (seq, bounds) in step.cu_seqlens.windows(2).enumerate() {
+            let (start, end) = (bounds[0] as usize, bounds[1] as usize);
+            if start == end {
+                continue;
+            }
+            let first = step.positions[start] as usize / KV_BLOCK_TOKENS;
+            let last = step.positions[end - 1] as usize / KV_BLOCK_TOKENS;
+            for block in &step.block_tables[seq][first..=last] {
+                let writer = &mut self.writer[block.0 as usize];
+                if *writer == self.passes {
+                    let what = format!("KV block {} of sequence {seq}", block.0);
+                    return Err(BitNetError::mismatch(what, "one writer in a step", "two"));
+                }
+                *writer = self.passes;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Backend for CpuBackend {
+    fn info(&self) -> BackendInfo {
+        BackendInfo {
+            name: NAME,
+            device: Device::Cpu,
+            kernels: format!("{}-ternary-i8", self.kernels.isa),
+            threads: self.team.size(),
+        }
+    }
+
+    fn prepare_linear(&mut self, weights: LinearWeights) -> Result<LinearId> {
+        self.matrices.push(Matrix::prepare(weights, &self.pool)?);
+        Ok(LinearId((self.matrices.len() - 1) as u32))
+    }
+
+    fn prepare_vector(&mut self, name: &str, values: &[f32]) -> Result<VectorId> {
+        let mut vector = PoolBuffer::zeroed(&self.pool, values.len(), &Device::Cpu, name)?;
+        vector.copy_from_slice(values);
+        self.vectors.push(vector);
+        Ok(VectorId((self.vectors.len() - 1) as u32))
+    }
+
+    fn load_graph(&mut self, graph: Graph, limits: StepLimits) -> Result<()> {
+        self.check_graph(&graph)?;
+        let (pool, tokens, rows) = (&self.pool, limits.max_tokens, limits.max_logits_rows);
+        let size = |what: &str, a: usize, b: usize| {
+            a.checked_mul(b).ok_or_else(|| BitNetError::mismatch(what, "a size that fits memory", format_args!("{a} x {b}")))
+        };
+        let half = graph.attention.head_dim / 2;
+        let mut frequencies = PoolBuffer::zeroed(pool, half, &Device::Cpu, "rotary frequencies")?;
+        rope::inverse_frequencies(graph.attention.rope_theta, graph.attention.head_dim, &mut frequencies);
+        let angles = size("rotary angles", tokens, half)?;
+        let scratch_width = graph.buffers.iter().map(|buffer| buffer.width).max().unwrap_or(0);
+        let head_width = graph.ops.iter().fold(0, |width, op| match op {
+            Op::Head { weights, .. } => self.matrices[weights.0 as usize].cols,
+            _ => width,
+        });
+        let buffers = graph.buffers.iter().map(|&spec| Buffer::new(pool, spec, tokens));
+        self.loaded = Some(Loaded {
+            limits,
+            stages: plan::stages(graph.ops.iter().copied()),
+            buffers: buffers.collect::<Result<_>>()?,
+            kv: KvCache::new(KvShape { layers: graph.layers, attention: graph.attention }, self.kv_dtype),
+            frequencies,
+            cos: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary cosines")?,
+            sin: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary sines")?,
+            head_rows: Lent::zeroed(pool, size("head rows", rows, head_width)?, "rows of the head")?,
+            logits: Lent::zeroed(pool, size("logits", rows, graph.vocab)?, "logits")?,
+            logits_len: 0,
+            scratch: Lent::zeroed(pool, size("scratch", scratch_width, self.team.size())?, "scratch of the workers")?,
+            scratch_width,
+            writer: Vec::new(),
+            passes: 0,
+            graph,
+        });
+        Ok(())
+    }
+
+    fn reserve_kv_blocks(&mut self, count: usize) -> Result<()> {
+        match &mut self.loaded {
+            Some(loaded) => loaded.kv.reserve(&self.pool, count),
+            None => Err(BitNetError::mismatch("KV cache", "a loaded graph", "none")),
+        }
+    }
+
+    fn execute(&mut self, op: &Op, step: &Step) -> Result<()> {
+        self.run(step, Some(op))
+    }
+
+    fn forward(&mut self, step: &Step) -> Result<()> {
+        self.run(step, None)
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        // A pass has finished when `forward` returns, and its errors were returned there.
+        Ok(())
+    }
+
+    fn logits(&mut self) -> Result<&[f32]> {
+        match &self.loaded {
+            Some(loaded) => Ok(&loaded.logits.values()[..loaded.logits_len]),
+            None => Err(BitNetError::mismatch("logits", "a loaded graph", "none")),
+        }
+    }
+
+    fn memory(&self) -> Vec<MemoryPart> {
+        let weights = self.matrices.iter().map(Matrix::bytes).sum::<usize>()
+            + self.vectors.iter().map(|vector| vector.len() * 4).sum::<usize>();
+        let mut parts = vec![MemoryPart { part: "weights", bytes: weights }];
+        if let Some(loaded) = &self.loaded {
+            let activations = loaded.buffers.iter().map(Buffer::bytes).sum::<usize>()
+                + loaded.head_rows.bytes()
+                + loaded.logits.bytes();
+            let angles = (loaded.cos.len() + loaded.sin.len() + loaded.frequencies.len()) * 4;
+            parts.push(MemoryPart { part: "kv", bytes: loaded.kv.bytes() });
+            parts.push(MemoryPart { part: "activations", bytes: activations });
+            parts.push(MemoryPart { part: "scratch", bytes: loaded.scratch.bytes() + angles });
+        }
+        parts
+    }
+}
+
+fn isa_error(error: IsaError) -> BitNetError {
+    match error {
+        IsaError::Unavailable { isa, reason } => {
+            ErrorKind::IsaUnavailable { isa: isa.name().into(), reason: reason.into() }.into()
+        }
+        IsaError::Unknown { name, known } => {
+            ErrorKind::IsaUnavailable { isa: name, reason: format!("expected one of {known}") }.into()
+        }
+        other => ErrorKind::IsaUnavailable { isa: "?".into(), reason: other.to_string() }.into(),
+    }
+}
+
+/// Resolves the number of threads.
+fn thread_count(threads: Option<usize>) -> Result<usize> {
+    /// More threads than any machine has cores is a slip, not a wish.
+    const MOST: usize = 1024;
+    match threads {
+        Some(n) if n == 0 || n > MOST => Err(BitNetError::mismatch("threads", format_args!("1 to {MOST}"), n)),
+        Some(n) if n > 1 && cfg!(not(feature = "parallel")) => Err(ErrorKind::Unsupported {
+            backend: NAME,
+            operation: format!("{n} threads"),
+            reason: "this build has the feature `parallel` off".into(),
+        }
+        .into()),
+        Some(n) => Ok(n),
+        None if cfg!(not(feature = "parallel")) => Ok(1),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MOST)),
+    }
+}

@@ -1,0 +1,408 @@
+//! The stages of a pass, as one worker runs its share of them.
+//!
+//! Work is cut along rows, tokens and heads, never along a sum: a result does not depend on the number of
+//! workers or on the tokens beside it.
+
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+
+use bitnet_backend::{
+    Activation, AttentionShape, BufferId, KV_BLOCK_TOKENS, LinearId, Norm, Op, Step, VectorId, WeightScale,
+};
+use bitnet_kernels::layout::row_quarters;
+use bitnet_kernels::{AttentionBlock, AttentionState, Kernels};
+
+use super::buffers::BufferView;
+use super::kv::{KvView, Part};
+use super::plan::Stage;
+use super::shared::SharedSlice;
+use super::team::Worker;
+use super::weights::{Elements, Matrix};
+use crate::memory::PoolBuffer;
+
+/// Tokens that share one reading of a weight row; their activations stay in the second-level cache.
+const TOKEN_TILE: usize = 16;
+/// Query heads that share one reading of keys and values.
+const HEAD_TILE: usize = 8;
+
+/// Everything that the stages of one pass touch.
+pub struct Pass<'a> {
+    pub kernels: &'a Kernels,
+    pub step: &'a Step,
+    pub attention: AttentionShape,
+    pub matrices: &'a [Matrix],
+    pub vectors: &'a [PoolBuffer<f32>],
+    pub buffers: &'a [BufferView<'a>],
+    pub kv: KvView<'a>,
+    /// `[tokens, head_dim / 2]`.
+    pub cos: &'a [f32],
+    /// `[tokens, head_dim / 2]`.
+    pub sin: &'a [f32],
+    /// Normed rows of the head, `[logits_rows, width]`.
+    pub head_rows: SharedSlice<'a, f32>,
+    /// `[logits_rows, vocab]`.
+    pub logits: SharedSlice<'a, f32>,
+    /// `[workers, scratch_width]`.
+    pub scratch: SharedSlice<'a, f32>,
+    pub scratch_width: usize,
+}
+
+/// Rows `x` of a product, in f32 or quantised.
+#[derive(Clone, Copy)]
+enum Input<'a> {
+    F32(&'a [f32]),
+    Int8 { values: &'a [i8], scales: &'a [f32], sums: &'a [i32] },
+}
+
+/// Where a product goes: row-major `[tokens, width]`.
+#[derive(Clone, Copy)]
+struct Output<'a> {
+    rows: SharedSlice<'a, f32>,
+    width: usize,
+    accumulate: bool,
+}
+
+impl Output<'_> {
+    /// Writes or adds one element.
+    ///
+    /// # Safety
+    /// No other worker touches this element in this stage.
+    unsafe fn put(&self, token: usize, row: usize, value: f32) {
+        let at = token * self.width + row;
+        // SAFETY: exclusive by this function's contract.
+        let element = unsafe { &mut self.rows.get_mut(at..at + 1)[0] };
+        *element = if self.accumulate { *element + value } else { value };
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// Runs all stages as one worker.
+    ///
+    /// The stages were checked against the graph, the graph against the matrices, and the step against
+    /// the graph and the cache; `plan::stages` put a barrier between every two stages of which one
+    /// writes what the other touches. This is what the `unsafe` accesses below rely on.
+    pub fn run(&self, stages: &[Stage], worker: Worker<'_>) {
+        for stage in stages {
+            match *stage {
+                Stage::Barrier => worker.barrier(),
+                Stage::Op(op) => self.op(op, worker),
+                Stage::HeadNorm { x, norm } => self.head_norm(x, norm, worker),
+                Stage::HeadProduct { weights } => self.head_product(weights, worker),
+            }
+        }
+    }
+
+    fn op(&self, op: Op, worker: Worker<'_>) {
+        match op {
+            Op::Embed { table, out } => self.embed(table, out, worker),
+            Op::Norm { x, norm, out } => self.norm(x, norm, out, worker),
+            Op::Quantize { x, norm, out } => self.quantize(x, norm, out, worker),
+            Op::Linear { x, weights, out, accumulate } => {
+                let (width, rows) = self.f32_buffer(out);
+                let input = self.input(x);
+                self.product(self.matrix(weights), input, Output { rows, width, accumulate }, worker);
+            }
+            Op::RopeAppend { q, k, v, layer } => self.rope_append(q, k, v, layer as usize, worker),
+            Op::Attention { q, layer, out } => self.attention(q, layer as usize, out, worker),
+            Op::Gate { gate, up, activation, out } => self.gate(gate, up, activation, out, worker),
+            Op::Head { .. } => unreachable!("plan::stages splits the head"),
+            other => unreachable!("plan::unsupported refuses {other:?}"),
+        }
+    }
+
+    fn tokens(&self) -> usize {
+        self.step.tokens.len()
+    }
+
+    fn matrix(&self, id: LinearId) -> &'a Matrix {
+        &self.matrices[id.0 as usize]
+    }
+
+    fn vector(&self, id: VectorId) -> &'a [f32] {
+        &self.vectors[id.0 as usize]
+    }
+
+    fn f32_buffer(&self, id: BufferId) -> (usize, SharedSlice<'a, f32>) {
+        match self.buffers[id.0 as usize] {
+            BufferView::F32(width, values) => (width, values),
+            BufferView::Int8(..) => unreachable!("Graph::validate checks the kinds of buffers"),
+        }
+    }
+
+    fn input(&self, id: BufferId) -> Input<'a> {
+        let tokens = self.tokens();
+        // SAFETY: no stage between the two barriers around this one writes its input.
+        unsafe {
+            match self.buffers[id.0 as usize] {
+                BufferView::F32(width, values) => Input::F32(values.get(0..tokens * width)),
+                BufferView::Int8(width, values, scales, sums) => Input::Int8 {
+                    values: values.get(0..tokens * width),
+                    scales: scales.get(0..tokens),
+                    sums: sums.get(0..tokens),
+                },
+            }
+        }
+    }
+
+    /// Returns this worker's own scratch.
+    fn scratch(&self, worker: Worker<'_>) -> &'a mut [f32] {
+        let start = worker.index * self.scratch_width;
+        // SAFETY: each worker takes its own part, once a stage.
+        unsafe { self.scratch.get_mut(start..start + self.scratch_width) }
+    }
+
+    fn embed(&self, table: LinearId, out: BufferId, worker: Worker<'_>) {
+        let (width, out) = self.f32_buffer(out);
+        for token in worker.share(self.tokens(), 1) {
+            let id = self.step.tokens[token] as usize;
+            // SAFETY: tokens are shared out disjointly.
+            let row = unsafe { out.get_mut(token * width..(token + 1) * width) };
+            if let Some(weights) = self.matrix(table).dense_row(id) {
+                (self.kernels.widen)(weights, row);
+            }
+        }
+    }
+
+    fn norm(&self, x: BufferId, norm: Norm, out: BufferId, worker: Worker<'_>) {
+        let ((width, x), (_, out)) = (self.f32_buffer(x), self.f32_buffer(out));
+        for token in worker.share(self.tokens(), 1) {
+            let row = token * width..(token + 1) * width;
+            // SAFETY: tokens are shared out disjointly; `x` is not written in this stage.
+            let (x, out) = unsafe { (x.get(row.clone()), out.get_mut(row)) };
+            (self.kernels.rms_norm)(x, self.vector(norm.weight), norm.eps, out);
+        }
+    }
+
+    fn quantize(&self, x: BufferId, norm: Option<Norm>, out: BufferId, worker: Worker<'_>) {
+        let (width, x) = self.f32_buffer(x);
+        let BufferView::Int8(_, values, scales, sums) = self.buffers[out.0 as usize] else {
+            unreachable!("Graph::validate checks the kinds of buffers")
+        };
+        let normed = &mut self.scratch(worker)[..width];
+        for token in worker.share(self.tokens(), 1) {
+            let row = token * width..(token + 1) * width;
+            // SAFETY: tokens are shared out disjointly; `x` is not written in this stage.
+            let (mut x, values, scale, sum) = unsafe {
+                let one = token..token + 1;
+                let (scale, sum) = (scales.get_mut(one.clone()), sums.get_mut(one));
+                (x.get(row.clone()), values.get_mut(row), &mut scale[0], &mut sum[0])
+            };
+            if let Some(norm) = norm {
+                (self.kernels.rms_norm)(x, self.vector(norm.weight), norm.eps, normed);
+                x = normed;
+            }
+            let quantized = (self.kernels.quantize)(x, values);
+            (*scale, *sum) = (quantized.scale, quantized.sum);
+        }
+    }
+
+    fn product(&self, matrix: &Matrix, x: Input<'_>, out: Output<'_>, worker: Worker<'_>) {
+        match (&matrix.elements, x) {
+            (Elements::Ternary(codes, scale), Input::Int8 { values, scales, sums }) => {
+                let quads = worker.share(row_quarters::quads(matrix.rows), 1);
+                for tile in tiles(self.tokens()) {
+                    let x = &values[tile.start * matrix.cols..tile.end * matrix.cols];
+                    let (scales, sums) = (&scales[tile.clone()], &sums[tile.clone()]);
+                    let mut acc = [[0i32; 4]; TOKEN_TILE];
+                    for quad in quads.clone() {
+                        let codes = &codes[quad * matrix.cols..][..matrix.cols];
+                        let acc = &mut acc[..tile.len()];
+                        (self.kernels.ternary_i8)(codes, x, sums, acc);
+                        self.put_quad(matrix, quad, &tile, out, |t, quarter| {
+                            dequantize(acc[t][quarter], scales[t], *scale)
+                        });
+                    }
+                }
+            }
+            (Elements::Ternary(codes, scale), Input::F32(x)) => {
+                let quads = worker.share(row_quarters::quads(matrix.rows), 1);
+                for tile in tiles(self.tokens()) {
+                    let x = &x[tile.start * matrix.cols..tile.end * matrix.cols];
+                    let mut acc = [[0f32; 4]; TOKEN_TILE];
+                    for quad in quads.clone() {
+                        let codes = &codes[quad * matrix.cols..][..matrix.cols];
+                        let acc = &mut acc[..tile.len()];
+                        (self.kernels.ternary_f32)(codes, x, acc);
+                        self.put_quad(matrix, quad, &tile, out, |t, quarter| match *scale {
+                            WeightScale::Multiply(scale) => acc[t][quarter] * scale,
+                            WeightScale::Divide(scale) => acc[t][quarter] / scale,
+                        });
+                    }
+                }
+            }
+            (Elements::Dense(..), Input::F32(x)) => self.dense(matrix, x, self.tokens(), out, worker),
+            (Elements::Dense(..), Input::Int8 { .. }) => {
+                unreachable!("CpuBackend::load_graph refuses dense matrices with int8 activations")
+            }
+        }
+    }
+
+    /// Puts the four outputs of one packed row, for each token of a tile.
+    fn put_quad(
+        &self,
+        matrix: &Matrix,
+        quad: usize,
+        tile: &Range<usize>,
+        out: Output<'_>,
+        value: impl Fn(usize, usize) -> f32,
+    ) {
+        let quads = row_quarters::quads(matrix.rows);
+        for quarter in 0..4 {
+            let row = quarter * quads + quad;
+            if row >= matrix.rows {
+                break;
+            }
+            let bias = matrix.bias.as_ref().map(|bias| bias[row]);
+            for t in 0..tile.len() {
+                let value = value(t, quarter);
+                let value = bias.map_or(value, |bias| value + bias);
+                // SAFETY: packed rows are shared out disjointly, and each row belongs to one of them.
+                unsafe { out.put(tile.start + t, row, value) };
+            }
+        }
+    }
+
+    fn dense(&self, matrix: &Matrix, x: &[f32], tokens: usize, out: Output<'_>, worker: Worker<'_>) {
+        for row in worker.share(matrix.rows, 1) {
+            let Some(weights) = matrix.dense_row(row) else { continue };
+            let bias = matrix.bias.as_ref().map(|bias| bias[row]);
+            for tile in tiles(tokens) {
+                let mut products = [0f32; TOKEN_TILE];
+                let products = &mut products[..tile.len()];
+                (self.kernels.dense)(weights, &x[tile.start * matrix.cols..tile.end * matrix.cols], products);
+                for (t, &mut value) in tile.zip(products) {
+                    let value = bias.map_or(value, |bias| value + bias);
+                    // SAFETY: rows are shared out disjointly.
+                    unsafe { out.put(t, row, value) };
+                }
+            }
+        }
+    }
+
+    fn rope_append(&self, q: BufferId, k: BufferId, v: BufferId, layer: usize, worker: Worker<'_>) {
+        let head_dim = self.attention.head_dim;
+        let ((q_width, q), (kv_width, k), (_, v)) = (self.f32_buffer(q), self.f32_buffer(k), self.f32_buffer(v));
+        for token in worker.share(self.tokens(), 1) {
+            let angles = token * head_dim / 2..(token + 1) * head_dim / 2;
+            let (cos, sin) = (&self.cos[angles.clone()], &self.sin[angles]);
+            let position = self.step.positions[token] as usize;
+            let blocks = &self.step.block_tables[self.step.seq_of_token[token] as usize];
+            let block = blocks[position / KV_BLOCK_TOKENS];
+            let kv_row = token * kv_width..(token + 1) * kv_width;
+            // SAFETY: tokens are shared out disjointly, and `CpuBackend::check` made sure that no two
+            // tokens of the step have the same place in the cache.
+            unsafe {
+                let (q, k) = (q.get_mut(token * q_width..(token + 1) * q_width), k.get_mut(kv_row.clone()));
+                (self.kernels.rotate)(q, head_dim, cos, sin);
+                (self.kernels.rotate)(k, head_dim, cos, sin);
+                self.kv.append(block, position, layer, Part::Keys, k);
+                self.kv.append(block, position, layer, Part::Values, v.get(kv_row));
+            }
+        }
+    }
+
+    fn attention(&self, q: BufferId, layer: usize, out: BufferId, worker: Worker<'_>) {
+        let AttentionShape { heads, kv_heads, head_dim, .. } = self.attention;
+        let ((width, q), (_, out)) = (self.f32_buffer(q), self.f32_buffer(out));
+        let group = heads / kv_heads;
+        // Later tokens see more positions, so units are dealt out in turn.
+        for unit in (worker.index..self.tokens() * kv_heads).step_by(worker.count()) {
+            let (token, kv_head) = (unit / kv_heads, unit % kv_heads);
+            for first in (0..group).step_by(HEAD_TILE) {
+                let count = HEAD_TILE.min(group - first);
+                let start = token * width + (kv_head * group + first) * head_dim;
+                let range = start..start + count * head_dim;
+                // SAFETY: units are shared out disjointly; `q` is not written in this stage.
+                let (q, out) = unsafe { (q.get(range.clone()), out.get_mut(range)) };
+                self.attend(token, layer, kv_head, q, out);
+            }
+        }
+    }
+
+    /// Attends with at most `HEAD_TILE` query heads of one token that share a key/value head.
+    fn attend(&self, token: usize, layer: usize, kv_head: usize, q: &[f32], out: &mut [f32]) {
+        let head_dim = self.attention.head_dim;
+        let mut states = [AttentionState::EMPTY; HEAD_TILE];
+        let states = &mut states[..q.len() / head_dim];
+        out.fill(0.0);
+        let visible = self.step.positions[token] as usize + 1;
+        let blocks = &self.step.block_tables[self.step.seq_of_token[token] as usize];
+        for (index, &block) in blocks[..visible.div_ceil(KV_BLOCK_TOKENS)].iter().enumerate() {
+            // SAFETY: a barrier separates this stage from every append to the layer.
+            let (keys, values) = unsafe {
+                let rows = |part| self.kv.rows(block, layer, part, kv_head);
+                (rows(Part::Keys), rows(Part::Values))
+            };
+            let block = AttentionBlock {
+                keys,
+                values,
+                count: KV_BLOCK_TOKENS.min(visible - index * KV_BLOCK_TOKENS),
+                head_dim,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+            };
+            (self.kernels.attend)(block, q, states, out);
+        }
+        (self.kernels.finish)(states, head_dim, out);
+    }
+
+    fn gate(&self, gate: BufferId, up: BufferId, activation: Activation, out: BufferId, worker: Worker<'_>) {
+        let kernel = match activation {
+            Activation::SquaredRelu => self.kernels.squared_relu,
+            Activation::Silu => self.kernels.silu,
+        };
+        let in_place = gate == out;
+        let ((width, gate), (_, up), (_, out)) = (self.f32_buffer(gate), self.f32_buffer(up), self.f32_buffer(out));
+        let scratch = self.scratch(worker);
+        let share = worker.share(self.tokens() * width, 64);
+        for start in share.clone().step_by(scratch.len().max(1)) {
+            let range = start..share.end.min(start + scratch.len());
+            // SAFETY: elements are shared out disjointly; `gate` and `out` are one buffer only when the
+            // gate's part was copied to scratch before `out` is borrowed.
+            unsafe {
+                let gate = if in_place {
+                    let copy = &mut scratch[..range.len()];
+                    copy.copy_from_slice(gate.get(range.clone()));
+                    &*copy
+                } else {
+                    gate.get(range.clone())
+                };
+                kernel(gate, up.get(range.clone()), out.get_mut(range));
+            }
+        }
+    }
+
+    fn head_norm(&self, x: BufferId, norm: Norm, worker: Worker<'_>) {
+        let (width, x) = self.f32_buffer(x);
+        for index in worker.share(self.step.logits_rows.len(), 1) {
+            let token = self.step.logits_rows[index] as usize;
+            // SAFETY: rows are shared out disjointly; `x` is not written in this stage.
+            let (x, out) = unsafe {
+                let out = self.head_rows.get_mut(index * width..(index + 1) * width);
+                (x.get(token * width..(token + 1) * width), out)
+            };
+            (self.kernels.rms_norm)(x, self.vector(norm.weight), norm.eps, out);
+        }
+    }
+
+    fn head_product(&self, weights: LinearId, worker: Worker<'_>) {
+        let (matrix, rows) = (self.matrix(weights), self.step.logits_rows.len());
+        // SAFETY: a barrier separates this stage from `head_norm`.
+        let x = unsafe { self.head_rows.get(0..rows * matrix.cols) };
+        let out = Output { rows: self.logits, width: matrix.rows, accumulate: false };
+        self.dense(matrix, x, rows, out, worker);
+    }
+}
+
+/// Cuts `0..tokens` into tiles.
+fn tiles(tokens: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..tokens).step_by(TOKEN_TILE).map(move |start| start..tokens.min(start + TOKEN_TILE))
+}
+
+/// Returns `acc / s_x * m`, or `acc / (s_x * s)`, in f32 as the reference evaluates it.
+fn dequantize(acc: i32, activation_scale: f32, scale: WeightScale) -> f32 {
+    match scale {
+        WeightScale::Multiply(scale) => acc as f32 / activation_scale * scale,
+        WeightScale::Divide(scale) => acc as f32 / (activation_scale * scale),
+    }
+}

@@ -1,0 +1,138 @@
+//! A graph's ops as stages of a pass, with barriers only where data passes between workers.
+
+use bitnet_backend::{BufferId, Norm, Op};
+
+use super::weights::Matrix;
+
+/// One stage: every worker does its share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Stage {
+    /// An op of the graph; `Head` is split into the two below.
+    Op(Op),
+    /// Norms the rows whose logits are wanted.
+    HeadNorm {
+        /// F32 in.
+        x: BufferId,
+        /// The final norm.
+        norm: Norm,
+    },
+    /// Multiplies them by the head.
+    HeadProduct {
+        /// Matrix `[vocab, width]`.
+        weights: bitnet_backend::LinearId,
+    },
+    /// All workers meet.
+    Barrier,
+}
+
+/// What a stage reads or writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resource {
+    Buffer(BufferId),
+    Kv(u32),
+    HeadRows,
+    Logits,
+}
+
+/// Orders `ops` into stages.
+///
+/// A barrier stands before a stage that touches what an earlier one wrote, or writes what an earlier one
+/// read, since the last barrier.
+pub fn stages(ops: impl IntoIterator<Item = Op>) -> Vec<Stage> {
+    let mut out = Vec::new();
+    let (mut read, mut written): (Vec<Resource>, Vec<Resource>) = (Vec::new(), Vec::new());
+    let split = |op| match op {
+        Op::Head { x, norm, weights } => vec![Stage::HeadNorm { x, norm }, Stage::HeadProduct { weights }],
+        op => vec![Stage::Op(op)],
+    };
+    for stage in ops.into_iter().flat_map(split) {
+        let (reads, writes) = touches(&stage);
+        let conflict = reads.iter().any(|r| written.contains(r))
+            || writes.iter().any(|w| written.contains(w) || read.contains(w));
+        if conflict {
+            out.push(Stage::Barrier);
+            read.clear();
+            written.clear();
+        }
+        read.extend(reads);
+        written.extend(writes);
+        out.push(stage);
+    }
+    out
+}
+
+fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
+    use Resource::{Buffer, HeadRows, Kv, Logits};
+    match *stage {
+        Stage::HeadNorm { x, .. } => (vec![Buffer(x)], vec![HeadRows]),
+        Stage::HeadProduct { .. } => (vec![HeadRows], vec![Logits]),
+        Stage::Barrier => (vec![], vec![]),
+        Stage::Op(op) => match op {
+            Op::Embed { out, .. } => (vec![], vec![Buffer(out)]),
+            Op::Norm { x, out, .. } | Op::Quantize { x, out, .. } => (vec![Buffer(x)], vec![Buffer(out)]),
+            Op::Linear { x, out, accumulate, .. } => {
+                let reads = if accumulate { vec![Buffer(x), Buffer(out)] } else { vec![Buffer(x)] };
+                (reads, vec![Buffer(out)])
+            }
+            Op::RopeAppend { q, k, v, layer } => {
+                (vec![Buffer(q), Buffer(k), Buffer(v)], vec![Buffer(q), Buffer(k), Kv(layer)])
+            }
+            Op::Attention { q, layer, out } => (vec![Buffer(q), Kv(layer)], vec![Buffer(out)]),
+            Op::Gate { gate, up, out, .. } => (vec![Buffer(gate), Buffer(up)], vec![Buffer(out)]),
+            // `supported` refuses ops that this backend does not know before they get here.
+            _ => (vec![], vec![]),
+        },
+    }
+}
+
+/// Says why the backend cannot run an op on these matrices; `None` when it can.
+pub fn unsupported(op: &Op, matrices: &[Matrix]) -> Option<String> {
+    let ternary = |id: bitnet_backend::LinearId| {
+        matrices.get(id.0 as usize).is_some_and(|matrix| matrix.dense_row(0).is_none())
+    };
+    match *op {
+        Op::Embed { table, .. } if ternary(table) => Some("an embedding of ternary codes".into()),
+        Op::Head { weights, .. } if ternary(weights) => Some("a head of ternary codes".into()),
+        Op::Embed { .. }
+        | Op::Norm { .. }
+        | Op::Quantize { .. }
+        | Op::Linear { .. }
+        | Op::RopeAppend { .. }
+        | Op::Attention { .. }
+        | Op::Gate { .. }
+        | Op::Head { .. } => None,
+        other => Some(format!("the op {other:?}")),
+    }
+}
+
+/// Reports whether an op writes a buffer that it reads, other than where that is its meaning (the residual
+/// of a product, the rotated queries, a gate in place).
+pub fn aliases(op: &Op) -> bool {
+    match *op {
+        Op::Norm { x, out, .. } | Op::Linear { x, out, .. } => x == out,
+        Op::Attention { q, out, .. } => q == out,
+        Op::RopeAppend { q, k, v, .. } => q == k || k == v || q == v,
+        Op::Gate { gate, up, out, .. } => up == out || gate == up,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitnet_backend::LinearId;
+
+    #[test]
+    fn independent_products_share_a_stretch_between_barriers() {
+        let linear = |weights, out| Op::Linear {
+            x: BufferId(0),
+            weights: LinearId(weights),
+            out: BufferId(out),
+            accumulate: false,
+        };
+        let quantize = |x, out| Op::Quantize { x: BufferId(x), norm: None, out: BufferId(out) };
+        let ops = [quantize(9, 0), linear(1, 1), linear(2, 2), quantize(1, 0), linear(3, 3)];
+        let barriers: Vec<bool> = stages(ops).iter().map(|stage| *stage == Stage::Barrier).collect();
+        assert_eq!(barriers, [false, true, false, false, true, false, true, false]);
+    }
+}

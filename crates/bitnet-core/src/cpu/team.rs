@@ -1,0 +1,265 @@
+//! The worker threads of the CPU backend.
+//!
+//! A [`Team`] is entered once per forward pass. Inside, every worker walks the same list of stages and
+//! meets the others at a [`Barrier`](Worker::barrier) where data passes between them; a pass has hundreds
+//! of those, so waiting spins briefly before it yields the core. Between passes the workers park.
+
+#![allow(unsafe_code)]
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+
+/// Rounds of spinning before a waiting worker offers its core to others: long enough for the skew
+/// between workers, short enough not to starve one that was descheduled.
+const SPINS: usize = 2_000;
+/// Rounds of spinning after a pass before a worker parks; decoding starts the next pass soon.
+const SPINS_BEFORE_PARK: usize = 20_000;
+
+/// A pass, its lifetime erased: `Team::run` outlives every use.
+type Job = *const (dyn Fn(Worker<'_>) + Sync);
+
+/// What the workers share.
+struct Shared {
+    size: usize,
+    /// Counts passes; a change starts the workers.
+    generation: AtomicUsize,
+    job: Mutex<Option<SendJob>>,
+    /// Workers that have not finished the current pass.
+    running: AtomicUsize,
+    arrived: AtomicUsize,
+    /// Counts completed barriers.
+    phase: AtomicUsize,
+    panicked: AtomicBool,
+    stopping: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct SendJob(Job);
+
+// SAFETY: the closure is `Sync`, so a reference to it may be used from any thread; `Team::run` keeps it
+// alive until every worker has finished with it.
+unsafe impl Send for SendJob {}
+
+/// One worker's place in the team.
+#[derive(Clone, Copy)]
+pub struct Worker<'a> {
+    /// Index, 0 being the thread that called [`Team::run`].
+    pub index: usize,
+    shared: &'a Shared,
+}
+
+impl Worker<'_> {
+    /// Returns the number of workers.
+    pub fn count(&self) -> usize {
+        self.shared.size
+    }
+
+    /// Waits until every worker has come here; what they wrote before is visible after.
+    ///
+    /// # Panics
+    /// When another worker panicked, since it will never come.
+    pub fn barrier(&self) {
+        let shared = self.shared;
+        if shared.size == 1 {
+            return;
+        }
+        let phase = shared.phase.load(Ordering::Acquire);
+        if shared.arrived.fetch_add(1, Ordering::AcqRel) + 1 == shared.size {
+            shared.arrived.store(0, Ordering::Relaxed);
+            shared.phase.store(phase.wrapping_add(1), Ordering::Release);
+            return;
+        }
+        let mut spins = 0;
+        while shared.phase.load(Ordering::Acquire) == phase {
+            assert!(!shared.panicked.load(Ordering::Relaxed), "another worker of the pass panicked");
+            pause(&mut spins);
+        }
+    }
+
+    /// Returns this worker's share of `0..total`: contiguous, in units of `unit`.
+    pub fn share(&self, total: usize, unit: usize) -> std::ops::Range<usize> {
+        let units = total.div_ceil(unit);
+        let at = |index: usize| (units * index / self.count() * unit).min(total);
+        at(self.index)..at(self.index + 1)
+    }
+}
+
+fn pause(spins: &mut usize) {
+    if *spins < SPINS {
+        *spins += 1;
+        std::hint::spin_loop();
+    } else {
+        thread::yield_now();
+    }
+}
+
+/// A fixed set of worker threads, of which the caller is one.
+pub struct Team {
+    shared: Arc<Shared>,
+    workers: Vec<(Thread, JoinHandle<()>)>,
+}
+
+impl Team {
+    /// Starts `size - 1` threads beside the caller's.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn new(size: usize) -> std::io::Result<Team> {
+        let shared = Arc::new(Shared {
+            size: size.max(1),
+            generation: AtomicUsize::new(0),
+            job: Mutex::new(None),
+            running: AtomicUsize::new(0),
+            arrived: AtomicUsize::new(0),
+            phase: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        });
+        let mut team = Team { shared, workers: Vec::new() };
+        for index in 1..team.shared.size {
+            let shared = Arc::clone(&team.shared);
+            let builder = thread::Builder::new().name(format!("bitnet-{index}"));
+            let handle = builder.spawn(move || work(&shared, index))?;
+            team.workers.push((handle.thread().clone(), handle));
+        }
+        Ok(team)
+    }
+
+    /// Returns the number of workers, the caller included.
+    pub fn size(&self) -> usize {
+        self.shared.size
+    }
+
+    /// Runs `pass` once on every worker and returns when all have finished.
+    ///
+    /// # Panics
+    /// When `pass` panics on any worker.
+    pub fn run(&mut self, pass: &(dyn Fn(Worker<'_>) + Sync)) {
+        let shared = &*self.shared;
+        if self.workers.is_empty() {
+            pass(Worker { index: 0, shared });
+            return;
+        }
+        shared.arrived.store(0, Ordering::Relaxed);
+        shared.panicked.store(false, Ordering::Relaxed);
+        shared.running.store(self.workers.len(), Ordering::Relaxed);
+        // SAFETY: only the lifetime changes. The workers use the closure between the change of
+        // `generation` below and their decrement of `running`, and this function returns (or unwinds)
+        // only after `running` is 0.
+        let job = unsafe { std::mem::transmute::<*const (dyn Fn(Worker<'_>) + Sync + '_), Job>(pass) };
+        *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(SendJob(job));
+        shared.generation.fetch_add(1, Ordering::Release);
+        self.workers.iter().for_each(|(thread, _)| thread.unpark());
+        let own = panic::catch_unwind(AssertUnwindSafe(|| pass(Worker { index: 0, shared })));
+        if own.is_err() {
+            shared.panicked.store(true, Ordering::Relaxed);
+        }
+        let mut spins = 0;
+        while shared.running.load(Ordering::Acquire) > 0 {
+            pause(&mut spins);
+        }
+        if let Err(payload) = own {
+            panic::resume_unwind(payload);
+        }
+        assert!(!shared.panicked.load(Ordering::Relaxed), "a worker of the pass panicked");
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.generation.fetch_add(1, Ordering::Release);
+        for (thread, handle) in self.workers.drain(..) {
+            thread.unpark();
+            // A worker catches the panics of its passes, so it ends normally.
+            let _ = handle.join();
+        }
+    }
+}
+
+/// The life of a worker thread.
+fn work(shared: &Shared, index: usize) {
+    let mut seen = 0;
+    loop {
+        let mut spins = 0;
+        while shared.generation.load(Ordering::Acquire) == seen {
+            if spins < SPINS_BEFORE_PARK {
+                spins += 1;
+                std::hint::spin_loop();
+            } else {
+                thread::park();
+            }
+        }
+        seen = seen.wrapping_add(1);
+        if shared.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        let job = *shared.job.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(SendJob(job)) = job {
+            // SAFETY: `Team::run` keeps the closure alive until `running` reaches 0, below.
+            let pass = unsafe { &*job };
+            if panic::catch_unwind(AssertUnwindSafe(|| pass(Worker { index, shared }))).is_err() {
+                shared.panicked.store(true, Ordering::Relaxed);
+            }
+        }
+        shared.running.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_worker_runs_and_meets_at_each_barrier() {
+        for size in [1, 2, 3, 7] {
+            let mut team = Team::new(size).unwrap();
+            for _ in 0..50 {
+                let counters: Vec<AtomicUsize> = (0..20).map(|_| AtomicUsize::new(0)).collect();
+                team.run(&|worker| {
+                    for counter in &counters {
+                        counter.fetch_add(1, Ordering::Relaxed);
+                        worker.barrier();
+                        assert_eq!(counter.load(Ordering::Relaxed), size);
+                    }
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn shares_cover_the_range_once() {
+        let mut team = Team::new(3).unwrap();
+        for (total, unit) in [(0, 1), (1, 1), (10, 1), (10, 4), (64, 8), (7, 16)] {
+            let hits: Vec<AtomicUsize> = (0..total).map(|_| AtomicUsize::new(0)).collect();
+            team.run(&|worker| {
+                worker.share(total, unit).for_each(|i| {
+                    hits[i].fetch_add(1, Ordering::Relaxed);
+                });
+            });
+            assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1), "{total} by {unit}");
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_team_survives_it() {
+        for culprit in [0, 1] {
+            let mut team = Team::new(2).unwrap();
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+                team.run(&|worker| {
+                    assert_ne!(worker.index, culprit, "planted");
+                    worker.barrier();
+                });
+            }));
+            assert!(outcome.is_err());
+            let ran = AtomicUsize::new(0);
+            team.run(&|_| {
+                ran.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(ran.load(Ordering::Relaxed), 2);
+        }
+    }
+}
