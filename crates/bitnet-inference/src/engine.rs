@@ -1,0 +1,489 @@
+//! A loaded model with its tokenizer: the library's front door.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bitnet_core::backend::{Backend, MemoryPart, StepLimits};
+use bitnet_core::cpu::{CpuBackend, CpuOptions};
+use bitnet_core::device::{self, Device};
+use bitnet_core::memory::tensor::BitNetDType;
+use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
+use bitnet_model::{Family, LoadOptions, LoadProgress, ModelConfig, ModelFiles, ModelSource};
+
+use crate::EngineError;
+use crate::chat::{ChatTemplate, Message, end_of_turn_tokens};
+use crate::generate::{Event, FinishReason, GenerateOptions, Generator, Request, Token};
+use crate::runner::{Runner, SequenceId};
+
+/// Tokens of one pass: enough to share each weight row among many, few enough to keep activations small.
+const STEP_TOKENS: usize = 128;
+/// Bytes of logits that one pass may hold.
+const LOGITS_BYTES: usize = 16 << 20;
+
+/// How to load a model.
+#[derive(Default)]
+pub struct EngineBuilder<'a> {
+    device: Device,
+    threads: Option<usize>,
+    kv: Option<BitNetDType>,
+    context: Option<usize>,
+    step_tokens: Option<usize>,
+    progress: Option<&'a mut dyn FnMut(LoadProgress)>,
+}
+
+impl<'a> EngineBuilder<'a> {
+    /// Runs on `device`; the CPU by default.
+    #[must_use]
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Uses `threads` threads; by default every core the process may use.
+    #[must_use]
+    pub fn threads(mut self, threads: Option<usize>) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Stores keys and values as `F16` (the default) or `F32`.
+    #[must_use]
+    pub fn kv(mut self, dtype: BitNetDType) -> Self {
+        self.kv = Some(dtype);
+        self
+    }
+
+    /// Limits sequences to `context` tokens; by default the model's own limit.
+    #[must_use]
+    pub fn context(mut self, context: Option<usize>) -> Self {
+        self.context = context;
+        self
+    }
+
+    /// Processes at most `tokens` tokens a pass (128 by default); results do not depend on it.
+    #[must_use]
+    pub fn step_tokens(mut self, tokens: usize) -> Self {
+        self.step_tokens = Some(tokens);
+        self
+    }
+
+    /// Reports the progress of loading.
+    #[must_use]
+    pub fn progress(mut self, progress: &'a mut dyn FnMut(LoadProgress)) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// Loads a checkpoint folder.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load(self, folder: impl Into<PathBuf>) -> Result<Engine, EngineError> {
+        self.load_source(&ModelSource::Folder(folder.into()))
+    }
+
+    /// Loads a model from wherever it is.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_source(self, source: &ModelSource) -> Result<Engine, EngineError> {
+        let mut backend = self.backend()?;
+        let files = ModelFiles::open(source)?;
+        let model = bitnet_model::load(&files, &mut LoadOptions { progress: self.progress })?;
+        let (config, family) = (model.config.clone(), model.family);
+        let mut assumptions = model.assumptions.clone();
+        let context = match self.context {
+            None => config.max_positions,
+            Some(found) if found == 0 || found > config.max_positions => {
+                return Err(EngineError::ContextSize { limit: config.max_positions, found });
+            }
+            Some(context) => context,
+        };
+        let graph = model.build(&mut *backend)?;
+        let vocab = graph.vocab;
+        let max_tokens = self.step_tokens.unwrap_or(STEP_TOKENS).clamp(1, context.max(1));
+        let rows = (LOGITS_BYTES / (4 * vocab.max(1))).clamp(1, max_tokens);
+        let limits = StepLimits { max_tokens, max_logits_rows: rows };
+        backend.load_graph(graph, limits)?;
+        let name = files.root().display().to_string();
+        let tokenizer = load_tokenizer(&files, vocab, &mut assumptions)?;
+        let template = load_template(&files)?;
+        let mut end_tokens = config.eos.clone();
+        if let Some(tokenizer) = &tokenizer {
+            end_tokens.extend(end_of_turn_tokens(tokenizer));
+        }
+        end_tokens.sort_unstable();
+        end_tokens.dedup();
+        let runner = Runner::new(backend, limits, vocab, context);
+        Ok(Engine { runner, tokenizer, template, end_tokens, name, config, family, assumptions })
+    }
+
+    fn backend(&self) -> Result<Box<dyn Backend>, EngineError> {
+        device::availability(&self.device)?;
+        match self.device {
+            Device::Cpu => {
+                let kv = self.kv.unwrap_or(BitNetDType::F16);
+                let options = CpuOptions { threads: self.threads, kv, ..CpuOptions::default() };
+                Ok(Box::new(CpuBackend::new(options)?))
+            }
+            device => Err(EngineError::NoBackend { device, reason: "this build runs models on the CPU only".into() }),
+        }
+    }
+}
+
+/// A generation that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    /// The text, empty without a tokenizer.
+    pub text: String,
+    /// The generated ids; an end token is not among them.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Time to the first token.
+    pub prefill: Duration,
+    /// Time from the first token to the end.
+    pub decode: Duration,
+}
+
+/// A loaded model.
+pub struct Engine {
+    runner: Runner,
+    tokenizer: Option<Tokenizer>,
+    template: ChatTemplate,
+    end_tokens: Vec<u32>,
+    name: String,
+    config: ModelConfig,
+    family: Family,
+    assumptions: Vec<String>,
+}
+
+impl Engine {
+    /// Loads a checkpoint folder (config.json, *.safetensors, tokenizer.json) on the CPU.
+    ///
+    /// # Errors
+    /// Files that are missing, damaged or of an unsupported architecture, each named with what was
+    /// expected and found; an unavailable device or instruction set; exhausted memory.
+    pub fn load(folder: impl Into<PathBuf>) -> Result<Engine, EngineError> {
+        Engine::builder().load(folder)
+    }
+
+    /// Configures how to load.
+    pub fn builder<'a>() -> EngineBuilder<'a> {
+        EngineBuilder::default()
+    }
+
+    /// Returns where the model came from.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the normalised configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Returns the model's family.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Returns what the loader had to assume.
+    pub fn assumptions(&self) -> &[String] {
+        &self.assumptions
+    }
+
+    /// Returns the tokenizer.
+    ///
+    /// # Errors
+    /// [`EngineError::NoTokenizer`] when the model came without one.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, EngineError> {
+        self.tokenizer.as_ref().ok_or_else(|| EngineError::NoTokenizer { model: self.name.clone() })
+    }
+
+    /// Returns the chat template; [`ChatTemplate::is_plain`] tells the model had none.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
+    /// Returns the ids that end a generation.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.end_tokens
+    }
+
+    /// Returns the sequences and passes beneath.
+    pub fn runner(&mut self) -> &mut Runner {
+        &mut self.runner
+    }
+
+    /// Reports the memory held on the device, by part.
+    pub fn memory(&self) -> Vec<MemoryPart> {
+        self.runner.memory()
+    }
+
+    /// Encodes a raw prompt, with the special tokens that the tokenizer puts around a text.
+    ///
+    /// A text of nothing gives the model's begin token, if it has one.
+    ///
+    /// # Errors
+    /// No tokenizer, or one that cannot encode the text.
+    pub fn encode(&self, prompt: &str, parse_special: bool) -> Result<Vec<u32>, EngineError> {
+        let mut ids = self.tokenizer()?.encode(prompt, EncodeOptions { add_special: true, parse_special })?;
+        if ids.is_empty() {
+            ids.extend(self.config.bos);
+        }
+        Ok(ids)
+    }
+
+    /// Encodes a conversation through the chat template, up to where the assistant answers.
+    ///
+    /// # Errors
+    /// No tokenizer, or a template that refuses the messages.
+    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, EngineError> {
+        Ok(self.template.encode(self.tokenizer()?, messages, true)?)
+    }
+
+    /// Continues a prompt, handing text to `on_text` as soon as it is complete.
+    ///
+    /// # Errors
+    /// A prompt that is empty or does not fit the context, invalid options, or a failing backend.
+    pub fn generate(
+        &mut self,
+        prompt: &str,
+        options: &GenerateOptions,
+        on_text: impl FnMut(&str),
+    ) -> Result<Generation, EngineError> {
+        let prompt = self.encode(prompt, options.parse_special)?;
+        self.generate_ids(&prompt, options, on_text)
+    }
+
+    /// Continues a prompt given as ids.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn generate_ids(
+        &mut self,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        mut on_text: impl FnMut(&str),
+    ) -> Result<Generation, EngineError> {
+        let mut tokens = self.tokens_of(prompt, options)?;
+        let (mut text, mut ids) = (String::new(), Vec::new());
+        for token in &mut tokens {
+            let token = token?;
+            ids.extend(token.id);
+            if !token.text.is_empty() {
+                on_text(&token.text);
+                text.push_str(&token.text);
+            }
+        }
+        let (prefill, decode) = tokens.times();
+        let finish = tokens.finish_reason().cloned().unwrap_or(FinishReason::MaxTokens);
+        Ok(Generation { text, ids, finish, prompt_tokens: prompt.len(), prefill, decode })
+    }
+
+    /// Returns an iterator over the tokens that continue a prompt. Dropping it ends the generation.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate), for the prompt and the options.
+    pub fn tokens(&mut self, prompt: &str, options: &GenerateOptions) -> Result<Tokens<'_>, EngineError> {
+        let prompt = self.encode(prompt, options.parse_special)?;
+        self.tokens_of(&prompt, options)
+    }
+
+    /// Returns an iterator over the tokens that continue a prompt given as ids.
+    ///
+    /// # Errors
+    /// As [`tokens`](Self::tokens).
+    pub fn tokens_of(&mut self, prompt: &[u32], options: &GenerateOptions) -> Result<Tokens<'_>, EngineError> {
+        self.resume(None, prompt, options)
+    }
+
+    /// Returns an iterator over the tokens that continue a prompt whose beginning `sequence` may hold
+    /// already (a conversation's earlier turns); only the rest is computed.
+    ///
+    /// The sequence must hold a prefix of `prompt`; see [`Runner::truncate`].
+    ///
+    /// # Errors
+    /// As [`tokens`](Self::tokens).
+    pub fn resume(
+        &mut self,
+        sequence: Option<SequenceId>,
+        prompt: &[u32],
+        options: &GenerateOptions,
+    ) -> Result<Tokens<'_>, EngineError> {
+        let request = Request { prompt: prompt.to_vec(), options: options.clone(), resume: sequence };
+        let started = Instant::now();
+        let requests = vec![request];
+        let generator = Generator::new(&mut self.runner, self.tokenizer.as_ref(), &self.end_tokens, requests)?;
+        Ok(Tokens { engine: self, generator, queue: Default::default(), finish: None, started, first: None, ended: None })
+    }
+
+    /// Continues several prompts together; each result is what [`generate_ids`](Self::generate_ids) gives
+    /// for it alone.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn generate_batch(
+        &mut self,
+        requests: &[(Vec<u32>, GenerateOptions)],
+    ) -> Result<Vec<Generation>, EngineError> {
+        let make = |(prompt, options): &(Vec<u32>, GenerateOptions)| Request {
+            prompt: prompt.clone(),
+            options: options.clone(),
+            resume: None,
+        };
+        let mut results: Vec<Generation> = requests.iter().map(|(prompt, _)| Generation::begin(prompt.len())).collect();
+        let all = requests.iter().map(make).collect();
+        let mut generator = Generator::new(&mut self.runner, self.tokenizer.as_ref(), &self.end_tokens, all)?;
+        let started = Instant::now();
+        let outcome = loop {
+            if generator.is_finished() {
+                break Ok(());
+            }
+            let advanced = generator.advance(&mut self.runner, |index, event| {
+                results[index].take(event, started.elapsed());
+            });
+            if advanced.is_err() {
+                break advanced;
+            }
+        };
+        generator.release(&mut self.runner);
+        outcome.map(|()| results)
+    }
+}
+
+impl Generation {
+    fn begin(prompt_tokens: usize) -> Self {
+        let (prefill, decode) = Default::default();
+        Generation {
+            text: String::new(),
+            ids: Vec::new(),
+            finish: FinishReason::MaxTokens,
+            prompt_tokens,
+            prefill,
+            decode,
+        }
+    }
+
+    fn take(&mut self, event: Event, at: Duration) {
+        match event {
+            Event::Token(Token { id, text }) => {
+                if self.ids.is_empty() {
+                    self.prefill = at;
+                }
+                self.decode = at.saturating_sub(self.prefill);
+                self.ids.push(id);
+                self.text.push_str(&text);
+            }
+            Event::Finished { text, reason } => {
+                self.text.push_str(&text);
+                self.finish = reason;
+            }
+        }
+    }
+}
+
+/// A piece of a generation: a token, or (without id) the last text that had been held back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The token; `None` for a rest of text at the end.
+    pub id: Option<u32>,
+    /// Text that became complete.
+    pub text: String,
+}
+
+/// Iterates over the tokens of one generation.
+pub struct Tokens<'a> {
+    engine: &'a mut Engine,
+    generator: Generator,
+    queue: std::collections::VecDeque<Piece>,
+    finish: Option<FinishReason>,
+    started: Instant,
+    first: Option<Instant>,
+    ended: Option<Instant>,
+}
+
+impl Tokens<'_> {
+    /// Returns why the generation ended, once the iterator has.
+    pub fn finish_reason(&self) -> Option<&FinishReason> {
+        self.finish.as_ref()
+    }
+
+    /// Returns the time to the first token and from there to the last.
+    pub fn times(&self) -> (Duration, Duration) {
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        let first = self.first.unwrap_or(ended);
+        (first - self.started, ended.saturating_duration_since(first))
+    }
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Result<Piece, EngineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(piece) = self.queue.pop_front() {
+                return Some(Ok(piece));
+            }
+            if self.finish.is_some() {
+                return None;
+            }
+            let (queue, finish) = (&mut self.queue, &mut self.finish);
+            let advanced = self.generator.advance(&mut self.engine.runner, |_, event| match event {
+                Event::Token(Token { id, text }) => queue.push_back(Piece { id: Some(id), text }),
+                Event::Finished { text, reason } => {
+                    if !text.is_empty() {
+                        queue.push_back(Piece { id: None, text });
+                    }
+                    *finish = Some(reason);
+                }
+            });
+            let now = Instant::now();
+            if let Err(error) = advanced {
+                // An iterator that failed is over.
+                self.finish = Some(FinishReason::MaxTokens);
+                self.ended = Some(now);
+                return Some(Err(error));
+            }
+            if !self.queue.is_empty() {
+                self.first.get_or_insert(now);
+            }
+            self.ended = Some(now);
+        }
+    }
+}
+
+impl Drop for Tokens<'_> {
+    fn drop(&mut self) {
+        self.generator.release(&mut self.engine.runner);
+    }
+}
+
+fn load_tokenizer(
+    files: &ModelFiles,
+    vocab: usize,
+    assumptions: &mut Vec<String>,
+) -> Result<Option<Tokenizer>, EngineError> {
+    let Some(bytes) = files.tokenizer_json()? else { return Ok(None) };
+    let file = files.path("tokenizer.json").display().to_string();
+    let tokenizer = Tokenizer::from_bytes(&bytes, &file)?;
+    let size = tokenizer.vocab_size();
+    if size > vocab {
+        return Err(EngineError::TokenizerTooLarge { file, vocab, found: size - 1 });
+    }
+    if size < vocab {
+        assumptions.push(format!("tokenizer: {} of {vocab} ids have no text (a padded vocabulary)", vocab - size));
+    }
+    Ok(Some(tokenizer))
+}
+
+fn load_template(files: &ModelFiles) -> Result<ChatTemplate, EngineError> {
+    let config = files.tokenizer_config_json()?;
+    let jinja = files.chat_template()?;
+    let jinja = jinja.as_deref().map(String::from_utf8_lossy);
+    let template = ChatTemplate::from_files(config.as_deref(), jinja.as_deref())?;
+    Ok(template.unwrap_or_else(ChatTemplate::plain))
+}

@@ -1,0 +1,208 @@
+//! Sequences over a backend: KV block allocation and the building of steps.
+
+use bitnet_core::backend::{Backend, BlockId, KV_BLOCK_TOKENS, LogitsWanted, MemoryPart, Step, StepLimits};
+
+use crate::EngineError;
+
+/// A sequence of a [`Runner`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SequenceId(usize);
+
+/// Tokens to append to one sequence in one pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Feed<'a> {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// Tokens that follow what the sequence holds.
+    pub tokens: &'a [u32],
+    /// Whose logits are wanted.
+    pub logits: LogitsWanted,
+}
+
+/// The KV blocks of one sequence.
+#[derive(Debug, Default)]
+struct Sequence {
+    len: usize,
+    blocks: Vec<BlockId>,
+}
+
+/// Hands out KV blocks: freed ones first, lowest id first, else new ones.
+#[derive(Debug, Default)]
+struct BlockAllocator {
+    free: Vec<BlockId>,
+    created: usize,
+}
+
+impl BlockAllocator {
+    fn take(&mut self, backend: &mut dyn Backend) -> Result<BlockId, EngineError> {
+        if let Some(block) = self.free.pop() {
+            return Ok(block);
+        }
+        backend.reserve_kv_blocks(self.created + 1)?;
+        self.created += 1;
+        Ok(BlockId((self.created - 1) as u32))
+    }
+
+    fn give_back(&mut self, blocks: impl Iterator<Item = BlockId>) {
+        self.free.extend(blocks);
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+    }
+}
+
+/// A loaded graph with its sequences. One sequence is the special case of many.
+pub struct Runner {
+    backend: Box<dyn Backend>,
+    limits: StepLimits,
+    vocab: usize,
+    context: usize,
+    sequences: Vec<Option<Sequence>>,
+    blocks: BlockAllocator,
+    step: Step,
+}
+
+impl Runner {
+    /// Wraps a backend that has its graph loaded with `limits`.
+    pub fn new(backend: Box<dyn Backend>, limits: StepLimits, vocab: usize, context: usize) -> Self {
+        let (sequences, blocks, step) = Default::default();
+        Runner { backend, limits, vocab, context, sequences, blocks, step }
+    }
+
+    /// Returns the limits of one pass.
+    pub fn limits(&self) -> StepLimits {
+        self.limits
+    }
+
+    /// Returns the greatest length of a sequence, in tokens.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Returns the logits of a row.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// Returns the backend.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// Reports the memory held on the device, by part.
+    pub fn memory(&self) -> Vec<MemoryPart> {
+        self.backend.memory()
+    }
+
+    /// Starts an empty sequence.
+    pub fn start(&mut self) -> SequenceId {
+        let slot = self.sequences.iter().position(Option::is_none).unwrap_or(self.sequences.len());
+        if slot == self.sequences.len() {
+            self.sequences.push(None);
+        }
+        self.sequences[slot] = Some(Sequence::default());
+        SequenceId(slot)
+    }
+
+    /// Ends a sequence and frees its blocks.
+    pub fn release(&mut self, id: SequenceId) {
+        if let Some(sequence) = self.sequences.get_mut(id.0).and_then(Option::take) {
+            self.blocks.give_back(sequence.blocks.into_iter());
+        }
+    }
+
+    /// Returns the tokens that a sequence holds.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownSequence`].
+    pub fn len(&self, id: SequenceId) -> Result<usize, EngineError> {
+        let sequence = self.sequences.get(id.0).and_then(Option::as_ref);
+        sequence.map(|sequence| sequence.len).ok_or(EngineError::UnknownSequence(id.0))
+    }
+
+    /// Forgets all but the first `len` tokens.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownSequence`].
+    pub fn truncate(&mut self, id: SequenceId, len: usize) -> Result<(), EngineError> {
+        let sequence = self.sequences.get_mut(id.0).and_then(Option::as_mut);
+        let sequence = sequence.ok_or(EngineError::UnknownSequence(id.0))?;
+        sequence.len = sequence.len.min(len);
+        let kept = sequence.len.div_ceil(KV_BLOCK_TOKENS);
+        self.blocks.give_back(sequence.blocks.drain(kept..));
+        Ok(())
+    }
+
+    /// Appends tokens to sequences in one pass.
+    ///
+    /// The feeds name distinct sequences and stay within [`limits`](Self::limits) together.
+    ///
+    /// # Errors
+    /// A sequence that would pass the context, exhausted memory, or what the backend met; the sequences
+    /// then hold what they held before.
+    pub fn forward(&mut self, feeds: &[Feed<'_>]) -> Result<(), EngineError> {
+        self.step.clear();
+        for feed in feeds {
+            let past = self.len(feed.sequence)?;
+            let end = past + feed.tokens.len();
+            if end > self.context {
+                return Err(EngineError::ContextExceeded { limit: self.context, found: end });
+            }
+            self.grow(feed.sequence, end)?;
+            let blocks = self.sequences[feed.sequence.0].as_ref().map_or(&[][..], |s| &s.blocks);
+            self.step.push_sequence(feed.tokens, past, blocks, feed.logits);
+        }
+        self.backend.forward(&self.step)?;
+        for feed in feeds {
+            if let Some(sequence) = &mut self.sequences[feed.sequence.0] {
+                sequence.len += feed.tokens.len();
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the wanted logits of the last pass, `[rows, vocab]`.
+    ///
+    /// # Errors
+    /// What the backend met.
+    pub fn logits(&mut self) -> Result<&[f32], EngineError> {
+        Ok(self.backend.logits()?)
+    }
+
+    /// Appends the id of the greatest logit of each wanted row of the last pass.
+    ///
+    /// # Errors
+    /// A logit that is not a number.
+    pub fn argmax(&mut self, out: &mut Vec<u32>) -> Result<(), EngineError> {
+        Ok(self.backend.argmax(self.vocab, out)?)
+    }
+
+    /// Appends any number of tokens to one sequence, in as many passes as the limits need, and hands the
+    /// logits of every token to `each` (its index in `tokens`, its row).
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_all(
+        &mut self,
+        sequence: SequenceId,
+        tokens: &[u32],
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), EngineError> {
+        let (vocab, chunk) = (self.vocab, self.limits.max_tokens.min(self.limits.max_logits_rows));
+        for (index, tokens) in tokens.chunks(chunk).enumerate() {
+            self.forward(&[Feed { sequence, tokens, logits: LogitsWanted::All }])?;
+            for (row, logits) in self.logits()?.chunks_exact(vocab).enumerate() {
+                each(index * chunk + row, logits);
+            }
+        }
+        Ok(())
+    }
+
+    fn grow(&mut self, id: SequenceId, len: usize) -> Result<(), EngineError> {
+        let needed = len.div_ceil(KV_BLOCK_TOKENS);
+        if let Some(sequence) = self.sequences[id.0].as_mut() {
+            while sequence.blocks.len() < needed {
+                sequence.blocks.push(self.blocks.take(&mut *self.backend)?);
+            }
+        }
+        Ok(())
+    }
+}
