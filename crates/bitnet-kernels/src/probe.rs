@@ -1,1 +1,133 @@
-//! .
+//! Reads memory as fast as one thread can, to measure bandwidth.
+//!
+//! Two ways, because neither is the faster one everywhere: [`read_plain`] leaves fetching to the hardware,
+//! [`read_prefetched`] asks for lines ahead of use. Both return the wrapping sum of the little-endian
+//! 64-bit words (a last partial word padded with zeros), so that no read can be left out. They measure
+//! the machine: `BITNET_ISA` and the tier of the kernels do not apply.
+#![allow(unsafe_code)]
+
+/// Bytes that one iteration reads: two cache lines.
+const STRIDE: usize = 128;
+
+/// Reads every byte of `bytes` and returns the sum of its 64-bit words.
+pub fn read_plain(bytes: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the CPU has AVX2.
+        return unsafe { x86_64::sum_avx2::<false>(bytes) };
+    }
+    sum_portable(bytes)
+}
+
+/// Reads every byte of `bytes`, prefetching ahead, and returns the sum of its 64-bit words.
+///
+/// Where Rust offers no stable prefetch, or without AVX2, this is [`read_plain`].
+pub fn read_prefetched(bytes: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the CPU has AVX2.
+        return unsafe { x86_64::sum_avx2::<true>(bytes) };
+    }
+    sum_portable(bytes)
+}
+
+/// Reports whether [`read_prefetched`] differs from [`read_plain`] on this machine.
+pub fn has_prefetch() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+fn sum_portable(bytes: &[u8]) -> u64 {
+    let (chunks, rest) = bytes.as_chunks::<STRIDE>();
+    let mut sums = [0u64; STRIDE / 8];
+    for chunk in chunks {
+        let (words, _) = chunk.as_chunks::<8>();
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+        }
+    }
+    sums.into_iter().fold(sum_rest(rest), u64::wrapping_add)
+}
+
+fn sum_rest(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    words.iter().chain([&last]).fold(0, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)))
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64 {
+    use std::arch::x86_64::*;
+
+    use super::{STRIDE, sum_rest};
+
+    /// How far ahead of use lines are asked for, in bytes: past the end of the page, where the hardware's
+    /// own prefetcher stops.
+    const PREFETCH_AHEAD: usize = 4096;
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn sum_avx2<const PREFETCH: bool>(bytes: &[u8]) -> u64 {
+        let (chunks, rest) = bytes.as_chunks::<STRIDE>();
+        let mut sums = [_mm256_setzero_si256(); STRIDE / 32];
+        for chunk in chunks {
+            let start = chunk.as_ptr();
+            if PREFETCH {
+                for line in [0, 64] {
+                    // A prefetch past the end of the slice does not fault.
+                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(PREFETCH_AHEAD + line).cast());
+                }
+            }
+            for (lane, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: lane < STRIDE / 32, so the 32 bytes lie in `chunk`; `loadu` needs no alignment.
+                let words = unsafe { _mm256_loadu_si256(start.add(lane * 32).cast()) };
+                *sum = _mm256_add_epi64(*sum, words);
+            }
+        }
+        let total = sums.into_iter().fold(_mm256_setzero_si256(), |a, b| _mm256_add_epi64(a, b));
+        let half = _mm_add_epi64(_mm256_castsi256_si128(total), _mm256_extracti128_si256::<1>(total));
+        let words = [_mm_cvtsi128_si64(half), _mm_extract_epi64::<1>(half)];
+        words.iter().fold(sum_rest(rest), |sum, &word| sum.wrapping_add(word as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn naive(bytes: &[u8]) -> u64 {
+        let places = bytes.iter().enumerate();
+        places.fold(0, |sum, (i, &byte)| sum.wrapping_add(u64::from(byte) << (i % 8 * 8)))
+    }
+
+    #[test]
+    fn probes_read_every_byte() {
+        let bytes: Vec<u8> = (0..3 * 8192u32).map(|i| (i % 251) as u8 ^ 0x80).collect();
+        let around = [0, 8, 32, 64, STRIDE, 2 * STRIDE, 4096, 4096 + STRIDE, 2 * 8192];
+        for base in around {
+            for length in base.max(1) - 1..=base + 1 {
+                for offset in [0, 1, 9] {
+                    let slice = &bytes[offset..offset + length];
+                    let expected = naive(slice);
+                    assert_eq!(sum_portable(slice), expected, "portable, {length} at {offset}");
+                    assert_eq!(read_plain(slice), expected, "plain, {length} at {offset}");
+                    assert_eq!(read_prefetched(slice), expected, "prefetched, {length} at {offset}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_probe_notices_any_changed_byte() {
+        let mut bytes = vec![0x5Au8; 2 * STRIDE + 13];
+        let before = read_plain(&bytes);
+        for index in 0..bytes.len() {
+            bytes[index] ^= 1;
+            assert_ne!(read_plain(&bytes), before, "byte {index}");
+            assert_ne!(read_prefetched(&bytes), before, "byte {index}");
+            bytes[index] ^= 1;
+        }
+    }
+}

@@ -1,1 +1,20 @@
-//! .
+//! Devices: which there are, which this build can use, why not the others, and what the machine is.
+//!
+//! [`availability`] is the one place that decides; selection, listing and the pool ask it. A backend
+//! that is added to the build gets its branch there and its place in `PREFERENCE`.
+
+mod availability;
+mod bandwidth;
+mod caches;
+mod cgroup;
+mod machine;
+#[cfg(test)]
+mod metal_device_availability_tests;
+mod resident;
+
+pub use availability::{auto_select_device, availability, candidates, get_cpu_device, get_device_info};
+pub use bandwidth::{ReadBandwidth, ReadMethod, read_bandwidth};
+pub use bitnet_backend::{Device, MlxDeviceType};
+pub use caches::{Cache, CacheKind};
+pub use machine::MachineInfo;
+pub use resident::peak_resident_bytes;

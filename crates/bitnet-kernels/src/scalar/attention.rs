@@ -8,7 +8,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::exp::exp;
-use super::lanes::{self, LANES};
+use super::lanes::{self, Lanes};
 
 /// Positions in a block.
 pub const BLOCK: usize = 64;
@@ -22,20 +22,6 @@ pub enum KvRows<'a> {
     F32(&'a [f32]),
     /// binary16.
     F16(&'a [f16]),
-}
-
-impl KvRows<'_> {
-    /// Returns row `index` as f32, widened into `wide` when it is stored narrower.
-    #[inline(always)]
-    fn row<'b>(&'b self, index: usize, head_dim: usize, wide: &'b mut [f32]) -> &'b [f32] {
-        match self {
-            KvRows::F32(rows) => &rows[index * head_dim..][..head_dim],
-            KvRows::F16(rows) => {
-                rows[index * head_dim..][..head_dim].convert_to_f32_slice(wide);
-                wide
-            }
-        }
-    }
 }
 
 /// Running maximum and sum of one query head.
@@ -73,30 +59,47 @@ pub struct AttentionBlock<'a> {
 /// `queries` and `out` `[states.len(), head_dim]`.
 #[inline(always)]
 pub fn attend(block: AttentionBlock<'_>, queries: &[f32], states: &mut [AttentionState], out: &mut [f32]) {
-    let AttentionBlock { keys, values, count, head_dim, scale } = block;
-    let mut wide = [0.0f32; MAX_HEAD_DIM];
-    let wide = &mut wide[..head_dim];
-    // Two passes a head group of at most 8 keep the scores in the frame.
-    const GROUP: usize = 8;
-    let heads = states.chunks_mut(GROUP).zip(queries.chunks(GROUP * head_dim)).zip(out.chunks_mut(GROUP * head_dim));
+    let stride = HEADS * block.head_dim;
+    let heads = states.chunks_mut(HEADS).zip(queries.chunks(stride)).zip(out.chunks_mut(stride));
     for ((states, queries), out) in heads {
-        let mut weights = [[0.0f32; BLOCK]; GROUP];
-        for position in 0..count {
-            let key = keys.row(position, head_dim, wide);
-            for (weights, query) in weights.iter_mut().zip(queries.chunks_exact(head_dim)) {
-                weights[position] = lanes::dot(query, key) * scale;
+        let mut weights = [[0.0f32; BLOCK]; HEADS];
+        each_row(block.keys, block.count, block.head_dim, |position, key| {
+            for (weights, query) in weights.iter_mut().zip(queries.chunks_exact(key.len())) {
+                weights[position] = lanes::dot(query, key) * block.scale;
             }
+        });
+        for ((state, weights), out) in states.iter_mut().zip(&mut weights).zip(out.chunks_exact_mut(block.head_dim)) {
+            rescale(state, &mut weights[..block.count], out);
         }
-        for ((state, weights), out) in states.iter_mut().zip(&mut weights).zip(out.chunks_exact_mut(head_dim)) {
-            rescale(state, &mut weights[..count], out);
-        }
-        for position in 0..count {
-            let value = values.row(position, head_dim, wide);
-            for (weights, out) in weights.iter().zip(out.chunks_exact_mut(head_dim)) {
+        each_row(block.values, block.count, block.head_dim, |position, value| {
+            for (weights, out) in weights.iter().zip(out.chunks_exact_mut(value.len())) {
                 let weight = weights[position];
                 for (out, &value) in out.iter_mut().zip(value) {
                     *out += weight * value;
                 }
+            }
+        });
+    }
+}
+
+/// Query heads that share one reading of a block; their scores stay in the frame.
+const HEADS: usize = 8;
+
+/// Hands the first `count` rows to `each`, widened to f32.
+#[inline(always)]
+fn each_row(rows: KvRows<'_>, count: usize, head_dim: usize, mut each: impl FnMut(usize, &[f32])) {
+    match rows {
+        KvRows::F32(rows) => {
+            for (position, row) in rows.chunks_exact(head_dim).take(count).enumerate() {
+                each(position, row);
+            }
+        }
+        KvRows::F16(rows) => {
+            let mut wide = [0.0f32; MAX_HEAD_DIM];
+            let wide = &mut wide[..head_dim];
+            for (position, row) in rows.chunks_exact(head_dim).take(count).enumerate() {
+                row.convert_to_f32_slice(wide);
+                each(position, wide);
             }
         }
     }
@@ -110,12 +113,10 @@ fn rescale(state: &mut AttentionState, scores: &mut [f32], out: &mut [f32]) {
         max = if score > max { score } else { max };
     }
     let correction = exp(state.max - max);
-    let mut lanes = [0.0f32; LANES];
-    for (index, score) in scores.iter_mut().enumerate() {
-        *score = exp(*score - max);
-        lanes[index % LANES] += *score;
-    }
-    state.sum = state.sum * correction + lanes::reduce(lanes);
+    scores.iter_mut().for_each(|score| *score = exp(*score - max));
+    let mut lanes = Lanes::ZERO;
+    scores.iter().enumerate().for_each(|(index, &score)| lanes.add(index, score));
+    state.sum = state.sum * correction + lanes.reduce();
     state.max = max;
     out.iter_mut().for_each(|out| *out *= correction);
 }

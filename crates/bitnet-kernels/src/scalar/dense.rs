@@ -3,7 +3,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::lanes::{self, LANES};
+use super::lanes::{LANES, Lanes};
 
 /// One row of a dense matrix.
 #[derive(Debug, Clone, Copy)]
@@ -69,17 +69,17 @@ pub fn dense(row: DenseRow<'_>, x: &[f32], out: &mut [f32]) {
 #[inline(always)]
 fn tile<T>(row: &[T], x: &[f32], out: &mut [f32], widen: impl Fn(&[T], &mut [f32])) {
     let cols = row.len();
-    let mut lanes = [[0.0f32; LANES]; TOKENS];
+    let mut lanes = [Lanes::ZERO; TOKENS];
     let mut wide = [0.0f32; PIECE];
     for (index, piece) in row.chunks(PIECE).enumerate() {
         let wide = &mut wide[..piece.len()];
         widen(piece, wide);
         for (token, lanes) in lanes.iter_mut().enumerate().take(out.len()) {
             let x = &x[token * cols + index * PIECE..][..piece.len()];
-            lanes::multiply_add(lanes, wide, x);
+            lanes.multiply_add_all(wide, x);
         }
     }
     for (out, lanes) in out.iter_mut().zip(lanes) {
-        *out = lanes::reduce(lanes);
+        *out = lanes.reduce();
     }
 }

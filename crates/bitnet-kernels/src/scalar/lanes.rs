@@ -7,38 +7,90 @@
 /// Virtual lanes of every floating-point sum.
 pub const LANES: usize = 32;
 
-/// Adds the lanes up by halving.
-#[inline(always)]
-pub fn reduce(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for l in 0..width {
-            lanes[l] += lanes[l + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
+/// Lanes that one register of the widest common kind holds; keeps the arrays below in registers.
+const WIDTH: usize = 8;
+/// Registers of one sum.
+const REGISTERS: usize = LANES / WIDTH;
 
-/// Adds `a[i] * b[i]` to the lanes. `a` starts at a multiple of 32 of the whole sum.
-#[inline(always)]
-pub fn multiply_add(lanes: &mut [f32; LANES], a: &[f32], b: &[f32]) {
-    let (a_whole, a_rest) = a.as_chunks::<LANES>();
-    let (b_whole, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_whole.iter().zip(b_whole) {
-        for l in 0..LANES {
-            lanes[l] += a[l] * b[l];
+/// The running lanes of one sum.
+#[derive(Debug, Clone, Copy)]
+pub struct Lanes([[f32; WIDTH]; REGISTERS]);
+
+impl Lanes {
+    /// The sum of nothing.
+    pub const ZERO: Lanes = Lanes([[0.0; WIDTH]; REGISTERS]);
+
+    /// Adds the product of 32 pairs.
+    #[inline(always)]
+    pub fn multiply_add(&mut self, a: &[f32; LANES], b: &[f32; LANES]) {
+        for (r, lanes) in self.0.iter_mut().enumerate() {
+            for (l, lane) in lanes.iter_mut().enumerate() {
+                *lane += a[r * WIDTH + l] * b[r * WIDTH + l];
+            }
         }
     }
-    for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *lane += a * b;
+
+    /// Adds a term to lane `index % 32`.
+    #[inline(always)]
+    pub fn add(&mut self, index: usize, term: f32) {
+        self.0[index % LANES / WIDTH][index % WIDTH] += term;
+    }
+
+    /// Adds `a[i] * b[i]` for all `i`. `a` starts at a multiple of 32 of the whole sum.
+    #[inline(always)]
+    pub fn multiply_add_all(&mut self, a: &[f32], b: &[f32]) {
+        // A local copy, so that the lanes stay in registers.
+        let mut lanes = *self;
+        let (a_whole, a_rest) = a.as_chunks::<LANES>();
+        let (b_whole, b_rest) = b.as_chunks::<LANES>();
+        for (a, b) in a_whole.iter().zip(b_whole) {
+            lanes.multiply_add(a, b);
+        }
+        for (index, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+            lanes.add(index, a * b);
+        }
+        *self = lanes;
+    }
+
+    /// Adds the lanes up by halving.
+    #[inline(always)]
+    pub fn reduce(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        let sum = |x: [f32; WIDTH], y: [f32; WIDTH]| -> [f32; WIDTH] { std::array::from_fn(|l| x[l] + y[l]) };
+        let eight = sum(sum(a, c), sum(b, d));
+        let four: [f32; 4] = std::array::from_fn(|l| eight[l] + eight[l + 4]);
+        (four[0] + four[2]) + (four[1] + four[3])
     }
 }
 
 /// Returns the inner product of two vectors of one length.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    multiply_add(&mut lanes, a, b);
-    reduce(lanes)
+    let mut lanes = Lanes::ZERO;
+    lanes.multiply_add_all(a, b);
+    lanes.reduce()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reduction_halves_the_lanes() {
+        let mut lanes = [0f32; LANES];
+        let mut state = Lanes::ZERO;
+        for index in 0..100 {
+            let term = (index * 37 % 101) as f32 * 0.731 - 20.0;
+            lanes[index % LANES] += term;
+            state.add(index, term);
+        }
+        let mut width = LANES / 2;
+        while width > 0 {
+            for l in 0..width {
+                lanes[l] += lanes[l + width];
+            }
+            width /= 2;
+        }
+        assert_eq!(state.reduce().to_bits(), lanes[0].to_bits());
+    }
 }

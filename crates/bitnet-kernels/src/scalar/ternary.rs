@@ -1,6 +1,6 @@
 //! Ternary products on packed codes (`layout::row_quarters`), four output rows at a time.
 
-use super::lanes::{self, LANES};
+use super::lanes::{LANES, Lanes};
 
 /// Writes, for each token, the exact products of one packed row's four ternary rows with int8
 /// activations.
@@ -41,16 +41,15 @@ pub fn ternary_f32(codes: &[u8], x: &[f32], out: &mut [[f32; 4]]) {
 #[inline(always)]
 fn quarter_f32(codes: &[u8], x: &[f32], shift: u32) -> f32 {
     let value = |byte: u8| (i32::from(byte >> shift & 3) - 1) as f32;
-    let mut lanes = [0.0f32; LANES];
+    let mut lanes = Lanes::ZERO;
     let (codes_whole, codes_rest) = codes.as_chunks::<LANES>();
     let (x_whole, x_rest) = x.as_chunks::<LANES>();
     for (codes, x) in codes_whole.iter().zip(x_whole) {
-        for l in 0..LANES {
-            lanes[l] += value(codes[l]) * x[l];
-        }
+        let values: [f32; LANES] = std::array::from_fn(|l| value(codes[l]));
+        lanes.multiply_add(&values, x);
     }
-    for (lane, (&byte, &x)) in lanes.iter_mut().zip(codes_rest.iter().zip(x_rest)) {
-        *lane += value(byte) * x;
+    for (index, (&byte, &x)) in codes_rest.iter().zip(x_rest).enumerate() {
+        lanes.add(index, value(byte) * x);
     }
-    lanes::reduce(lanes)
+    lanes.reduce()
 }

@@ -1,0 +1,113 @@
+//! Typed buffers on the pool.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+use bitnet_backend::{BitNetError, Device, ErrorKind, Result};
+
+use super::{Element, HybridMemoryPool, PinGuardMut};
+
+/// Alignment of every [`PoolBuffer`], that of a cache line and of the widest vector register.
+pub const BUFFER_ALIGN: usize = 64;
+
+/// Owns a `[T]` in host memory of a pool: zeroed, 64-byte aligned, pinned, given back on drop.
+///
+/// An empty buffer holds no block.
+pub struct PoolBuffer<T: Element> {
+    pool: HybridMemoryPool,
+    block: Option<PinGuardMut>,
+    device: Device,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> PoolBuffer<T> {
+    /// Allocates `len` zeros on `device`; `purpose` names the buffer in errors.
+    ///
+    /// # Errors
+    /// `TensorTooLarge` when `len` elements do not fit the address space; otherwise as
+    /// [`HybridMemoryPool::allocate`] and [`HybridMemoryPool::pin_mut`]. All begin with `purpose`.
+    pub fn zeroed(pool: &HybridMemoryPool, len: usize, device: &Device, purpose: &str) -> Result<Self> {
+        Self::try_zeroed(pool, len, device).map_err(|error| error.context(purpose))
+    }
+
+    fn try_zeroed(pool: &HybridMemoryPool, len: usize, device: &Device) -> Result<Self> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| {
+            BitNetError::new(ErrorKind::TensorTooLarge { dtype: T::DTYPE, shape: vec![len] })
+        })?;
+        let block = if bytes == 0 {
+            crate::device::availability(device)?;
+            None
+        } else {
+            let handle = pool.allocate(bytes, BUFFER_ALIGN, device)?;
+            match pool.pin_mut(&handle) {
+                Ok(pin) => Some(pin),
+                Err(error) => {
+                    pool.deallocate(handle)?;
+                    return Err(error);
+                }
+            }
+        };
+        Ok(PoolBuffer { pool: pool.clone(), block, device: *device, element: PhantomData })
+    }
+
+    /// Returns the pool that the buffer came from.
+    pub fn pool(&self) -> &HybridMemoryPool {
+        &self.pool
+    }
+
+    /// Returns the device that the buffer is on.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Returns the size in bytes.
+    pub fn size_bytes(&self) -> usize {
+        size_of_val::<[T]>(self)
+    }
+
+    /// Returns the address of the first element, for reading; the buffer never moves.
+    pub fn as_ptr(&self) -> *const T {
+        self.deref().as_ptr()
+    }
+
+    /// Returns the address of the first element, for writing; the buffer never moves.
+    pub fn as_mut_ptr(&mut self) -> *mut T {
+        self.deref_mut().as_mut_ptr()
+    }
+}
+
+impl<T: Element> Deref for PoolBuffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &self.block {
+            Some(pin) => bytemuck::cast_slice(pin),
+            None => &[],
+        }
+    }
+}
+
+impl<T: Element> DerefMut for PoolBuffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match &mut self.block {
+            Some(pin) => bytemuck::cast_slice_mut(pin),
+            None => &mut [],
+        }
+    }
+}
+
+impl<T: Element> Drop for PoolBuffer<T> {
+    fn drop(&mut self) {
+        if let Some(pin) = self.block.take() {
+            let result = self.pool.deallocate(pin.into_handle());
+            debug_assert!(result.is_ok(), "{result:?}");
+        }
+    }
+}
+
+impl<T: Element> fmt::Debug for PoolBuffer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PoolBuffer({} x {} on {})", self.len(), T::DTYPE, self.device)
+    }
+}

@@ -1,0 +1,264 @@
+//! A tensor in host memory.
+
+use bitnet_backend::{BitNetDType, BitNetError, Device, ErrorKind, Result};
+use half::{bf16, f16};
+
+use super::TensorMetadata;
+use crate::memory::{Element, HybridMemoryPool, PoolBuffer};
+
+/// Four ternary zeros: the two-bit code of zero is 1.
+const TERNARY_ZEROS: u8 = 0b0101_0101;
+/// Four ternary ones: the code of +1 is 2.
+const TERNARY_ONES: u8 = 0b1010_1010;
+/// Two four-bit ones.
+const I4_ONES: u8 = 0x11;
+
+/// A dense tensor whose elements lie in a buffer of a pool, given back on drop.
+///
+/// Elements that fill up the last byte of a packed tensor are zeros.
+#[derive(Debug)]
+pub struct BitNetTensor {
+    metadata: TensorMetadata,
+    data: PoolBuffer<u8>,
+}
+
+impl BitNetTensor {
+    /// Allocates a tensor of zeros.
+    ///
+    /// # Errors
+    /// `TensorTooLarge`; otherwise as [`HybridMemoryPool::allocate`].
+    pub fn new(metadata: TensorMetadata, pool: &HybridMemoryPool) -> Result<Self> {
+        let dtype = metadata.dtype();
+        let purpose = format!("{dtype} tensor of shape {:?}", metadata.shape());
+        let mut data = PoolBuffer::zeroed(pool, metadata.size_bytes()?, &metadata.device(), &purpose)?;
+        if dtype == BitNetDType::BitNet158 {
+            data.fill(TERNARY_ZEROS);
+        }
+        Ok(BitNetTensor { metadata, data })
+    }
+
+    /// Allocates a tensor of zeros.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn zeros(
+        shape: &[usize],
+        dtype: BitNetDType,
+        device: &Device,
+        pool: &HybridMemoryPool,
+    ) -> Result<Self> {
+        Self::new(TensorMetadata::new(shape.to_vec(), dtype, *device), pool)
+    }
+
+    /// Allocates a tensor of ones.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); `Unsupported` for an element type without a one.
+    pub fn ones(
+        shape: &[usize],
+        dtype: BitNetDType,
+        device: &Device,
+        pool: &HybridMemoryPool,
+    ) -> Result<Self> {
+        let mut tensor = Self::zeros(shape, dtype, device, pool)?;
+        tensor.fill_with_ones()?;
+        Ok(tensor)
+    }
+
+    /// Allocates a tensor of the given elements, row-major.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); `Mismatch` when the number of values is not that of the shape.
+    pub fn from_slice<T: Element>(
+        values: &[T],
+        shape: &[usize],
+        device: &Device,
+        pool: &HybridMemoryPool,
+    ) -> Result<Self> {
+        let metadata = TensorMetadata::new(shape.to_vec(), T::DTYPE, *device);
+        let expected = metadata.element_count()?;
+        if values.len() != expected {
+            return Err(BitNetError::mismatch(
+                format!("values for a tensor of shape {shape:?}"),
+                expected,
+                values.len(),
+            ));
+        }
+        let mut tensor = Self::new(metadata, pool)?;
+        tensor.as_mut_slice::<T>()?.copy_from_slice(values);
+        Ok(tensor)
+    }
+
+    /// Returns the length of each dimension, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        self.metadata.shape()
+    }
+
+    /// Returns the device that the elements are on.
+    pub fn device(&self) -> Device {
+        self.metadata.device()
+    }
+
+    /// Returns the element type.
+    pub fn dtype(&self) -> BitNetDType {
+        self.metadata.dtype()
+    }
+
+    /// Returns the bytes that the elements occupy.
+    pub fn size_bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Returns shape, element type and device.
+    pub fn metadata(&self) -> &TensorMetadata {
+        &self.metadata
+    }
+
+    /// Returns the stored bytes: elements in the byte order of the machine, or packed codes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Returns the elements, row-major.
+    ///
+    /// # Errors
+    /// `Mismatch` when `T` is not the element type; packed types have none and are read as bytes.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
+        self.check_element::<T>()?;
+        Ok(bytemuck::cast_slice(&self.data))
+    }
+
+    /// Returns the elements, row-major, for writing.
+    ///
+    /// # Errors
+    /// As [`as_slice`](Self::as_slice).
+    pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
+        self.check_element::<T>()?;
+        Ok(bytemuck::cast_slice_mut(&mut self.data))
+    }
+
+    fn check_element<T: Element>(&self) -> Result<()> {
+        if T::DTYPE == self.dtype() {
+            return Ok(());
+        }
+        Err(BitNetError::mismatch("element type of the view", self.dtype(), T::DTYPE))
+    }
+
+    fn fill_with_ones(&mut self) -> Result<()> {
+        match self.dtype() {
+            BitNetDType::F64 => self.fill(f64::ONE),
+            BitNetDType::F32 => self.fill(f32::ONE),
+            BitNetDType::F16 => self.fill(f16::ONE),
+            BitNetDType::BF16 => self.fill(bf16::ONE),
+            BitNetDType::I64 => self.fill(i64::ONE),
+            BitNetDType::I32 => self.fill(i32::ONE),
+            BitNetDType::I16 => self.fill(i16::ONE),
+            BitNetDType::I8 => self.fill(i8::ONE),
+            BitNetDType::U64 => self.fill(u64::ONE),
+            BitNetDType::U32 => self.fill(u32::ONE),
+            BitNetDType::U16 => self.fill(u16::ONE),
+            BitNetDType::U8 => self.fill(u8::ONE),
+            BitNetDType::Bool => {
+                self.data.fill(1);
+                Ok(())
+            }
+            BitNetDType::I4 => self.fill_packed(I4_ONES, 0, 2),
+            BitNetDType::BitNet158 => self.fill_packed(TERNARY_ONES, TERNARY_ZEROS, 4),
+            other => Err(BitNetError::new(ErrorKind::Unsupported {
+                backend: "cpu",
+                operation: format!("a tensor of ones of type {other}"),
+                reason: "the type has no one".into(),
+            })),
+        }
+    }
+
+    fn fill<T: Element>(&mut self, value: T) -> Result<()> {
+        self.as_mut_slice()?.fill(value);
+        Ok(())
+    }
+
+    /// Writes `pattern` into every byte, with `padding` in what the last byte has beyond the tensor.
+    fn fill_packed(&mut self, pattern: u8, padding: u8, per_byte: usize) -> Result<()> {
+        let used = self.metadata.element_count()? % per_byte;
+        self.data.fill(pattern);
+        if let (Some(last), 1..) = (self.data.last_mut(), used) {
+            let mask = (1u8 << (used * (8 / per_byte))) - 1;
+            *last = (pattern & mask) | (padding & !mask);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ones(shape: &[usize], dtype: BitNetDType) -> BitNetTensor {
+        let pool = HybridMemoryPool::new().unwrap();
+        BitNetTensor::ones(shape, dtype, &Device::Cpu, &pool).unwrap()
+    }
+
+    #[test]
+    fn ones_are_ones_in_every_type() {
+        assert_eq!(ones(&[2, 2], BitNetDType::F64).as_slice::<f64>().unwrap(), [1.0; 4]);
+        assert_eq!(ones(&[2, 2], BitNetDType::F32).as_slice::<f32>().unwrap(), [1.0; 4]);
+        assert_eq!(ones(&[3], BitNetDType::F16).as_slice::<f16>().unwrap(), [f16::from_f32(1.0); 3]);
+        assert_eq!(ones(&[3], BitNetDType::BF16).as_slice::<bf16>().unwrap(), [bf16::from_f32(1.0); 3]);
+        assert_eq!(ones(&[3], BitNetDType::I64).as_slice::<i64>().unwrap(), [1; 3]);
+        assert_eq!(ones(&[3], BitNetDType::I32).as_slice::<i32>().unwrap(), [1; 3]);
+        assert_eq!(ones(&[3], BitNetDType::I16).as_slice::<i16>().unwrap(), [1; 3]);
+        assert_eq!(ones(&[3], BitNetDType::I8).as_slice::<i8>().unwrap(), [1; 3]);
+        assert_eq!(ones(&[3], BitNetDType::U64).as_slice::<u64>().unwrap(), [1; 3]);
+        assert_eq!(ones(&[3], BitNetDType::U32).as_slice::<u32>().unwrap(), [1; 3]);
+        assert_eq!(ones(&[3], BitNetDType::U16).as_slice::<u16>().unwrap(), [1; 3]);
+        assert_eq!(ones(&[3], BitNetDType::U8).as_slice::<u8>().unwrap(), [1; 3]);
+        assert_eq!(ones(&[3], BitNetDType::Bool).as_bytes(), [1; 3]);
+        for dtype in BitNetDType::ALL {
+            assert_eq!(ones(&[7], dtype).size_bytes(), dtype.size_bytes(7).unwrap(), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn packed_ones_are_padded_with_zeros() {
+        assert_eq!(ones(&[5], BitNetDType::I4).as_bytes(), [0x11, 0x11, 0x01]);
+        assert_eq!(ones(&[4], BitNetDType::BitNet158).as_bytes(), [0b1010_1010]);
+        assert_eq!(ones(&[5], BitNetDType::BitNet158).as_bytes(), [0b1010_1010, 0b0101_0110]);
+        assert_eq!(ones(&[0], BitNetDType::BitNet158).as_bytes(), []);
+    }
+
+    #[test]
+    fn ternary_zeros_have_code_one() {
+        let pool = HybridMemoryPool::new().unwrap();
+        let zeros = BitNetTensor::zeros(&[2, 3], BitNetDType::BitNet158, &Device::Cpu, &pool).unwrap();
+        for index in 0..6 {
+            let code = (zeros.as_bytes()[index / 4] >> (index % 4 * 2)) & 3;
+            assert_eq!(i32::from(code) - 1, 0);
+        }
+    }
+
+    #[test]
+    fn values_keep_their_order_and_views_their_type() {
+        let pool = HybridMemoryPool::new().unwrap();
+        let mut tensor =
+            BitNetTensor::from_slice(&[1.0f32, -2.0, 3.0], &[3, 1], &Device::Cpu, &pool).unwrap();
+        assert_eq!(tensor.as_slice::<f32>().unwrap(), [1.0, -2.0, 3.0]);
+        tensor.as_mut_slice::<f32>().unwrap()[1] = 5.0;
+        assert_eq!(&tensor.as_bytes()[4..8], 5.0f32.to_ne_bytes());
+        let error = tensor.as_slice::<i32>().unwrap_err().to_string();
+        assert_eq!(error, "element type of the view: expected f32, found i32");
+        let error = BitNetTensor::from_slice(&[1u8; 5], &[2, 3], &Device::Cpu, &pool).unwrap_err();
+        assert!(error.to_string().contains("shape [2, 3]: expected 6, found 5"), "{error}");
+    }
+
+    #[test]
+    fn tensors_on_absent_devices_and_of_absurd_sizes_are_refused() {
+        let pool = HybridMemoryPool::new().unwrap();
+        for shape in [[0], [4]] {
+            let error = BitNetTensor::zeros(&shape, BitNetDType::F32, &Device::Cuda(7), &pool).unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::DeviceUnavailable { .. }), "{error}");
+        }
+        let error = BitNetTensor::zeros(&[usize::MAX, 2], BitNetDType::I8, &Device::Cpu, &pool).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::TensorTooLarge { .. }), "{error}");
+        assert_eq!(pool.get_metrics().allocation_count, 0);
+    }
+}
