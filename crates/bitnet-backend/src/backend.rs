@@ -1,6 +1,6 @@
 //! The trait that a backend implements.
 
-use crate::{BitNetError, Device, Graph, LinearId, LinearWeights, Op, Result, Step, VectorId};
+use crate::{BitNetError, BufferId, Device, Graph, LinearId, LinearWeights, Op, Result, Step, VectorId};
 
 /// What a backend is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +115,15 @@ pub trait Backend: Send {
         }
         Ok(())
     }
+
+    /// Copies an F32 buffer as the last pass left it, `[tokens, width]`: for calibration and tests.
+    ///
+    /// Buffers are reused between layers, so this is what the last op that wrote there produced; run a
+    /// pass op by op with [`execute`](Self::execute) to see the ones before.
+    ///
+    /// # Errors
+    /// No such buffer, or not an F32 one; as [`sync`](Self::sync).
+    fn read_buffer(&mut self, buffer: BufferId) -> Result<Vec<f32>>;
 
     /// Reports the device memory held, by part.
     fn memory(&self) -> Vec<MemoryPart>;

@@ -1,5 +1,6 @@
 //! Tokenizer files that lie, `vocab.json` with `merges.txt`, and pipelines other than byte-level.
 #![cfg(feature = "tokenizers")]
+#![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
 //! The specification's functions on the tokenizer that needs no feature.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 
@@ -28,7 +29,7 @@ fn the_sample_of_the_specification_holds() -> Result<(), Box<dyn std::error::Err
     assert_eq!(decode_tokens(&tokenizer, &tokens)?, text);
     let batch = encode_batch(&tokenizer, &["hello world", "bitnet is awesome", "hello bitnet"])?;
     assert_eq!(batch, [vec![0, 1], vec![2, 3, 4], vec![0, 2]]);
-    assert_eq!(encode_batch(&tokenizer, &vec!["is"])?, [[3]]);
+    assert_eq!(encode_batch(&tokenizer, &Vec::from(["is"]))?, [[3]]);
     assert_eq!(get_special_token_id(&tokenizer, "[CLS]"), Some(100));
     assert_eq!(get_special_token_id(&tokenizer, "[NONE]"), None);
     assert_eq!(get_special_token_id(&tokenizer, "hello"), None);

@@ -1,5 +1,6 @@
 //! `tokenizer.json` against recorded ids and texts, special tokens in text, and streaming.
 #![cfg(feature = "tokenizers")]
+#![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -15,7 +15,7 @@ mod team;
 mod weights;
 
 use bitnet_backend::{
-    Backend, BackendInfo, BitNetDType, BitNetError, BufferKind, Device, ErrorKind, Graph, KV_BLOCK_TOKENS,
+    Backend, BackendInfo, BitNetDType, BitNetError, BufferId, BufferKind, Device, ErrorKind, Graph, KV_BLOCK_TOKENS,
     LinearId, LinearWeights, MemoryPart, Op, Result, Step, StepLimits, VectorId,
 };
 use bitnet_kernels::scalar::attention::MAX_HEAD_DIM;
@@ -77,6 +77,8 @@ struct Loaded {
     logits: Lent<f32>,
     /// Elements of `logits` that the last pass wrote.
     logits_len: usize,
+    /// Tokens of the last pass.
+    tokens: usize,
     scratch: Lent<f32>,
     scratch_width: usize,
     /// Pass in which each KV block was last written, to find two writers of one block.
@@ -167,6 +169,7 @@ impl CpuBackend {
             }
             Some(op) => return Err(BitNetError::mismatch("op", "one of the loaded graph", format_args!("{op:?}"))),
         };
+        loaded.tokens = step.len();
         if step.is_empty() {
             loaded.logits_len = 0;
             return Ok(());
@@ -282,6 +285,7 @@ impl Backend for CpuBackend {
             head_rows: Lent::zeroed(pool, size("head rows", rows, head_width)?, "rows of the head")?,
             logits: Lent::zeroed(pool, size("logits", rows, graph.vocab)?, "logits")?,
             logits_len: 0,
+            tokens: 0,
             scratch: Lent::zeroed(pool, size("scratch", scratch_width, self.team.size())?, "scratch of the workers")?,
             scratch_width,
             writer: Vec::new(),
@@ -315,6 +319,17 @@ impl Backend for CpuBackend {
         match &self.loaded {
             Some(loaded) => Ok(&loaded.logits.values()[..loaded.logits_len]),
             None => Err(BitNetError::mismatch("logits", "a loaded graph", "none")),
+        }
+    }
+
+    fn read_buffer(&mut self, buffer: BufferId) -> Result<Vec<f32>> {
+        let Some(loaded) = &self.loaded else {
+            return Err(BitNetError::mismatch("buffer", "a loaded graph", "none"));
+        };
+        let spec = loaded.graph.spec(buffer)?;
+        match &loaded.buffers[buffer.0 as usize] {
+            Buffer::F32(width, values) => Ok(values.values()[..loaded.tokens * width].to_vec()),
+            Buffer::Int8(..) => Err(BitNetError::mismatch(format!("buffer {}", spec.name), "f32 values", "int8")),
         }
     }
 
