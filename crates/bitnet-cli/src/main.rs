@@ -1,1 +1,29 @@
-fn main() {}
+//! The `bitnet` command line.
+//!
+//! [`args`] states every command and option, a module of [`commands`] runs each. Results go to standard output
+//! through [`output`], everything else to standard error. [`failure`] turns errors into one line and an exit
+//! status: 0, 1 for a failure, 2 for a usage error, 130 after Ctrl-C.
+
+mod args;
+mod atomic;
+mod commands;
+mod failure;
+mod input;
+mod interrupt;
+mod model;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // A usage error, --help and --version end the program here.
+    let cli = args::Cli::parse();
+    let outcome = interrupt::install().and_then(|()| commands::run(&cli.command));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}

@@ -8,7 +8,8 @@ use bitnet_core::cpu::{CpuBackend, CpuOptions};
 use bitnet_core::device::{self, Device};
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
-use bitnet_model::{Family, LoadOptions, LoadProgress, ModelConfig, ModelFiles, ModelSource};
+use bitnet_kernels::Isa;
+use bitnet_model::{Family, LoadOptions, LoadProgress, ModelConfig, ModelFiles, ModelSource, WeightAccess};
 
 use crate::EngineError;
 use crate::chat::{ChatTemplate, Message, end_of_turn_tokens};
@@ -28,6 +29,8 @@ pub struct EngineBuilder<'a> {
     kv: Option<BitNetDType>,
     context: Option<usize>,
     step_tokens: Option<usize>,
+    weights: WeightAccess,
+    isa: Option<Isa>,
     progress: Option<&'a mut dyn FnMut(LoadProgress)>,
 }
 
@@ -67,6 +70,20 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
+    /// Maps weight files (the default where the feature `mmap` is on) or reads them into memory.
+    #[must_use]
+    pub fn weights(mut self, access: WeightAccess) -> Self {
+        self.weights = access;
+        self
+    }
+
+    /// Runs on one instruction-set tier; by default `BITNET_ISA` decides, else the best tier there is.
+    #[must_use]
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.isa = Some(isa);
+        self
+    }
+
     /// Reports the progress of loading.
     #[must_use]
     pub fn progress(mut self, progress: &'a mut dyn FnMut(LoadProgress)) -> Self {
@@ -89,7 +106,7 @@ impl<'a> EngineBuilder<'a> {
     pub fn load_source(self, source: &ModelSource) -> Result<Engine, EngineError> {
         let mut backend = self.backend()?;
         let files = ModelFiles::open(source)?;
-        let model = bitnet_model::load(&files, &mut LoadOptions { progress: self.progress })?;
+        let model = bitnet_model::load(&files, &mut LoadOptions { access: self.weights, progress: self.progress })?;
         let (config, family) = (model.config.clone(), model.family);
         let mut assumptions = model.assumptions.clone();
         let context = match self.context {
@@ -123,7 +140,7 @@ impl<'a> EngineBuilder<'a> {
         match self.device {
             Device::Cpu => {
                 let kv = self.kv.unwrap_or(BitNetDType::F16);
-                let options = CpuOptions { threads: self.threads, kv, ..CpuOptions::default() };
+                let options = CpuOptions { threads: self.threads, isa: self.isa, kv, pool: None };
                 Ok(Box::new(CpuBackend::new(options)?))
             }
             device => Err(EngineError::NoBackend { device, reason: "this build runs models on the CPU only".into() }),

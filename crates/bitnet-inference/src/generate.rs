@@ -183,31 +183,12 @@ impl Generator {
     /// # Errors
     /// What the backend or the sampler met.
     pub fn advance(&mut self, runner: &mut Runner, mut each: impl FnMut(usize, Event)) -> Result<(), EngineError> {
-        let mut feeds = Vec::with_capacity(self.lanes.len());
-        let mut sampled = Vec::with_capacity(self.lanes.len());
-        let mut room = runner.limits().max_tokens;
         for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.finished {
-                continue;
-            }
-            if lane.max_tokens == 0 {
+            if !lane.finished && lane.max_tokens == 0 {
                 each(index, lane.finish(FinishReason::MaxTokens));
-                continue;
             }
-            let held = runner.len(lane.sequence)?;
-            let pending = &lane.tokens[held..];
-            let now = &pending[..pending.len().min(room)];
-            let last = now.len() == pending.len();
-            if now.is_empty() || (last && sampled.len() == runner.limits().max_logits_rows) {
-                continue;
-            }
-            room -= now.len();
-            if last {
-                sampled.push(index);
-            }
-            let logits = if last { LogitsWanted::Last } else { LogitsWanted::None };
-            feeds.push(Feed { sequence: lane.sequence, tokens: now, logits });
         }
+        let (feeds, sampled) = self.feeds(runner)?;
         if feeds.is_empty() {
             return Ok(());
         }
@@ -229,6 +210,28 @@ impl Generator {
             self.lanes[index].accept(id, &self.end_tokens, context, |event| each(index, event));
         }
         Ok(())
+    }
+
+    /// Chooses what each sequence feeds in the next pass, and whose logits will be sampled.
+    fn feeds(&self, runner: &Runner) -> Result<(Vec<Feed<'_>>, Vec<usize>), EngineError> {
+        let (mut feeds, mut sampled) = (Vec::new(), Vec::new());
+        let limits = runner.limits();
+        let mut room = limits.max_tokens;
+        for (index, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| !lane.finished) {
+            let pending = &lane.tokens[runner.len(lane.sequence)?..];
+            let tokens = &pending[..pending.len().min(room)];
+            let last = tokens.len() == pending.len();
+            if tokens.is_empty() || (last && sampled.len() == limits.max_logits_rows) {
+                continue;
+            }
+            room -= tokens.len();
+            if last {
+                sampled.push(index);
+            }
+            let logits = if last { LogitsWanted::Last } else { LogitsWanted::None };
+            feeds.push(Feed { sequence: lane.sequence, tokens, logits });
+        }
+        Ok((feeds, sampled))
     }
 
     /// Releases the sequences that the generator started.

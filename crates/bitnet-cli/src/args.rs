@@ -1,0 +1,393 @@
+//! Every command and option. The doc comments here are the `--help` texts, and `docs/cli.md` is made of them.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use bitnet_core::device::Device;
+use bitnet_core::memory::tensor::BitNetDType;
+use bitnet_inference::{GenerateOptions, SamplingParams};
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+
+use crate::failure;
+
+/// Runs, measures and inspects 1.58-bit language models.
+///
+/// A MODEL is a folder with config.json, *.safetensors and tokenizer.json. The commands run, chat, eval
+/// and inspect use the bundled fairy-tale model when none is named.
+///
+/// Results go to standard output, progress and notes to standard error. The exit status is 0, 1 for a
+/// failure, 2 for a usage error (an unavailable device or instruction set too), 130 after Ctrl-C. The
+/// environment variable BITNET_ISA forces an instruction-set tier (see `bitnet doctor`).
+#[derive(Debug, Parser)]
+#[command(name = "bitnet", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Continue a prompt
+    Run(RunArgs),
+    /// Talk with a model
+    Chat(ChatArgs),
+    /// Measure the loss on a text
+    Eval(EvalArgs),
+    /// Write the logits of every token to a file
+    Logits(LogitsArgs),
+    /// Turn text into token ids
+    Tokenize(TokenizeArgs),
+    /// Show what a model consists of
+    Inspect(InspectArgs),
+    /// Show what this machine and this build can do
+    Doctor(DoctorArgs),
+}
+
+/// How to run a model.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Engine options")]
+pub struct EngineArgs {
+    /// Threads to use, 1 to 1024 [default: every core this process may use]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Device to run on: cpu, cuda:N, metal:N or mlx; `bitnet doctor` tells which are available
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
+    pub device: Device,
+    /// Longest sequence, in tokens [default: the model's own limit]
+    #[arg(long, value_name = "N")]
+    pub ctx: Option<usize>,
+    /// Element type of the output matrix: as the file stores it
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = HeadType::Stored)]
+    pub head: HeadType,
+    /// How weight files are brought into memory: mapped, copied, or mapped where the build can
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
+    pub weights: WeightsArg,
+}
+
+impl EngineArgs {
+    /// Refuses what this build cannot do.
+    pub fn check(&self) -> Result<()> {
+        if self.head == HeadType::I8 {
+            return Err(failure::usage("--head i8: not available in this version, expected stored"));
+        }
+        let mapped = cfg!(feature = "mmap");
+        match self.weights {
+            WeightsArg::Copy if mapped => {
+                Err(failure::usage("--weights copy: not available in this build, which maps weights; expected mmap or auto"))
+            }
+            WeightsArg::Mmap if !mapped => {
+                Err(failure::usage("--weights mmap: not available in this build: the feature `mmap` is off"))
+            }
+            _ if cfg!(not(feature = "parallel")) && self.threads.is_some_and(|threads| threads > 1) => {
+                Err(failure::usage("--threads: expected 1 (the feature `parallel` is off in this build)"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Element type of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KvType {
+    /// Half precision: half the memory.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+impl From<KvType> for BitNetDType {
+    fn from(kv: KvType) -> Self {
+        match kv {
+            KvType::F16 => BitNetDType::F16,
+            KvType::F32 => BitNetDType::F32,
+        }
+    }
+}
+
+/// Element type of the output matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HeadType {
+    /// As the file stores it.
+    Stored,
+    /// Eight bits (not available in this version).
+    I8,
+}
+
+/// How weight files are brought into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WeightsArg {
+    /// Mapped: read when first touched, shared between processes.
+    Mmap,
+    /// Read into memory once.
+    Copy,
+    /// Mapped where the build can, else copied.
+    Auto,
+}
+
+/// How to choose tokens, and when to stop.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Generation options")]
+pub struct SamplingArgs {
+    /// Generate at most this many tokens
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_tokens: usize,
+    /// Divide the logits by this; 0 always takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = SamplingParams::default().temperature, allow_negative_numbers = true)]
+    pub temperature: f32,
+    /// Choose among this many likeliest tokens; 0 is off
+    #[arg(long, value_name = "K", default_value_t = SamplingParams::default().top_k)]
+    pub top_k: usize,
+    /// Choose among the likeliest tokens that together have this probability; 1 is off
+    #[arg(long, value_name = "P", default_value_t = SamplingParams::default().top_p, allow_negative_numbers = true)]
+    pub top_p: f32,
+    /// Choose among tokens at least this likely, relative to the likeliest; 0 is off
+    #[arg(long, value_name = "P", default_value_t = SamplingParams::default().min_p, allow_negative_numbers = true)]
+    pub min_p: f32,
+    /// Divide the positive logits of the last 64 tokens by this, multiply the negative ones; 1 is off
+    #[arg(long, value_name = "R", default_value_t = SamplingParams::default().repeat_penalty, allow_negative_numbers = true)]
+    pub repeat_penalty: f32,
+    /// End before this text; may be given several times [default: none]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    pub stop: Vec<String>,
+    /// Seed of the random choices: the same seed gives the same text, whatever the threads [default: from the clock]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+}
+
+impl SamplingArgs {
+    /// Checks the values and makes the options of a generation, drawing a seed where none was given.
+    pub fn options(&self, parse_special: bool) -> Result<GenerateOptions> {
+        let sampling = SamplingParams {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            seed: self.seed.unwrap_or_else(seed_of_the_clock),
+            ..SamplingParams::default()
+        };
+        sampling.validate().map_err(|error| failure::usage(error.to_string()))?;
+        Ok(GenerateOptions { sampling, max_tokens: Some(self.max_tokens), stop: self.stop.clone(), parse_special })
+    }
+}
+
+/// Returns a seed short enough to type again.
+fn seed_of_the_clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
+    // The low bits change fast, but not in every digit: a multiplication spreads them.
+    (now.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 32
+}
+
+/// Continue a prompt.
+///
+/// The text streams to standard output, followed by a line break; a summary goes to standard error. Special
+/// tokens spelled in the prompt are ordinary characters unless --parse-special is given.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Text to continue; `-` reads standard input, as does leaving it out when that is not a terminal. One
+    /// line break at the end of standard input is dropped. An empty prompt is the model's begin token
+    #[arg(value_name = "PROMPT")]
+    pub prompt: Option<String>,
+    /// Read the prompt from a file, where one line break at the end is dropped
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub file: Option<PathBuf>,
+    /// Model to run [default: the bundled fairy-tale model]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Lay the prompt out as a user's message with the model's chat template
+    #[arg(long)]
+    pub chat: bool,
+    /// System message [default: none]
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub system: Option<String>,
+    /// Let special tokens spelled in the prompt act as such
+    #[arg(long, conflicts_with = "chat")]
+    pub parse_special: bool,
+    /// Print one JSON object at the end instead of text
+    #[arg(long, conflicts_with = "jsonl")]
+    pub json: bool,
+    /// Print one JSON object for each token, and one for the end
+    #[arg(long)]
+    pub jsonl: bool,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Element type of the KV cache
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16, help_heading = "Engine options")]
+    pub kv: KvType,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// Talk with a model.
+///
+/// Lines that begin with / are commands; /help lists them. Ctrl-C stops an answer; on an empty line it
+/// leaves, as Ctrl-D does. When standard input is not a terminal, each of its lines is a message.
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// Model to talk with [default: the bundled fairy-tale model]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// System message [default: none]
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Element type of the KV cache
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16, help_heading = "Engine options")]
+    pub kv: KvType,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// Measure the loss on a text.
+///
+/// The tokens are cut into consecutive windows that do not overlap. Each starts with an empty cache and
+/// predicts its tokens 1 to N, the last with one token of look-ahead; a last partial window is dropped.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Model to measure [default: the bundled fairy-tale model]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Text to measure on, encoded with the special tokens that the tokenizer puts around a text
+    #[arg(long, value_name = "FILE", required_unless_present = "tokens", conflicts_with = "tokens")]
+    pub text: Option<PathBuf>,
+    /// Token ids to measure on, little-endian binary; nothing is inserted, and no tokenizer is needed
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// Type of the ids in the --tokens file
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = IdType::U16)]
+    pub tokens_type: IdType,
+    /// Tokens that a window predicts [default: the context, at most 512]
+    #[arg(long, value_name = "N")]
+    pub window: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Element type of the KV cache
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F32, help_heading = "Engine options")]
+    pub kv: KvType,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// Type of binary token ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IdType {
+    /// Two bytes an id.
+    U16,
+    /// Four bytes an id.
+    U32,
+}
+
+/// Write the logits of every token to a file.
+///
+/// The file gets one tensor, `logits`, f32 [tokens, vocabulary]: row i is what the model says after token
+/// i. It appears whole or not at all. No tokenizer is needed.
+#[derive(Debug, Args)]
+pub struct LogitsArgs {
+    /// Model to run
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// Token ids, separated by commas
+    #[arg(long, value_name = "1,2,3", value_delimiter = ',', required_unless_present = "ids_file", conflicts_with = "ids_file")]
+    pub ids: Vec<u32>,
+    /// Read the ids from a text file: decimal, separated by commas or white space, brackets allowed
+    #[arg(long, value_name = "FILE")]
+    pub ids_file: Option<PathBuf>,
+    /// File to write, in safetensors format
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Print what was written as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Element type of the KV cache
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F32, help_heading = "Engine options")]
+    pub kv: KvType,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// Turn text into token ids.
+///
+/// Prints the ids separated by commas, then the text that they decode to, special tokens included. Special
+/// tokens spelled in the text are ordinary characters unless --parse-special is given.
+#[derive(Debug, Args)]
+pub struct TokenizeArgs {
+    /// Text to encode; `-` reads standard input, as does leaving it out when that is not a terminal
+    #[arg(value_name = "TEXT")]
+    pub text: Option<String>,
+    /// Read the text from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    pub file: Option<PathBuf>,
+    /// Model folder, or a tokenizer.json; weights are not read
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// Leave out the special tokens that the tokenizer puts around a text
+    #[arg(long)]
+    pub no_special: bool,
+    /// Let special tokens spelled in the text act as such
+    #[arg(long)]
+    pub parse_special: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show what a model consists of.
+///
+/// Prints architecture, configuration, every tensor with its share of -1, 0 and +1 where it is ternary, and
+/// memory by part. The entropy bound is the fewest bits that the values could be stored in.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Model to show [default: the bundled fairy-tale model]
+    #[arg(value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Show the rule by which each tensor is kept as it is
+    #[arg(long)]
+    pub why: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Element type of the KV cache
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16, help_heading = "Engine options")]
+    pub kv: KvType,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// Show what this machine and this build can do.
+///
+/// Prints machine, instruction-set tiers, devices and why not, measured memory bandwidth, environment
+/// variables and features. The measurement takes a few seconds.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sampling_values_are_checked_before_a_model_is_loaded() {
+        for (option, value) in [("--temperature", "-1"), ("--top-p", "1.5"), ("--min-p", "NaN"), ("--repeat-penalty", "0")] {
+            let cli = Cli::try_parse_from(["bitnet", "run", "x", option, value]).unwrap();
+            let Command::Run(args) = cli.command else { panic!("{option}") };
+            let error = args.sampling.options(false).unwrap_err();
+            assert!(error.is::<failure::Usage>() && error.to_string().contains(&option[2..5]), "{error}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! One module a command.
+
+mod chat;
+mod doctor;
+mod eval;
+mod inspect;
+mod logits;
+mod run;
+mod tokenize;
+
+use anyhow::Result;
+
+use crate::args::Command;
+
+/// Runs a command.
+pub fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Logits(args) => logits::run(args),
+        Command::Tokenize(args) => tokenize::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Doctor(args) => doctor::run(args),
+    }
+}

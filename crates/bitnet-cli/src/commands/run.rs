@@ -1,0 +1,227 @@
+//! `bitnet run`: continue a prompt.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bitnet_core::device::peak_resident_bytes;
+use bitnet_inference::chat::Message;
+use bitnet_inference::{Engine, FinishReason, GenerateOptions, Piece};
+use serde::Serialize;
+
+use crate::args::RunArgs;
+use crate::failure::{Interrupted, one_line};
+use crate::output::{Out, SCHEMA, is_terminal, note, peak_memory, per_second, rate};
+use crate::{input, interrupt, model};
+
+/// Runs the command.
+pub fn run(args: &RunArgs) -> Result<()> {
+    let mut options = args.sampling.options(args.parse_special)?;
+    let prompt = input::text(args.prompt.as_deref(), args.file.as_deref())?.prompt();
+    let source = model::source_or_bundled(args.model.as_deref())?;
+    let mut engine = model::load(&source, &args.engine, args.kv.into())?;
+    let ids = if args.chat {
+        encode_chat(&engine, args.system.as_deref(), &prompt, &mut options)?
+    } else {
+        engine.encode(&prompt, args.parse_special)?
+    };
+    let mut out = Out::new();
+    let format = Format::of(args);
+    if format == Format::Text && !args.chat && is_terminal() {
+        out.text(&prompt)?;
+        out.flush()?;
+    }
+    let generated = generate(&mut engine, &ids, &options, format, &mut out)?;
+    generated.finish(format, &mut out)?;
+    out.flush()?;
+    generated.summary(&engine);
+    if generated.end == End::Interrupted { Err(Interrupted.into()) } else { Ok(()) }
+}
+
+/// What standard output gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+    Jsonl,
+}
+
+impl Format {
+    fn of(args: &RunArgs) -> Self {
+        match (args.json, args.jsonl) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Jsonl,
+            _ => Format::Text,
+        }
+    }
+}
+
+fn encode_chat(
+    engine: &Engine,
+    system: Option<&str>,
+    prompt: &str,
+    options: &mut GenerateOptions,
+) -> Result<Vec<u32>> {
+    announce_template(engine);
+    options.stop.extend(engine.template().stop_strings().iter().map(ToString::to_string));
+    let system = system.map(|text| Message::new("system", text));
+    let messages: Vec<_> = system.into_iter().chain([Message::new("user", prompt)]).collect();
+    Ok(engine.encode_chat(&messages)?)
+}
+
+/// Says so when the model has no chat template of its own.
+pub fn announce_template(engine: &Engine) {
+    if engine.template().is_plain() {
+        note(&format!("{}: no chat template: using a plain one (User: ... Assistant: ...)", one_line(engine.name())));
+    }
+}
+
+/// How a generation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum End {
+    Finished(FinishReason),
+    Interrupted,
+}
+
+impl End {
+    /// Returns the name that JSON prints.
+    fn name(&self) -> &'static str {
+        match self {
+            End::Finished(reason) => reason.name(),
+            End::Interrupted => "interrupted",
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            End::Finished(FinishReason::EndToken(id)) => format!("stop (end token {id})"),
+            End::Finished(FinishReason::StopString(text)) => format!("stop (stop string {text:?})"),
+            End::Finished(FinishReason::MaxTokens) => "length (--max-tokens)".into(),
+            End::Finished(FinishReason::ContextFull) => "context (full)".into(),
+            End::Interrupted => "interrupted".into(),
+        }
+    }
+}
+
+/// What a generation came to.
+struct Generated {
+    text: String,
+    ids: Vec<u32>,
+    end: End,
+    prompt_tokens: usize,
+    prefill: Duration,
+    decode: Duration,
+    seed: u64,
+}
+
+#[derive(Serialize)]
+struct TokenEvent<'a> {
+    schema: u32,
+    event: &'static str,
+    /// Null for text that had been held back until the end.
+    id: Option<u32>,
+    text: &'a str,
+}
+
+/// The end of a generation: the object of `--json`, the last event of `--jsonl`.
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ids: Option<&'a [u32]>,
+    finish_reason: &'static str,
+    prompt_tokens: usize,
+    generated_tokens: usize,
+    prompt_tok_per_s: f64,
+    decode_tok_per_s: f64,
+    peak_memory_bytes: Option<u64>,
+    seed: u64,
+}
+
+fn generate(
+    engine: &mut Engine,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    format: Format,
+    out: &mut Out,
+) -> Result<Generated> {
+    let _graceful = interrupt::graceful();
+    let mut tokens = engine.tokens_of(prompt, options)?;
+    let (mut text, mut ids, mut interrupted) = (String::new(), Vec::new(), false);
+    for piece in &mut tokens {
+        let Piece { id, text: new } = piece?;
+        ids.extend(id);
+        match format {
+            Format::Text => out.text(&new)?,
+            Format::Jsonl => out.json(&TokenEvent { schema: SCHEMA, event: "token", id, text: &new })?,
+            Format::Json => {}
+        }
+        if format != Format::Json {
+            out.flush()?;
+        }
+        text.push_str(&new);
+        if interrupt::pending() {
+            interrupted = true;
+            break;
+        }
+    }
+    let (prefill, decode) = tokens.times();
+    let end = match tokens.finish_reason() {
+        Some(reason) if !interrupted => End::Finished(reason.clone()),
+        _ => End::Interrupted,
+    };
+    let seed = options.sampling.seed;
+    Ok(Generated { text, ids, end, prompt_tokens: prompt.len(), prefill, decode, seed })
+}
+
+impl Generated {
+    fn prompt_rate(&self) -> f64 {
+        per_second(self.prompt_tokens, self.prefill.as_secs_f64())
+    }
+
+    /// The first token belongs to the prompt's time; an end token is not among the ids, but took its pass.
+    fn decode_rate(&self) -> f64 {
+        let end = usize::from(matches!(self.end, End::Finished(FinishReason::EndToken(_))));
+        per_second((self.ids.len() + end).saturating_sub(1), self.decode.as_secs_f64())
+    }
+
+    fn finish(&self, format: Format, out: &mut Out) -> Result<()> {
+        let jsonl = format == Format::Jsonl;
+        match format {
+            Format::Text => out.text("\n"),
+            Format::Json | Format::Jsonl => out.json(&Report {
+                schema: SCHEMA,
+                event: jsonl.then_some("finish"),
+                text: (!jsonl).then_some(&self.text),
+                ids: (!jsonl).then_some(&self.ids),
+                finish_reason: self.end.name(),
+                prompt_tokens: self.prompt_tokens,
+                generated_tokens: self.ids.len(),
+                prompt_tok_per_s: self.prompt_rate(),
+                decode_tok_per_s: self.decode_rate(),
+                peak_memory_bytes: peak_resident_bytes(),
+                seed: self.seed,
+            }),
+        }
+    }
+
+    fn summary(&self, engine: &Engine) {
+        note(&format!(
+            "prompt {} tokens, {} | decode {} tokens, {} | peak memory {} | {} | seed {}",
+            self.prompt_tokens,
+            rate(self.prompt_rate()),
+            self.ids.len(),
+            rate(self.decode_rate()),
+            peak_memory(),
+            self.end.describe(),
+            self.seed,
+        ));
+        if self.end == End::Finished(FinishReason::ContextFull) {
+            let limit = engine.config().max_positions;
+            note(&format!("the context is full: this model reads at most {limit} tokens (see --ctx)"));
+        }
+    }
+}

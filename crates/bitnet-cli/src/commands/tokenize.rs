@@ -1,0 +1,59 @@
+//! `bitnet tokenize`: text to ids, and what they decode to.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
+use bitnet_inference::model::{ModelFiles, ModelSource};
+use serde::Serialize;
+
+use crate::args::TokenizeArgs;
+use crate::output::{Out, SCHEMA};
+use crate::{input, model};
+
+#[derive(Serialize)]
+struct Report {
+    schema: u32,
+    ids: Vec<u32>,
+    text: String,
+}
+
+/// Runs the command.
+pub fn run(args: &TokenizeArgs) -> Result<()> {
+    let text = input::text(args.text.as_deref(), args.file.as_deref())?.verbatim();
+    let tokenizer = load(&model::source(&args.model)?)?;
+    let options = EncodeOptions { add_special: !args.no_special, parse_special: args.parse_special };
+    let ids = tokenizer.encode(&text, options)?;
+    let text = tokenizer.decode(&ids, false)?;
+    let mut out = Out::new();
+    if args.json {
+        out.json(&Report { schema: SCHEMA, ids, text })?;
+    } else {
+        let ids: Vec<_> = ids.iter().map(u32::to_string).collect();
+        out.line(&ids.join(","))?;
+        out.line(&text)?;
+    }
+    out.flush()
+}
+
+/// Loads the tokenizer alone: a file is one, a folder has one.
+fn load(source: &ModelSource) -> Result<Tokenizer> {
+    if let ModelSource::Folder(path) = source
+        && path.is_file()
+        && !has_other_format(path)
+    {
+        return Ok(Tokenizer::from_file(path)?);
+    }
+    let files = ModelFiles::open(source)?;
+    let file = files.path("tokenizer.json").display().to_string();
+    match files.tokenizer_json()? {
+        Some(bytes) => Ok(Tokenizer::from_bytes(&bytes, &file)?),
+        None => Err(anyhow!("{file}: expected the model's tokenizer, found no such file")),
+    }
+}
+
+/// Reports whether the name is that of a model file, which the model crate refuses in its own words.
+fn has_other_format(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default();
+    ["gguf", "bitnet"].iter().any(|other| extension.eq_ignore_ascii_case(other))
+}

@@ -1,0 +1,138 @@
+//! Logits and text are the same bits for any threads, chunks, batch and tier.
+
+mod common;
+
+use bitnet_core::backend::LogitsWanted;
+use bitnet_core::memory::tensor::BitNetDType;
+use bitnet_inference::runner::Feed;
+use bitnet_inference::{Engine, GenerateOptions, SamplingParams};
+use bitnet_kernels::Isa;
+use bitnet_testing::golden::{GOLDEN_MODELS, golden_dir};
+use bitnet_testing::{ModelShape, rng::Rng, SyntheticFamily, SyntheticModel, shapes, temp::TempDir};
+use common::{all_logits, bits, load};
+
+/// A small model with grouped heads and long positions, in float and int8 activations.
+fn models() -> Vec<(String, TempDir)> {
+    let float = ModelShape { activation: bitnet_testing::model::Activation::Silu, sub_norms: false, ..shapes::tiny() };
+    let float = ModelShape { vocab: 300, layers: 2, max_positions: 512, ..float };
+    let int8 = ModelShape { vocab: 300, layers: 2, max_positions: 512, ..shapes::tiny() };
+    let make = |label: &str, shape, family| {
+        let dir = TempDir::new(label);
+        SyntheticModel::new(shape, family, 7).write_folder(dir.path()).unwrap();
+        (label.to_string(), dir)
+    };
+    vec![make("int8", int8, SyntheticFamily::BitNetPacked), make("float", float, SyntheticFamily::TriLm)]
+}
+
+fn ids(count: usize) -> Vec<u32> {
+    Rng::new(3).token_ids(count, 300)
+}
+
+#[test]
+fn logits_do_not_depend_on_threads_chunks_or_tier() {
+    for (label, dir) in models() {
+        let ids = ids(200);
+        let expected = bits(&all_logits(&mut load(dir.path(), |b| b.threads(Some(1))), &ids));
+        for threads in [2, 3] {
+            let found = all_logits(&mut load(dir.path(), |b| b.threads(Some(threads))), &ids);
+            assert!(bits(&found) == expected, "{label}: {threads} threads");
+        }
+        for chunk in [1, 7, 64, 200] {
+            let found = all_logits(&mut load(dir.path(), |b| b.step_tokens(chunk)), &ids);
+            assert!(bits(&found) == expected, "{label}: chunks of {chunk}");
+        }
+        for isa in Isa::available() {
+            let found = all_logits(&mut load(dir.path(), |b| b.isa(isa)), &ids);
+            assert!(bits(&found) == expected, "{label}: {isa}");
+        }
+    }
+}
+
+#[test]
+fn cached_decode_equals_full_prefix_recompute() {
+    for (label, dir) in models() {
+        for kv in [BitNetDType::F32, BitNetDType::F16] {
+            let ids = ids(150);
+            let mut engine = load(dir.path(), |b| b.kv(kv));
+            let runner = engine.runner();
+            let sequence = runner.start();
+            runner.forward(&[Feed { sequence, tokens: &ids[..60], logits: LogitsWanted::None }]).unwrap();
+            for at in 60..ids.len() {
+                let tokens = &ids[at..=at];
+                runner.forward(&[Feed { sequence, tokens, logits: LogitsWanted::Last }]).unwrap();
+                let cached = bits(runner.logits().unwrap());
+                if at % 29 == 0 || at == 63 || at == 64 {
+                    let whole = runner.start();
+                    for chunk in ids[..=at].chunks(128) {
+                        runner.forward(&[Feed { sequence: whole, tokens: chunk, logits: LogitsWanted::Last }]).unwrap();
+                    }
+                    assert!(bits(runner.logits().unwrap()) == cached, "{label} {kv}: position {at}");
+                    runner.release(whole);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sequence_does_not_depend_on_those_beside_it() {
+    for (label, dir) in models() {
+        let ids = ids(120);
+        let (first, second) = ids.split_at(50);
+        let mut engine = load(dir.path(), |b| b);
+        let runner = engine.runner();
+        let mut alone = Vec::new();
+        for tokens in [first, second] {
+            let sequence = runner.start();
+            runner.forward(&[Feed { sequence, tokens, logits: LogitsWanted::Last }]).unwrap();
+            alone.push(bits(runner.logits().unwrap()));
+            runner.release(sequence);
+        }
+        // The second sequence starts behind tokens fed before, so that its positions differ from its rows.
+        let (a, b) = (runner.start(), runner.start());
+        runner.forward(&[Feed { sequence: b, tokens: &second[..13], logits: LogitsWanted::None }]).unwrap();
+        let feeds = [
+            Feed { sequence: a, tokens: first, logits: LogitsWanted::Last },
+            Feed { sequence: b, tokens: &second[13..], logits: LogitsWanted::Last },
+        ];
+        runner.forward(&feeds).unwrap();
+        assert!(bits(runner.logits().unwrap()) == alone.concat(), "{label}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_text_whatever_the_threads_or_the_batch() {
+    let dir = golden_dir("bitnet_master");
+    let options = |seed| GenerateOptions {
+        sampling: SamplingParams { seed, temperature: 1.0, ..SamplingParams::default() },
+        max_tokens: Some(40),
+        ..GenerateOptions::default()
+    };
+    let mut engine = Engine::builder().threads(Some(1)).load(&dir).unwrap();
+    let prompts: Vec<Vec<u32>> = (0..5).map(|i| engine.encode(&"Before we proceed"[..3 + 3 * i], false).unwrap()).collect();
+    let mut alone = Vec::new();
+    for (seed, prompt) in prompts.iter().enumerate() {
+        alone.push(engine.generate_ids(prompt, &options(seed as u64), |_| {}).unwrap());
+    }
+    assert_ne!(alone[0].ids, alone[1].ids);
+    let mut engine = Engine::builder().threads(Some(2)).step_tokens(9).load(&dir).unwrap();
+    let requests: Vec<_> = prompts.iter().enumerate().map(|(i, p)| (p.clone(), options(i as u64))).collect();
+    let together = engine.generate_batch(&requests).unwrap();
+    for (alone, together) in alone.iter().zip(together) {
+        assert_eq!((&alone.ids, &alone.text, &alone.finish), (&together.ids, &together.text, &together.finish));
+    }
+}
+
+#[test]
+fn released_blocks_are_used_again_without_a_trace() {
+    for name in GOLDEN_MODELS {
+        let mut engine = load(&golden_dir(name), |b| b);
+        let ids: Vec<u32> = (1..90).collect();
+        let before = bits(&all_logits(&mut engine, &ids));
+        let kv = |engine: &Engine| engine.memory().iter().find(|part| part.part == "kv").map(|part| part.bytes);
+        let held = kv(&engine);
+        all_logits(&mut engine, &ids.iter().rev().copied().collect::<Vec<_>>());
+        assert!(bits(&all_logits(&mut engine, &ids)) == before, "{name}");
+        assert_eq!(kv(&engine), held, "{name}: the cache grew");
+    }
+}

@@ -1,0 +1,71 @@
+//! Whole models against vectors from independent implementations.
+
+mod common;
+
+use bitnet_inference::Engine;
+use bitnet_testing::compare::{Tolerance, check_logits, top2_margin};
+use bitnet_testing::golden::{GOLDEN_MODELS, golden_dir};
+use bitnet_testing::safetensors::SafeTensors;
+use common::{all_logits, engine};
+
+fn expected(name: &str) -> SafeTensors {
+    SafeTensors::read(&golden_dir(name).join("expected.safetensors"))
+}
+
+#[test]
+fn golden_logits_agree_for_every_family() {
+    for name in GOLDEN_MODELS {
+        let golden = expected(name);
+        let mut engine = engine(&golden_dir(name));
+        let found = all_logits(&mut engine, &golden.token_ids("input_ids"));
+        let vocab = engine.runner().vocab();
+        for reference in ["logits_int8_exact", "logits_f32"] {
+            let report = check_logits(&found, &golden.f32s(reference), vocab, Tolerance::default());
+            let report = report.unwrap_or_else(|error| panic!("{name} against {reference}: {error}"));
+            assert_eq!(report.positions, golden.token_ids("input_ids").len());
+        }
+    }
+}
+
+#[test]
+fn golden_ids_teacher_forced_are_the_argmax_at_every_clear_step() {
+    for name in GOLDEN_MODELS {
+        let golden = expected(name);
+        let ids = golden.token_ids("greedy_ids_int8_exact");
+        let prompt = golden.token_ids("input_ids").len();
+        let margins = golden.f32s("greedy_margin_f32");
+        let mut engine = engine(&golden_dir(name));
+        let logits = all_logits(&mut engine, &ids);
+        let vocab = engine.runner().vocab();
+        let mut clear = 0;
+        for (step, &margin) in margins.iter().enumerate() {
+            let (best, _) = top2_margin(&logits[(prompt + step - 1) * vocab..][..vocab]);
+            if margin > 0.1 {
+                clear += 1;
+                assert_eq!(best as u32, ids[prompt + step], "{name} step {step}, margin {margin}");
+            }
+        }
+        assert!(clear > margins.len() / 2, "{name}: only {clear} clear steps");
+    }
+}
+
+/// The bundled model's held-out loss; the full 186 windows run in `bitnet eval` (docs/performance.md).
+fn fairy_tale_windows(count: usize) -> Vec<f64> {
+    let crate_dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../bitnet-model-fairytales");
+    let tokens = std::fs::read(crate_dir.join("eval/valid.u16")).unwrap();
+    let ids: Vec<u32> = tokens.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]]))).collect();
+    let mut engine: Engine = engine(&crate_dir.join("model"));
+    let window = |w: usize| {
+        let at = w * 512;
+        bitnet_inference::score::window_nll(engine.runner(), &ids[at..at + 512], &ids[at + 1..at + 513]).unwrap()
+    };
+    (0..count).map(window).collect()
+}
+
+#[test]
+fn the_bundled_model_has_its_held_out_loss() {
+    let oracle = [3.415_711_2, 3.653_813_8, 3.584_388_3, 3.540_317];
+    for (window, (found, expected)) in fairy_tale_windows(4).into_iter().zip(oracle).enumerate() {
+        assert!((found - expected).abs() < 0.005, "window {window}: expected {expected}, found {found}");
+    }
+}

@@ -1,0 +1,289 @@
+//! The weights of a checkpoint: one safetensors file, or shards named by an index.
+//!
+//! Opening reads headers only. Tensors are slices of the mapped files ([`WeightBytes`]), which stay mapped
+//! as long as any slice lives.
+
+mod header;
+mod index;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bitnet_core::backend::{BitNetDType, WeightBytes};
+use safetensors::tensor::{Dtype, Metadata};
+
+use crate::error::{Item, LoadError, LoadErrorKind};
+use crate::mapping::FileBytes;
+use crate::source::{WeightAccess, read_limited};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The element type that a file states for a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredDType {
+    /// One that this workspace has.
+    Known(BitNetDType),
+    /// Any other, by the file's name for it.
+    Other(String),
+}
+
+impl fmt::Display for StoredDType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoredDType::Known(dtype) => dtype.fmt(f),
+            StoredDType::Other(name) => f.write_str(name),
+        }
+    }
+}
+
+impl From<Dtype> for StoredDType {
+    fn from(dtype: Dtype) -> Self {
+        StoredDType::Known(match dtype {
+            Dtype::F64 => BitNetDType::F64,
+            Dtype::F32 => BitNetDType::F32,
+            Dtype::F16 => BitNetDType::F16,
+            Dtype::BF16 => BitNetDType::BF16,
+            Dtype::I64 => BitNetDType::I64,
+            Dtype::I32 => BitNetDType::I32,
+            Dtype::I16 => BitNetDType::I16,
+            Dtype::I8 => BitNetDType::I8,
+            Dtype::U64 => BitNetDType::U64,
+            Dtype::U32 => BitNetDType::U32,
+            Dtype::U16 => BitNetDType::U16,
+            Dtype::U8 => BitNetDType::U8,
+            Dtype::BOOL => BitNetDType::Bool,
+            other => return StoredDType::Other(other.to_string()),
+        })
+    }
+}
+
+/// One tensor of a checkpoint.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// Element type.
+    pub dtype: StoredDType,
+    /// Shape; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// The elements, little-endian, row-major.
+    pub bytes: WeightBytes,
+    shard: usize,
+    range: Range<usize>,
+}
+
+struct Shard {
+    path: PathBuf,
+    bytes: Arc<FileBytes>,
+}
+
+/// The tensors of a checkpoint by name.
+pub struct Checkpoint {
+    place: PathBuf,
+    shards: Vec<Shard>,
+    tensors: BTreeMap<String, Tensor>,
+    assumptions: Vec<String>,
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Checkpoint({}, {} tensors)", self.place.display(), self.tensors.len())
+    }
+}
+
+impl Checkpoint {
+    /// Opens model.safetensors of a folder, else the shards of its index, else its only safetensors file.
+    ///
+    /// # Errors
+    /// `Io` for absent or unreadable files; `Format` for headers that do not describe their file exactly,
+    /// for an index that leaves the folder or disagrees with its shards, and for a tensor that is there
+    /// twice; `UnsupportedFormat` for weights in other formats.
+    pub fn open_folder(folder: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+        let single = folder.join(SINGLE);
+        if exists(&single) {
+            return Self::open_file(single, access);
+        }
+        let index = folder.join(INDEX);
+        if let Some(bytes) = read_limited(&index, index::INDEX_LIMIT)? {
+            return Self::open_index(folder, index, &bytes, access);
+        }
+        let file = only_weight_file(folder)?;
+        let mut checkpoint = Self::open_file(file.clone(), access)?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        checkpoint.assumptions.push(format!("no {SINGLE}: the folder's only safetensors file, {name}, is taken"));
+        Ok(checkpoint)
+    }
+
+    /// Takes a checkpoint that is part of the binary; `path` stands for it in messages.
+    ///
+    /// # Errors
+    /// `Format` as in [`open_folder`](Self::open_folder).
+    pub fn from_static(path: PathBuf, weights: &'static [u8]) -> Result<Self, LoadError> {
+        let mut checkpoint = Checkpoint::empty(path.clone());
+        checkpoint.add(path, FileBytes::Static(weights))?;
+        Ok(checkpoint)
+    }
+
+    fn open_file(path: PathBuf, access: WeightAccess) -> Result<Self, LoadError> {
+        let mut checkpoint = Checkpoint::empty(path.clone());
+        let bytes = FileBytes::open(&path, access)?;
+        checkpoint.add(path, bytes)?;
+        Ok(checkpoint)
+    }
+
+    fn open_index(
+        folder: &Path,
+        index_path: PathBuf,
+        bytes: &[u8],
+        access: WeightAccess,
+    ) -> Result<Self, LoadError> {
+        let shards = index::parse(&index_path, bytes)?;
+        let mut checkpoint = Checkpoint::empty(index_path);
+        for (file, tensors) in &shards {
+            let path = folder.join(file);
+            if !exists(&path) {
+                let item = Item::Tensor(tensors[0].clone());
+                let expected = format!("its file {file} in the folder");
+                return Err(checkpoint.refuse(LoadErrorKind::Io, item, expected, "no such file"));
+            }
+            let bytes = FileBytes::open(&path, access)?;
+            checkpoint.add(path, bytes)?;
+        }
+        for (file, tensor) in shards.iter().flat_map(|(file, all)| all.iter().map(move |name| (file, name))) {
+            let found = match checkpoint.tensors.get(tensor).map(|t| &checkpoint.shards[t.shard].path) {
+                Some(path) if path.file_name().is_some_and(|name| name == file.as_str()) => continue,
+                Some(path) => format!("it in {}", path.file_name().unwrap_or_default().to_string_lossy()),
+                None => "no tensor of this name in any file".into(),
+            };
+            let expected = format!("it in {file}");
+            let item = Item::Tensor(tensor.clone());
+            return Err(checkpoint.refuse(LoadErrorKind::MissingTensor, item, expected, found));
+        }
+        Ok(checkpoint)
+    }
+
+    fn empty(place: PathBuf) -> Self {
+        Checkpoint { place, shards: Vec::new(), tensors: BTreeMap::new(), assumptions: Vec::new() }
+    }
+
+    fn refuse(&self, kind: LoadErrorKind, item: Item, expected: String, found: impl fmt::Display) -> LoadError {
+        LoadError::mismatch(kind, &self.place, item, expected, found)
+    }
+
+    fn add(&mut self, path: PathBuf, bytes: FileBytes) -> Result<(), LoadError> {
+        let bytes = Arc::new(bytes);
+        let (start, metadata) = header::parse(&path, (*bytes).as_ref())?;
+        let shard = self.shards.len();
+        for name in metadata.offset_keys() {
+            let tensor = tensor(&path, &bytes, start, &metadata, &name, shard)?;
+            if let Some(before) = self.tensors.get(&name) {
+                let first = self.shards[before.shard].path.file_name().unwrap_or_default().to_string_lossy();
+                let expected = "it in one file only";
+                let found = format!("it in {first} as well");
+                return Err(LoadError::mismatch(
+                    LoadErrorKind::Format,
+                    &path,
+                    Item::Tensor(name),
+                    expected,
+                    found,
+                ));
+            }
+            self.tensors.insert(name, tensor);
+        }
+        self.shards.push(Shard { path, bytes });
+        Ok(())
+    }
+
+    /// Returns a tensor.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// Iterates over the tensors in the order of their names.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Returns the weight file or index that stands for the whole in messages.
+    pub fn path(&self) -> &Path {
+        &self.place
+    }
+
+    /// Returns the file that holds a tensor.
+    pub fn file_of(&self, tensor: &Tensor) -> &Path {
+        self.shards.get(tensor.shard).map_or(&self.place, |shard| &shard.path)
+    }
+
+    /// Returns the bytes of all weight files.
+    pub fn file_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| (*shard.bytes).as_ref().len() as u64).sum()
+    }
+
+    /// Returns what was assumed about the files.
+    pub fn assumptions(&self) -> &[String] {
+        &self.assumptions
+    }
+
+    /// Lets the system take back the memory behind a tensor that was read for the last time.
+    pub(crate) fn release(&self, tensor: &Tensor) {
+        if let Some(shard) = self.shards.get(tensor.shard) {
+            shard.bytes.release(tensor.range.clone());
+        }
+    }
+}
+
+fn tensor(
+    path: &Path,
+    bytes: &Arc<FileBytes>,
+    start: usize,
+    metadata: &Metadata,
+    name: &str,
+    shard: usize,
+) -> Result<Tensor, LoadError> {
+    let outside = || {
+        let item = Item::Tensor(name.to_owned());
+        LoadError::mismatch(LoadErrorKind::Format, path, item, "offsets inside the file", "offsets outside")
+    };
+    let info = metadata.info(name).ok_or_else(outside)?;
+    let (first, last) = info.data_offsets;
+    let range = start.checked_add(first).zip(start.checked_add(last)).map(|(a, b)| a..b).ok_or_else(outside)?;
+    let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = bytes.clone();
+    let slice = WeightBytes::slice_of(owner, range.clone()).ok_or_else(outside)?;
+    Ok(Tensor { dtype: info.dtype.into(), shape: info.shape.clone(), bytes: slice, shard, range })
+}
+
+/// Reports whether there is something by this name, a broken link included: that is an error of its own.
+fn exists(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
+
+/// Finds the one safetensors file of a folder that has neither the standard name nor an index.
+fn only_weight_file(folder: &Path) -> Result<PathBuf, LoadError> {
+    const WANTED: &str = "model.safetensors or model.safetensors.index.json";
+    let failed = |error| LoadError::io(folder, "a readable folder", error);
+    let (mut found, mut others) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("safetensors") => found.push(path),
+            Some("gguf" | "bitnet" | "bin" | "pt" | "pth") => others.push(path),
+            _ => {}
+        }
+    }
+    if let [_] = found[..] {
+        return Ok(found.swap_remove(0));
+    }
+    found.sort();
+    others.sort();
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (kind, text) = match (found.len(), others.first()) {
+        (0, None) => (LoadErrorKind::Io, "no weight file".to_owned()),
+        (0, Some(other)) => {
+            (LoadErrorKind::UnsupportedFormat, format!("{}, which this version does not read", name(other)))
+        }
+        (count, _) => (LoadErrorKind::Format, format!("{count} files without an index, {} first", name(&found[0]))),
+    };
+    Err(LoadError::mismatch(kind, folder, Item::File, WANTED, text))
+}

@@ -1,0 +1,106 @@
+//! The bytes of one weight file: mapped, in memory, or part of the binary.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{LoadError, LoadErrorKind};
+use crate::source::WeightAccess;
+
+/// The bytes of one weight file, for as long as anything refers to them.
+pub(crate) enum FileBytes {
+    /// A read-only shared mapping.
+    #[cfg(feature = "mmap")]
+    Mapped(memmap2::Mmap),
+    /// A copy.
+    Owned(Vec<u8>),
+    /// Part of the binary.
+    Static(&'static [u8]),
+}
+
+impl AsRef<[u8]> for FileBytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            #[cfg(feature = "mmap")]
+            FileBytes::Mapped(map) => map,
+            FileBytes::Owned(bytes) => bytes,
+            FileBytes::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl FileBytes {
+    /// Opens a weight file.
+    pub(crate) fn open(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+        let failed = |error| LoadError::io(path, "a readable weight file", error);
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            let kind = LoadErrorKind::Format;
+            return Err(LoadError::mismatch(kind, path, crate::error::Item::File, "a file", "a folder or device"));
+        }
+        // An empty file cannot be mapped everywhere; its emptiness is reported as a format error.
+        match access {
+            WeightAccess::Copy => read(&file, metadata.len()).map(FileBytes::Owned).map_err(failed),
+            _ if metadata.len() == 0 => Ok(FileBytes::Owned(Vec::new())),
+            #[cfg(feature = "mmap")]
+            WeightAccess::Auto | WeightAccess::Map => map(&file).map_err(failed),
+            #[cfg(not(feature = "mmap"))]
+            WeightAccess::Auto => read(&file, metadata.len()).map(FileBytes::Owned).map_err(failed),
+            #[cfg(not(feature = "mmap"))]
+            WeightAccess::Map => Err(LoadError::mismatch(
+                LoadErrorKind::UnsupportedFormat,
+                path,
+                crate::error::Item::File,
+                "a build with the feature mmap for mapped weights",
+                "a build without it",
+            )),
+        }
+    }
+
+    /// Lets the system take back the memory behind a range that was read for the last time.
+    ///
+    /// A master checkpoint is read once and never again; without this its pages would stand beside the packed
+    /// weights in the resident set until memory runs short.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        #[cfg(all(feature = "mmap", unix))]
+        if let FileBytes::Mapped(map) = self {
+            // Whole pages of at most 64 KiB inside the range only: neighbouring tensors stay.
+            const PAGE: usize = 1 << 16;
+            let start = range.start.next_multiple_of(PAGE);
+            let end = range.end / PAGE * PAGE;
+            if start < end && end <= map.len() {
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                // SAFETY: the mapping is a read-only, shared mapping of a file. Dropping its clean pages
+                // changes no byte: a later access reads the file again, as the first one did. The range lies
+                // inside the mapping.
+                let dropped = unsafe { map.unchecked_advise_range(advice, start, end - start) };
+                // A refusal costs memory and nothing else.
+                drop(dropped);
+            }
+        }
+        let _ = range;
+    }
+}
+
+#[cfg(feature = "mmap")]
+fn map(file: &File) -> std::io::Result<FileBytes> {
+    // SAFETY: the mapping is read-only, and this program writes no file that it has mapped: what it
+    // saves goes to a new file that replaces the old name, which leaves the mapped one intact. Another
+    // program that overwrites the file meanwhile can change weights under us, which are plain bytes of
+    // which every pattern is valid for the kernels (a code is masked to two bits, an index is never
+    // read from a file after its check). One that truncates it ends this program with a bus error,
+    // as is documented at `WeightAccess::Map`; `WeightAccess::Copy` avoids both.
+    Ok(FileBytes::Mapped(unsafe { memmap2::Mmap::map(file)? }))
+}
+
+fn read(file: &File, length: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let capacity = usize::try_from(length).map_err(std::io::Error::other)?;
+    bytes.try_reserve_exact(capacity).map_err(std::io::Error::other)?;
+    // The length may have changed since it was asked for; reading stops at the old one.
+    file.take(length).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,201 @@
+//! Where a checkpoint comes from, and the files it consists of.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Item, LoadError, LoadErrorKind};
+
+/// Where a checkpoint comes from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ModelSource {
+    /// A folder with config.json and safetensors weights.
+    Folder(PathBuf),
+    /// A model that is part of the binary.
+    Embedded {
+        /// Its name, which stands for the folder in messages.
+        name: &'static str,
+        /// Bytes of config.json.
+        config: &'static [u8],
+        /// Bytes of model.safetensors.
+        weights: &'static [u8],
+        /// Bytes of tokenizer.json.
+        tokenizer: &'static [u8],
+    },
+}
+
+/// How weight files are brought into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightAccess {
+    /// Mapped where the build has the feature `mmap`, else copied.
+    #[default]
+    Auto,
+    /// Mapped: pages are read when first touched and shared between processes. The file must not be
+    /// truncated or overwritten in place while the model is in use: the system ends the program then.
+    Map,
+    /// Read into memory once.
+    Copy,
+}
+
+/// Largest file accepted, by name, in bytes.
+///
+/// These files are parsed into memory several times their size. The limits are over ten times what any
+/// published model needs: configurations are a few kilobytes, the largest tokenizers some 35 MB, chat
+/// templates tens of kilobytes.
+const CONFIG_LIMIT: u64 = 1 << 20;
+const TOKENIZER_LIMIT: u64 = 512 << 20;
+const TOKENIZER_CONFIG_LIMIT: u64 = 64 << 20;
+const TEMPLATE_LIMIT: u64 = 1 << 20;
+
+/// The files of one checkpoint. Each is read when asked for.
+#[derive(Debug, Clone)]
+pub struct ModelFiles {
+    source: ModelSource,
+    root: PathBuf,
+}
+
+impl ModelFiles {
+    /// Opens a source: checks that it exists and is of a kind that this version reads.
+    ///
+    /// # Errors
+    /// `Io` when nothing is there (a path is never looked up on the network), `UnsupportedFormat` for
+    /// files of other formats, `Format` for any other file.
+    pub fn open(source: &ModelSource) -> Result<Self, LoadError> {
+        let root = match source {
+            ModelSource::Folder(path) => {
+                check_folder(path)?;
+                path.clone()
+            }
+            ModelSource::Embedded { name, .. } => PathBuf::from(name),
+        };
+        Ok(ModelFiles { source: source.clone(), root })
+    }
+
+    /// Returns the folder, or the name of an embedded model, as messages show it.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the path of one of the files, as messages show it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Reads config.json.
+    ///
+    /// # Errors
+    /// `Io` when it is absent or unreadable, `Format` over 1 MiB.
+    pub fn config_json(&self) -> Result<Cow<'static, [u8]>, LoadError> {
+        if let ModelSource::Embedded { config, .. } = self.source {
+            return Ok(Cow::Borrowed(config));
+        }
+        let missing = || {
+            let error = io::Error::new(io::ErrorKind::NotFound, "no such file");
+            LoadError::io(&self.path("config.json"), "the model's configuration", error)
+        };
+        self.read("config.json", CONFIG_LIMIT)?.map(Cow::Owned).ok_or_else(missing)
+    }
+
+    /// Reads tokenizer.json, where there is one.
+    ///
+    /// # Errors
+    /// `Io` when it is unreadable, `Format` over 512 MiB.
+    pub fn tokenizer_json(&self) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        match self.source {
+            ModelSource::Embedded { tokenizer, .. } => Ok(Some(Cow::Borrowed(tokenizer))),
+            ModelSource::Folder(_) => self.optional("tokenizer.json", TOKENIZER_LIMIT),
+        }
+    }
+
+    /// Reads tokenizer_config.json, where there is one.
+    ///
+    /// # Errors
+    /// `Io` when it is unreadable, `Format` over 64 MiB.
+    pub fn tokenizer_config_json(&self) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        self.optional("tokenizer_config.json", TOKENIZER_CONFIG_LIMIT)
+    }
+
+    /// Reads chat_template.jinja, where there is one.
+    ///
+    /// # Errors
+    /// `Io` when it is unreadable, `Format` over 1 MiB.
+    pub fn chat_template(&self) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        self.optional("chat_template.jinja", TEMPLATE_LIMIT)
+    }
+
+    /// Reads generation_config.json, where there is one.
+    ///
+    /// # Errors
+    /// `Io` when it is unreadable, `Format` over 1 MiB.
+    pub fn generation_config_json(&self) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        self.optional("generation_config.json", CONFIG_LIMIT)
+    }
+
+    /// Opens the weights and checks their headers.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_folder`].
+    pub fn open_checkpoint(&self, access: WeightAccess) -> Result<Checkpoint, LoadError> {
+        match &self.source {
+            ModelSource::Folder(path) => Checkpoint::open_folder(path, access),
+            ModelSource::Embedded { weights, .. } => {
+                Checkpoint::from_static(self.path("model.safetensors"), weights)
+            }
+        }
+    }
+
+    fn optional(&self, name: &str, limit: u64) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        match self.source {
+            ModelSource::Folder(_) => Ok(self.read(name, limit)?.map(Cow::Owned)),
+            ModelSource::Embedded { .. } => Ok(None),
+        }
+    }
+
+    fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, LoadError> {
+        read_limited(&self.root.join(name), limit)
+    }
+}
+
+/// Reads a whole file of at most `limit` bytes; `None` when it does not exist.
+pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, LoadError> {
+    let failed = |error| LoadError::io(path, "a readable file", error);
+    // A broken link or a pipe must not be mistaken for an absent file, nor block.
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && std::fs::symlink_metadata(path).is_err() => {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let refuse = |expected: String, found: String| {
+        Err(LoadError::mismatch(LoadErrorKind::Format, path, Item::File, expected, found))
+    };
+    if !metadata.is_file() {
+        return refuse("a file".into(), "a folder or device".into());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    // One byte more than allowed, in case the file is longer than its metadata says.
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if metadata.len() > limit || bytes.len() as u64 > limit {
+        return refuse(format!("at most {limit} bytes"), format!("{}", metadata.len().max(bytes.len() as u64)));
+    }
+    Ok(Some(bytes))
+}
+
+fn check_folder(path: &Path) -> Result<(), LoadError> {
+    const WANTED: &str = "a folder with config.json and *.safetensors";
+    let metadata = std::fs::metadata(path).map_err(|error| LoadError::io(path, WANTED, error))?;
+    if metadata.is_dir() {
+        return Ok(());
+    }
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    if matches!(extension.as_str(), "gguf" | "bitnet") {
+        let found = format!("a .{extension} file, which this version does not read");
+        return Err(LoadError::mismatch(LoadErrorKind::UnsupportedFormat, path, Item::File, WANTED, found));
+    }
+    Err(LoadError::mismatch(LoadErrorKind::Format, path, Item::File, WANTED, "a file"))
+}

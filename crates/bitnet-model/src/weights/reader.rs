@@ -1,0 +1,218 @@
+//! Takes tensors out of a checkpoint, each checked and each once.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use bitnet_core::backend::{BitNetDType, LinearWeights, WeightStorage};
+use half::{bf16, f16};
+
+use crate::checkpoint::{Checkpoint, StoredDType, Tensor};
+use crate::config::ModelConfig;
+use crate::error::{Item, LoadError, LoadErrorKind};
+use crate::family::Detection;
+use crate::trace;
+
+use super::model::{NormWeights, StoredAs, TensorInfo};
+use super::{LoadOptions, LoadProgress};
+
+/// Endings of tensors that older exporters stored and that follow from the configuration.
+const HARMLESS: [&str; 3] = ["rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"];
+
+/// Reads the tensors of one checkpoint.
+pub(super) struct Reader<'a, 'o> {
+    pub(super) config: &'a ModelConfig,
+    pub(super) detection: &'a Detection,
+    checkpoint: &'a Checkpoint,
+    options: &'a mut LoadOptions<'o>,
+    taken: BTreeSet<String>,
+    tensors: Vec<TensorInfo>,
+    notes: Vec<String>,
+    progress: LoadProgress,
+}
+
+impl<'a, 'o> Reader<'a, 'o> {
+    pub(super) fn new(
+        config: &'a ModelConfig,
+        checkpoint: &'a Checkpoint,
+        detection: &'a Detection,
+        options: &'a mut LoadOptions<'o>,
+    ) -> Self {
+        let progress = LoadProgress {
+            tensors_done: 0,
+            tensors_total: checkpoint.tensors().count(),
+            bytes_done: 0,
+            bytes_total: checkpoint.tensors().map(|(_, tensor)| tensor.bytes.len() as u64).sum(),
+        };
+        let (taken, tensors, notes) = (BTreeSet::new(), Vec::new(), Vec::new());
+        Reader { config, detection, checkpoint, options, taken, tensors, notes, progress }
+    }
+
+    /// Reports whether there is a tensor of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.checkpoint.get(name).is_some()
+    }
+
+    /// Records something that the files leave open, once.
+    pub(super) fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    /// Makes an error about a tensor.
+    pub(super) fn refuse(
+        &self,
+        kind: LoadErrorKind,
+        name: &str,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> LoadError {
+        let path = self.checkpoint.get(name).map_or(self.checkpoint.path(), |t| self.checkpoint.file_of(t));
+        LoadError::mismatch(kind, path, Item::Tensor(name.to_owned()), expected, found)
+    }
+
+    /// Makes an error about the values of a tensor whose message says already what was expected.
+    pub(super) fn invalid(&self, name: &str, message: impl fmt::Display) -> LoadError {
+        let path = self.checkpoint.get(name).map_or(self.checkpoint.path(), |t| self.checkpoint.file_of(t));
+        LoadError::new(LoadErrorKind::Values, path, Item::Tensor(name.to_owned()), message)
+    }
+
+    /// Finds a tensor that has to be there.
+    pub(super) fn find(&self, name: &str, expected: impl fmt::Display) -> Result<&'a Tensor, LoadError> {
+        let missing = || self.refuse(LoadErrorKind::MissingTensor, name, expected, "no such tensor");
+        self.checkpoint.get(name).ok_or_else(missing)
+    }
+
+    /// Checks a shape.
+    pub(super) fn check_shape(&self, name: &str, tensor: &Tensor, shape: &[usize]) -> Result<(), LoadError> {
+        if tensor.shape == shape {
+            return Ok(());
+        }
+        let (expected, found) = (format!("shape {shape:?}"), format!("{:?}", tensor.shape));
+        Err(self.refuse(LoadErrorKind::Shape, name, expected, found))
+    }
+
+    /// Returns the float type of a tensor, refusing every other type.
+    pub(super) fn float_dtype(&self, name: &str, tensor: &Tensor) -> Result<BitNetDType, LoadError> {
+        match tensor.dtype {
+            StoredDType::Known(dtype @ (BitNetDType::F32 | BitNetDType::F16 | BitNetDType::BF16)) => Ok(dtype),
+            ref other => Err(self.refuse(LoadErrorKind::DType, name, "f32, f16 or bf16", other)),
+        }
+    }
+
+    /// Records what became of a tensor, and that it was read.
+    pub(super) fn record(&mut self, name: &str, tensor: &Tensor, stored_as: StoredAs, rule: &'static str) {
+        trace::debug!("{name}: {} {:?} as {stored_as}, {rule}", tensor.dtype, tensor.shape);
+        self.taken.insert(name.to_owned());
+        self.tensors.push(TensorInfo {
+            name: name.to_owned(),
+            dtype: tensor.dtype.to_string(),
+            shape: tensor.shape.clone(),
+            bytes: tensor.bytes.len() as u64,
+            stored_as,
+            rule,
+        });
+        self.progress.tensors_done += 1;
+        self.progress.bytes_done += tensor.bytes.len() as u64;
+        if let Some(progress) = &mut self.options.progress {
+            progress(self.progress);
+        }
+    }
+
+    /// Lets the system take back the memory behind a tensor that is not needed any more.
+    pub(super) fn release(&self, tensor: &Tensor) {
+        self.checkpoint.release(tensor);
+    }
+
+    /// Records a tensor that is there and not used.
+    pub(super) fn ignore(&mut self, name: &str, rule: &'static str) {
+        if let Some(tensor) = self.checkpoint.get(name) {
+            self.record(name, tensor, StoredAs::Unused, rule);
+        }
+    }
+
+    /// Reads the embedding or the head: a float matrix `[vocab, hidden]`, left in the file.
+    pub(super) fn table(&mut self, name: &str) -> Result<LinearWeights, LoadError> {
+        let (rows, cols) = (self.config.vocab, self.config.hidden);
+        let tensor = self.find(name, format_args!("a float matrix [{rows}, {cols}]"))?;
+        let dtype = self.float_dtype(name, tensor)?;
+        self.check_shape(name, tensor, &[rows, cols])?;
+        self.record(name, tensor, StoredAs::Dense(dtype), "kept as stored: embedding and head");
+        let storage = WeightStorage::Dense { dtype, bytes: tensor.bytes.clone() };
+        Ok(LinearWeights { name: name.to_owned(), rows, cols, storage, bias: None })
+    }
+
+    /// Reads a norm's weight.
+    pub(super) fn norm(&mut self, name: &str, width: usize, eps: f32) -> Result<NormWeights, LoadError> {
+        let values = self.vector(name, width, "norm weight, widened to f32")?;
+        Ok(NormWeights { name: name.to_owned(), values, eps })
+    }
+
+    /// Reads a vector of finite floats, widened to f32.
+    pub(super) fn vector(
+        &mut self,
+        name: &str,
+        width: usize,
+        rule: &'static str,
+    ) -> Result<Vec<f32>, LoadError> {
+        let tensor = self.find(name, format_args!("a float vector [{width}]"))?;
+        self.check_shape(name, tensor, &[width])?;
+        let values = widen(self.float_dtype(name, tensor)?, &tensor.bytes);
+        if let Some((index, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            let expected = format!("finite values (element {index})");
+            return Err(self.refuse(LoadErrorKind::Values, name, expected, value));
+        }
+        self.record(name, tensor, StoredAs::Vector, rule);
+        Ok(values)
+    }
+
+    /// Reads the one scale of a matrix.
+    pub(super) fn scale(&mut self, name: &str) -> Result<f32, LoadError> {
+        let tensor = self.find(name, "the scale of the quantised weight beside it")?;
+        if tensor.shape.iter().any(|&size| size != 1) {
+            let found = format!("{:?}", tensor.shape);
+            return Err(self.refuse(LoadErrorKind::Shape, name, "shape [1]: one scale a tensor", found));
+        }
+        let values = widen(self.float_dtype(name, tensor)?, &tensor.bytes);
+        let scale = values.first().copied().unwrap_or(f32::NAN);
+        // The reciprocal takes part in the arithmetic too.
+        if !(scale > 0.0 && scale.is_finite() && (1.0 / scale).is_finite()) {
+            let expected = "a finite scale above zero with a finite reciprocal";
+            return Err(self.refuse(LoadErrorKind::Values, name, expected, format_args!("{scale:e}")));
+        }
+        self.record(name, tensor, StoredAs::Scale, "scale of a ternary matrix");
+        Ok(scale)
+    }
+
+    /// Refuses tensors that were not used, unless they are known to be harmless.
+    pub(super) fn check_leftovers(&mut self) -> Result<(), LoadError> {
+        let left: Vec<&str> =
+            self.checkpoint.tensors().map(|(name, _)| name).filter(|name| !self.taken.contains(*name)).collect();
+        for name in left {
+            if HARMLESS.iter().any(|ending| name.ends_with(ending)) {
+                self.ignore(name, "unused: follows from the configuration");
+                continue;
+            }
+            let found = self.checkpoint.get(name).map(|t| format!("{} {:?}", t.dtype, t.shape)).unwrap_or_default();
+            let family = self.detection.family;
+            let expected = format!("no such tensor in a {family} model of {} layers", self.config.layers);
+            return Err(self.refuse(LoadErrorKind::UnsupportedArchitecture, name, expected, found));
+        }
+        Ok(())
+    }
+
+    /// Returns the report on all tensors, and the notes.
+    pub(super) fn finish(self) -> (Vec<TensorInfo>, Vec<String>) {
+        (self.tensors, self.notes)
+    }
+}
+
+/// Widens little-endian floats to f32.
+fn widen(dtype: BitNetDType, bytes: &[u8]) -> Vec<f32> {
+    let halves = |widen: fn([u8; 2]) -> f32| bytes.as_chunks::<2>().0.iter().map(|&b| widen(b)).collect();
+    match dtype {
+        BitNetDType::F16 => halves(|b| f16::from_le_bytes(b).to_f32()),
+        BitNetDType::BF16 => halves(|b| bf16::from_le_bytes(b).to_f32()),
+        _ => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+    }
+}

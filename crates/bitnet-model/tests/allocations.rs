@@ -1,0 +1,88 @@
+//! A small file leads to small allocations, whatever its numbers say.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bitnet_model::{LoadOptions, ModelFiles, ModelSource};
+use bitnet_testing::temp::TempDir;
+use serde_json::{Value, json};
+
+/// The system allocator, which remembers the most bytes that were held at once.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system allocator unchanged; counting touches atomics alone.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(held, Ordering::Relaxed);
+        // SAFETY: the caller's obligations are those of the system allocator.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the pointer came from `alloc` above, that is from the system allocator.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Loads a folder of two small files and returns the message and the most bytes held on the way.
+fn attempt(config: &Value, weights: &[u8]) -> (String, usize) {
+    let dir = TempDir::new("allocations");
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    std::fs::write(dir.path().join("model.safetensors"), weights).unwrap();
+    let before = HELD.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let files = ModelFiles::open(&ModelSource::Folder(dir.path().to_owned())).unwrap();
+    let error = bitnet_model::load(&files, &mut LoadOptions::default()).unwrap_err().to_string();
+    (error, PEAK.load(Ordering::Relaxed) - before)
+}
+
+// One test in this file: another one at the same time would be counted too.
+#[test]
+fn absurd_numbers_take_no_memory() {
+    // The greatest values that pass every range of the configuration.
+    let config = json!({
+        "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "hidden_size": 1 << 20,
+        "intermediate_size": 1 << 20, "num_hidden_layers": 1024, "num_attention_heads": 1024,
+        "num_key_value_heads": 1024, "vocab_size": 1 << 24, "max_position_embeddings": 1 << 24,
+        "tie_word_embeddings": true
+    });
+    let file = |header: &str, data: usize| {
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(header.as_bytes());
+        file.resize(file.len() + data, 0);
+        file
+    };
+    let entry = |shape: &str, end: u64| {
+        format!(r#"{{"model.embed_tokens.weight":{{"dtype":"BF16","shape":{shape},"data_offsets":[0,{end}]}}}}"#)
+    };
+    let absurd_shape = entry("[16777216,1048576]", 2 << 44);
+    let cases = [
+        (file("{}", 0), "model.embed_tokens.weight: expected a float matrix [16777216, 1048576]"),
+        (file(&entry("[2,1]", 4), 4), "expected shape [16777216, 1048576], found [2, 1]"),
+        (file(&absurd_shape, 4), "bytes of data up to its end in the file, found 4"),
+        (u64::MAX.to_le_bytes().to_vec(), "field header length"),
+        ((99_999_999u64).to_le_bytes().to_vec(), "field header length"),
+        (file(&entry("[16777216,0]", 0), 0), "expected shape [16777216, 1048576], found [16777216, 0]"),
+    ];
+    for (weights, text) in cases {
+        let (line, peak) = attempt(&config, &weights);
+        assert!(line.contains(text), "{line}");
+        assert!(peak < 256 << 10, "{peak} bytes held for: {line}");
+    }
+    for field in ["hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "head_dim"] {
+        let mut absurd = config.clone();
+        absurd[field] = json!(u64::MAX);
+        let (line, peak) = attempt(&absurd, &file("{}", 0));
+        assert!(line.contains(&format!("config.json: field {field}: expected an integer from")), "{line}");
+        assert!(peak < 256 << 10, "{peak} bytes held for: {line}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Absmean quantisation of master weights (BitNet b1.58), one scale a tensor.
+//!
+//! With `m = max(mean |W|, 1e-5)` and `s = 1 / m`, both in f32, a weight becomes
+//! `clamp(round_half_even(w * s), -1, 1)` and stands for itself divided by `s`.
+//! Source: `transformers/integrations/bitnet.py`, `WeightQuant`.
+
+use bitnet_core::backend::WeightScale;
+
+use crate::matrix::{Element, Visitor};
+use crate::pack::{map_rows, pack_quarters};
+use crate::{FloatMatrix, QuantError};
+
+/// The least mean magnitude: an all-zero matrix still has a scale.
+const MIN_MEAN_ABS: f32 = 1e-5;
+
+/// A matrix quantised by its mean magnitude.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AbsmeanTernary {
+    /// The codes, packed by row quarters.
+    pub packed: Vec<u8>,
+    /// `m`: the mean magnitude, at least 1e-5.
+    pub mean_abs: f32,
+    /// Multiply by `1 / (1 / m)`: the division by `s` of the definition, which f32 does not undo exactly.
+    pub scale: WeightScale,
+}
+
+/// Quantises a matrix of master weights.
+///
+/// The mean is accumulated in f64 in an order that does not depend on the number of threads, then rounded
+/// to f32.
+///
+/// # Errors
+/// A NaN or infinite weight, by element; weights whose scale does not fit f32.
+pub fn quantize(matrix: &FloatMatrix<'_>) -> Result<AbsmeanTernary, QuantError> {
+    matrix.visit(Quantize(matrix))
+}
+
+struct Quantize<'a>(&'a FloatMatrix<'a>);
+
+impl Visitor for Quantize<'_> {
+    type Out = Result<AbsmeanTernary, QuantError>;
+
+    fn run<E: Element>(self) -> Self::Out {
+        let (rows, cols) = (self.0.rows(), self.0.cols());
+        let mean_abs = mean_abs::<E>(self.0)?;
+        let inverse = 1.0 / mean_abs;
+        let scale = 1.0 / inverse;
+        if !inverse.is_normal() || !scale.is_finite() {
+            return Err(QuantError::Scale { mean_abs });
+        }
+        let packed = pack_quarters(rows, cols, |row, lane, out| {
+            for (byte, weight) in out.iter_mut().zip(E::iter(self.0.row(row))) {
+                // Half to even maps exactly 0.5 to 0, so the rounded and clamped value is the sign of
+                // what lies beyond one half.
+                let scaled = weight * inverse;
+                let code = 1 + u8::from(scaled > 0.5) - u8::from(scaled < -0.5);
+                *byte |= code << (2 * lane);
+            }
+        });
+        Ok(AbsmeanTernary { packed, mean_abs, scale: WeightScale::Multiply(scale) })
+    }
+}
+
+fn mean_abs<E: Element>(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError> {
+    let (rows, cols) = (matrix.rows(), matrix.cols());
+    let sums = map_rows(rows, cols, |row| sum_abs(E::iter(matrix.row(row))));
+    if let Some(row) = sums.iter().position(|sum| !sum.is_finite()) {
+        let found = E::iter(matrix.row(row)).enumerate().find(|(_, value)| !value.is_finite());
+        let (col, value) = found.unwrap_or((0, f32::NAN));
+        return Err(QuantError::NotFinite { row, col, value });
+    }
+    let mean = sums.iter().sum::<f64>() / (rows as f64 * cols as f64);
+    Ok((mean as f32).max(MIN_MEAN_ABS))
+}
+
+/// Sums magnitudes over eight interleaved partial sums: a fixed order that vectorises.
+fn sum_abs(values: impl ExactSizeIterator<Item = f32>) -> f64 {
+    let mut lanes = [0.0f64; 8];
+    for (index, value) in values.enumerate() {
+        lanes[index % 8] += f64::from(value.abs());
+    }
+    lanes.iter().sum()
+}

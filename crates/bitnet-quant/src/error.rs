@@ -1,0 +1,67 @@
+//! Why a matrix could not be quantised.
+
+use bitnet_core::backend::BitNetDType;
+
+/// Why a matrix could not be quantised or packed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantError {
+    /// The element type is not one that the operation reads.
+    #[error("element type: expected {expected}, found {found}")]
+    DType {
+        /// The types that would do.
+        expected: &'static str,
+        /// The type given.
+        found: BitNetDType,
+    },
+    /// A matrix without elements, or one whose size does not fit the address space.
+    #[error("shape: expected two positive sizes whose product fits the address space, found {rows} x {cols}")]
+    Shape {
+        /// Rows given.
+        rows: usize,
+        /// Columns given.
+        cols: usize,
+    },
+    /// The bytes are not those of the shape.
+    #[error("bytes: expected {expected} for {rows} x {cols} of {dtype}, found {found}")]
+    ByteLength {
+        /// Element type.
+        dtype: BitNetDType,
+        /// Rows of the shape.
+        rows: usize,
+        /// Columns of the shape.
+        cols: usize,
+        /// Bytes of that shape.
+        expected: usize,
+        /// Bytes given.
+        found: usize,
+    },
+    /// A weight is NaN or infinite.
+    #[error("element [{row}, {col}]: expected a finite weight, found {value}")]
+    NotFinite {
+        /// Row of the element.
+        row: usize,
+        /// Column of the element.
+        col: usize,
+        /// The element.
+        value: f32,
+    },
+    /// A weight is none of the three values that the matrix may hold.
+    #[error("element [{row}, {col}]: expected -{magnitude}, 0 or {magnitude}, found {value}")]
+    NotTernary {
+        /// Row of the element.
+        row: usize,
+        /// Column of the element.
+        col: usize,
+        /// The magnitude of a non-zero value.
+        magnitude: f32,
+        /// The element.
+        value: f32,
+    },
+    /// The weights are so large that the reciprocal of their mean magnitude is not invertible in f32.
+    #[error("mean magnitude: expected one with an invertible reciprocal in f32, found {mean_abs}")]
+    Scale {
+        /// The mean magnitude.
+        mean_abs: f32,
+    },
+}

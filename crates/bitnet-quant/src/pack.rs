@@ -1,0 +1,57 @@
+//! Loops over rows, on one thread or on all.
+
+#[cfg(feature = "parallel")]
+use rayon::prelude::*;
+
+/// Elements below which a matrix is not worth waking other threads for.
+const PARALLEL_ELEMENTS: usize = 1 << 16;
+
+/// Returns `function(row)` of every row, in order.
+pub(crate) fn map_rows<T: Send>(rows: usize, cols: usize, function: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
+    #[cfg(feature = "parallel")]
+    if rows.saturating_mul(cols) >= PARALLEL_ELEMENTS {
+        return (0..rows).into_par_iter().map(function).collect();
+    }
+    let _ = (cols, PARALLEL_ELEMENTS);
+    (0..rows).map(function).collect()
+}
+
+/// Returns the first `Some` of `function(row)`, in the order of rows.
+pub(crate) fn find_row<T: Send>(
+    rows: usize,
+    cols: usize,
+    function: impl Fn(usize) -> Option<T> + Sync + Send,
+) -> Option<T> {
+    #[cfg(feature = "parallel")]
+    if rows.saturating_mul(cols) >= PARALLEL_ELEMENTS {
+        return (0..rows).into_par_iter().find_map_first(function);
+    }
+    let _ = cols;
+    (0..rows).find_map(function)
+}
+
+/// Packs a `[rows, cols]` matrix by row quarters; `fill(row, lane, out)` adds the codes of one row, shifted
+/// to bits `2 * lane`, to a line of packed bytes.
+///
+/// Lines of absent rows (`rows` not a multiple of 4) get the code of zero.
+pub(crate) fn pack_quarters(rows: usize, cols: usize, fill: impl Fn(usize, u32, &mut [u8]) + Sync + Send) -> Vec<u8> {
+    let lines = rows.div_ceil(4);
+    let line = |index: usize, out: &mut [u8]| {
+        for lane in 0..4u32 {
+            let row = lane as usize * lines + index;
+            if row < rows {
+                fill(row, lane, out);
+            } else {
+                out.iter_mut().for_each(|byte| *byte |= 1 << (2 * lane));
+            }
+        }
+    };
+    let mut packed = vec![0u8; lines * cols];
+    #[cfg(feature = "parallel")]
+    if rows.saturating_mul(cols) >= PARALLEL_ELEMENTS {
+        packed.par_chunks_mut(cols).enumerate().for_each(|(index, out)| line(index, out));
+        return packed;
+    }
+    packed.chunks_mut(cols).enumerate().for_each(|(index, out)| line(index, out));
+    packed
+}

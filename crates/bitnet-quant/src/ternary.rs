@@ -1,0 +1,128 @@
+//! Matrices whose values are ternary already.
+
+use bitnet_core::backend::BitNetDType;
+
+use crate::matrix::{Byte, Element, Visitor, check_bytes};
+use crate::pack::{find_row, pack_quarters};
+use crate::{FloatMatrix, QuantError};
+
+/// A float matrix that was found to be ternary.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UniformTernary {
+    /// The magnitude of every non-zero value.
+    pub magnitude: f32,
+    /// The codes, packed by row quarters.
+    pub packed: Vec<u8>,
+}
+
+/// Recognises a matrix whose every value is exactly `-s`, `0` or `s` for one finite `s`.
+///
+/// `None` for any other matrix, and for one that is all zero, which has no magnitude. A matrix that is
+/// not ternary is turned down at its first odd value.
+pub fn detect(matrix: &FloatMatrix<'_>) -> Option<UniformTernary> {
+    matrix.visit(Detect(matrix))
+}
+
+struct Detect<'a>(&'a FloatMatrix<'a>);
+
+impl Visitor for Detect<'_> {
+    type Out = Option<UniformTernary>;
+
+    fn run<E: Element>(self) -> Self::Out {
+        let (rows, cols) = (self.0.rows(), self.0.cols());
+        let row = |row| E::iter(self.0.row(row));
+        let magnitude = (0..rows).flat_map(row).find(|value| *value != 0.0)?.abs();
+        let odd = |index: usize| odd_value(row(index), magnitude);
+        // Sequential at first: an ordinary matrix fails in its first row, and costs no wake-up.
+        let head = rows.min(4);
+        if !magnitude.is_finite() || (0..head).any(|index| odd(index).is_some()) {
+            return None;
+        }
+        match find_row(rows - head, cols, |index| odd(head + index)) {
+            Some(_) => None,
+            None => Some(UniformTernary { magnitude, packed: pack(rows, cols, row) }),
+        }
+    }
+}
+
+/// Packs a float matrix whose every value has to be `-1`, `0` or `1`.
+///
+/// # Errors
+/// The first other value, by element.
+pub fn pack_floats(matrix: &FloatMatrix<'_>) -> Result<Vec<u8>, QuantError> {
+    matrix.visit(PackUnit(matrix))
+}
+
+struct PackUnit<'a>(&'a FloatMatrix<'a>);
+
+impl Visitor for PackUnit<'_> {
+    type Out = Result<Vec<u8>, QuantError>;
+
+    fn run<E: Element>(self) -> Self::Out {
+        pack_unit::<E>(self.0.rows(), self.0.cols(), |row| self.0.row(row))
+    }
+}
+
+/// Packs a row-major matrix of signed bytes whose every value has to be `-1`, `0` or `1`.
+///
+/// # Errors
+/// The first other value, by element; bytes that are not those of the shape.
+pub fn pack_bytes(bytes: &[u8], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
+    check_bytes(BitNetDType::I8, bytes, rows, cols)?;
+    pack_unit::<Byte>(rows, cols, |row| &bytes[row * cols..(row + 1) * cols])
+}
+
+fn pack_unit<'a, E: Element>(
+    rows: usize,
+    cols: usize,
+    bytes: impl Fn(usize) -> &'a [u8] + Sync + Send,
+) -> Result<Vec<u8>, QuantError> {
+    let odd = |row| odd_value(E::iter(bytes(row)), 1.0).map(|(col, value)| (row, col, value));
+    if let Some((row, col, value)) = find_row(rows, cols, odd) {
+        return Err(QuantError::NotTernary { row, col, magnitude: 1.0, value });
+    }
+    Ok(pack(rows, cols, |row| E::iter(bytes(row))))
+}
+
+/// Finds the first value that is neither zero nor of the given magnitude; a NaN is neither.
+fn odd_value(values: impl Iterator<Item = f32>, magnitude: f32) -> Option<(usize, f32)> {
+    values.enumerate().find(|&(_, value)| value != 0.0 && value.abs() != magnitude)
+}
+
+fn pack<I: Iterator<Item = f32>>(rows: usize, cols: usize, row: impl Fn(usize) -> I + Sync + Send) -> Vec<u8> {
+    pack_quarters(rows, cols, |index, lane, out| {
+        for (byte, value) in out.iter_mut().zip(row(index)) {
+            let code = 1 + u8::from(value > 0.0) - u8::from(value < 0.0);
+            *byte |= code << (2 * lane);
+        }
+    })
+}
+
+/// Rewrites the codes of rows that the matrix does not have to the code of zero.
+///
+/// `None` when nothing needs rewriting: `rows` is a multiple of 4, or the codes are zeros already. The
+/// reference packer leaves code 0 there, which would count as -1.
+///
+/// # Errors
+/// Bytes that are not those of the shape.
+pub fn zero_absent_rows(packed: &[u8], rows: usize, cols: usize) -> Result<Option<Vec<u8>>, QuantError> {
+    let lines = rows.div_ceil(4);
+    check_bytes(BitNetDType::U8, packed, lines, cols)?;
+    if rows.is_multiple_of(4) {
+        return Ok(None);
+    }
+    let absent = |line: usize| (0..4).filter(move |lane| lane * lines + line >= rows);
+    let mut fixed: Option<Vec<u8>> = None;
+    for line in 0..lines {
+        for lane in absent(line) {
+            let (shift, span) = (2 * lane, line * cols..(line + 1) * cols);
+            if packed[span.clone()].iter().all(|byte| byte >> shift & 3 == 1) {
+                continue;
+            }
+            for byte in &mut fixed.get_or_insert_with(|| packed.to_vec())[span] {
+                *byte = *byte & !(3 << shift) | 1 << shift;
+            }
+        }
+    }
+    Ok(fixed)
+}

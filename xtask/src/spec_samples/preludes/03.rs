@@ -1,0 +1,1 @@
+// The sample is complete as it stands.

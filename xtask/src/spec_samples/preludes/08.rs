@@ -1,0 +1,2 @@
+// The sample names the Metal bindings, which the backend re-exports.
+use bitnet_core::metal::metal;

@@ -1,0 +1,1 @@
+use bitnet_core::memory::HybridMemoryPool;

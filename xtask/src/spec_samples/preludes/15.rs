@@ -1,0 +1,2 @@
+use std::path::PathBuf;
+use std::time::Duration;

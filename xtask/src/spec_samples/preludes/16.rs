@@ -1,0 +1,3 @@
+use std::time::Duration;
+
+use bitnet_core::memory::{HybridMemoryPool, TrackingLevel};

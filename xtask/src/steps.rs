@@ -1,0 +1,43 @@
+//! The steps that are one or two cargo commands.
+
+use anyhow::Result;
+
+use crate::process::{cargo, run};
+
+/// Arguments of the command that runs all tests; the README promises exactly this one.
+pub const TEST: [&str; 2] = ["test", "--workspace"];
+
+/// Checks the formatting of every package.
+pub fn fmt() -> Result<()> {
+    run(&mut cargo(["fmt", "--all", "--check"]))
+}
+
+/// Lints all targets with default features, and the libraries and binaries with none.
+pub fn clippy() -> Result<()> {
+    run(&mut cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(&mut cargo(["clippy", "--workspace", "--no-default-features", "--", "-D", "warnings"]))
+}
+
+/// Builds the documentation of the workspace's own crates.
+pub fn doc() -> Result<()> {
+    run(cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Runs all tests.
+pub fn test() -> Result<()> {
+    run(&mut cargo(TEST))
+}
+
+/// Runs the tests with the scalar kernels forced.
+///
+/// The whole workspace is selected, so that the binaries of [`test()`] serve again; documentation tests
+/// do not depend on the tier and are left out.
+pub fn test_scalar() -> Result<()> {
+    let args = ["test", "--workspace", "--exclude", "xtask", "--lib", "--bins", "--tests"];
+    run(cargo(args).env("BITNET_ISA", "scalar"))
+}
+
+/// Runs the tests that are too long for every change: those marked `#[ignore]`.
+pub fn stress() -> Result<()> {
+    run(&mut cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--", "--ignored"]))
+}

@@ -1,0 +1,101 @@
+//! Other systems: macOS and Windows are type-checked, AArch64 is tested under user-mode emulation.
+//!
+//! A target or tool that cannot be installed here is skipped, and said to be; what can be installed must
+//! pass.
+
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+
+use crate::process::{cargo, has_program, root, run};
+
+const CHECKED: [&str; 2] = ["aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
+const EMULATED: &str = "aarch64-unknown-linux-gnu";
+const LINKER: &str = "aarch64-linux-gnu-gcc";
+const EMULATOR: &str = "qemu-aarch64";
+
+/// Checks every target that can be installed.
+///
+/// # Errors
+/// Code that does not compile, or a failing test, on an installed target.
+pub fn check() -> Result<()> {
+    for target in CHECKED {
+        match install_target(target) {
+            Ok(()) => run(&mut cargo(["check", "--workspace", "--target", target]))?,
+            Err(reason) => println!("SKIPPED {target}: {reason}"),
+        }
+    }
+    match prepare_emulation() {
+        Ok(()) => test_emulated(),
+        Err(reason) => {
+            println!("SKIPPED {EMULATED}: {reason}");
+            Ok(())
+        }
+    }
+}
+
+fn test_emulated() -> Result<()> {
+    let args = ["test", "--target", EMULATED, "--package", "bitnet-kernels", "--package", "bitnet-core"];
+    run(cargo(args)
+        .args(["--lib", "--tests"])
+        // An emulated program cannot start another emulated program without help from the kernel.
+        .args(["--", "--skip", "spec_sample_"])
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
+        .env(
+            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",
+            format!("{EMULATOR} -L /usr/aarch64-linux-gnu"),
+        ))
+}
+
+fn prepare_emulation() -> Result<(), String> {
+    if !cfg!(target_os = "linux") {
+        return Err("user-mode emulation needs Linux".into());
+    }
+    install_target(EMULATED)?;
+    if !(has_program(LINKER) && has_program(EMULATOR)) {
+        // The package lists of a fresh container are empty; an old list is better than none.
+        quietly(Command::new("apt-get").args(["update"]));
+        let packages = ["qemu-user", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
+        quietly(Command::new("apt-get").args(["install", "-y", "--no-install-recommends"]).args(packages));
+    }
+    match [LINKER, EMULATOR].into_iter().find(|program| !has_program(program)) {
+        Some(missing) => Err(format!("{missing} is not installed and apt-get could not install it")),
+        None => Ok(()),
+    }
+}
+
+fn install_target(target: &str) -> Result<(), String> {
+    if has_standard_library(target) {
+        return Ok(());
+    }
+    if !quietly(Command::new("rustup").args(["target", "add", target]).current_dir(root())) {
+        return Err(format!("`rustup target add {target}` failed or rustup is not there"));
+    }
+    if has_standard_library(target) { Ok(()) } else { Err("the toolchain lacks its standard library".into()) }
+}
+
+fn has_standard_library(target: &str) -> bool {
+    let mut command = Command::new("rustc");
+    command.args(["--print", "target-libdir", "--target", target]).current_dir(root()).stderr(Stdio::null());
+    let Ok(output) = command.output() else { return false };
+    let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    output.status.success() && std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some())
+}
+
+fn quietly(command: &mut Command) -> bool {
+    eprintln!("$ {}", crate::process::line(command));
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).env("DEBIAN_FRONTEND", "noninteractive");
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_has_a_standard_library_and_an_invented_target_has_none() {
+        assert!(!has_standard_library("pdp11-dec-unix"));
+        let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        assert_eq!(has_standard_library(&host), cfg!(all(target_os = "linux", target_env = "gnu")));
+    }
+}
