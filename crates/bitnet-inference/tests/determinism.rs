@@ -102,7 +102,7 @@ fn a_sequence_does_not_depend_on_those_beside_it() {
 
 #[test]
 fn the_same_seed_gives_the_same_text_whatever_the_threads_or_the_batch() {
-    let dir = golden_dir("bitnet_master");
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../bitnet-model-fairytales/model");
     let options = |seed| GenerateOptions {
         sampling: SamplingParams { seed, temperature: 1.0, ..SamplingParams::default() },
         max_tokens: Some(40),

@@ -97,7 +97,8 @@ impl<'b> Builder<'b> {
             head_dim: config.head_dim,
             rope_theta: config.rope_theta,
         };
-        let mut graph = Graph { buffers: Vec::new(), ops: Vec::new(), layers, attention, vocab: config.vocab };
+        let mut graph =
+            Graph { buffers: Vec::new(), ops: Vec::new(), layers, attention, vocab: config.vocab };
         let mut float = |name, width| graph.buffer(name, width, BufferKind::F32);
         let buffers = Buffers {
             x: float("residual", config.hidden),

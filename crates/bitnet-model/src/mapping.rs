@@ -39,7 +39,13 @@ impl FileBytes {
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             let kind = LoadErrorKind::Format;
-            return Err(LoadError::mismatch(kind, path, crate::error::Item::File, "a file", "a folder or device"));
+            return Err(LoadError::mismatch(
+                kind,
+                path,
+                crate::error::Item::File,
+                "a file",
+                "a folder or device",
+            ));
         }
         // An empty file cannot be mapped everywhere; its emptiness is reported as a format error.
         match access {

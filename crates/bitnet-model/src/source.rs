@@ -181,7 +181,10 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, L
     // One byte more than allowed, in case the file is longer than its metadata says.
     file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     if metadata.len() > limit || bytes.len() as u64 > limit {
-        return refuse(format!("at most {limit} bytes"), format!("{}", metadata.len().max(bytes.len() as u64)));
+        return refuse(
+            format!("at most {limit} bytes"),
+            format!("{}", metadata.len().max(bytes.len() as u64)),
+        );
     }
     Ok(Some(bytes))
 }

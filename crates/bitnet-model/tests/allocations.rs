@@ -1,4 +1,5 @@
 //! A small file leads to small allocations, whatever its numbers say.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -62,7 +63,9 @@ fn absurd_numbers_take_no_memory() {
         file
     };
     let entry = |shape: &str, end: u64| {
-        format!(r#"{{"model.embed_tokens.weight":{{"dtype":"BF16","shape":{shape},"data_offsets":[0,{end}]}}}}"#)
+        format!(
+            r#"{{"model.embed_tokens.weight":{{"dtype":"BF16","shape":{shape},"data_offsets":[0,{end}]}}}}"#
+        )
     };
     let absurd_shape = entry("[16777216,1048576]", 2 << 44);
     let cases = [

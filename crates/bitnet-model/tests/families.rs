@@ -1,9 +1,12 @@
 //! Every family is told apart, and its weights mean what its files say.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod support;
 
 use bitnet_core::backend::{Activation, BitNetDType, WeightScale, WeightStorage};
-use bitnet_model::{ActivationMode, Family, Head, LoadOptions, Model, ModelFiles, ModelSource, StoredAs, WeightAccess};
+use bitnet_model::{
+    ActivationMode, Family, Head, LoadOptions, Model, ModelFiles, ModelSource, StoredAs, WeightAccess,
+};
 use bitnet_quant::packing::row_quarters;
 use bitnet_testing::golden::golden_dir;
 use bitnet_testing::safetensors::{Dtype, SafeTensors};
@@ -52,7 +55,8 @@ fn bitnet_master_is_quantised_to_the_packed_model() {
     let (master, packed) = (golden("bitnet_master"), golden("bitnet_packed"));
     assert_eq!((master.family, master.activations), (Family::BitNetB158Master, ActivationMode::Int8PerToken));
     assert_eq!(codes(&master), codes(&packed));
-    let (WeightScale::Multiply(exact), WeightScale::Multiply(rounded)) = (scale(&master), scale(&packed)) else {
+    let (WeightScale::Multiply(exact), WeightScale::Multiply(rounded)) = (scale(&master), scale(&packed))
+    else {
         panic!("both multiply");
     };
     assert!((exact - rounded).abs() <= exact / 256.0, "{exact} {rounded}");
@@ -96,7 +100,8 @@ fn one_bit_llm_has_its_own_names() {
     assert_eq!(layer.ffn_sub_norm.as_ref().unwrap().name, "model.layers.0.mlp.ffn_layernorm.weight");
     assert!(matches!(scale(&model), WeightScale::Multiply(_)));
     // By the norm names alone.
-    let draft = Draft::golden("bitnet_1bitllm").field("weight_bits", json!(null)).field("input_bits", json!(null));
+    let draft =
+        Draft::golden("bitnet_1bitllm").field("weight_bits", json!(null)).field("input_bits", json!(null));
     let model = draft.field("architectures", json!(["LlamaForCausalLM"])).load();
     assert_eq!(model.family, Family::OneBitLlm);
     assert!(!model.assumptions.is_empty());
@@ -146,7 +151,8 @@ fn packed_weights_are_believed_over_the_config() {
     let silent = draft().field("quantization_config", json!(null)).load();
     assert_eq!(silent.family, Family::LlamaBitLinear);
     assert!(matches!(scale(&silent), WeightScale::Divide(_)));
-    let auto = json!({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"});
+    let auto =
+        json!({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"});
     let model = draft().field("quantization_config", auto).load();
     assert!(matches!(scale(&model), WeightScale::Multiply(_)));
     assert!(model.assumptions.iter().any(|a| a.contains("online, but weights have scales")));
@@ -168,10 +174,14 @@ fn ternary_floats_and_bytes_with_scales_are_packed() {
 
 #[test]
 fn masters_of_an_offline_config_are_quantised_unless_they_are_ternary() {
-    let offline = json!({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"});
+    let offline =
+        json!({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"});
     let model = Draft::golden("bitnet_master").field("quantization_config", offline.clone()).load();
     assert_eq!(model.family, Family::BitNetB158Master);
-    assert_eq!((codes(&model), scale(&model)), (codes(&golden("bitnet_master")), scale(&golden("bitnet_master"))));
+    assert_eq!(
+        (codes(&model), scale(&model)),
+        (codes(&golden("bitnet_master")), scale(&golden("bitnet_master")))
+    );
     assert!(model.assumptions.iter().any(|a| a.contains("no weight has a scale")));
     let model = trilm().field("quantization_config", offline).load();
     assert_eq!((model.family, scale(&model)), (Family::LlamaBitLinear, WeightScale::Multiply(0.375)));
@@ -258,7 +268,9 @@ fn shards_load_as_the_single_file_does() {
 #[test]
 fn an_embedded_model_loads_from_its_bytes() {
     let dir = golden_dir("bitnet_packed");
-    let leak = |name: &str| -> &'static [u8] { Box::leak(std::fs::read(dir.join(name)).unwrap().into_boxed_slice()) };
+    let leak = |name: &str| -> &'static [u8] {
+        Box::leak(std::fs::read(dir.join(name)).unwrap().into_boxed_slice())
+    };
     let (config, weights) = (leak("config.json"), leak("model.safetensors"));
     let source = ModelSource::Embedded { name: "tale", config, weights, tokenizer: b"{}" };
     let files = ModelFiles::open(&source).unwrap();

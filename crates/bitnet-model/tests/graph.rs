@@ -1,8 +1,9 @@
 //! The graph of each family: its order of operations, its widths, and what it computes.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-mod support;
 #[path = "support/naive.rs"]
 mod naive;
+mod support;
 
 use bitnet_core::backend::{BufferKind, Graph, Op};
 use bitnet_model::Model;
@@ -68,13 +69,15 @@ fn bitnet_fuses_each_norm_with_its_quantisation() {
         .map(str::to_owned)
         .to_vec()
     };
-    let expected = [vec!["embed > residual".into()], layer(0), layer(1), vec!["head residual".into()]].concat();
+    let expected =
+        [vec!["embed > residual".into()], layer(0), layer(1), vec!["head residual".into()]].concat();
     assert_eq!(listing(&graph), expected);
     // Seven float buffers, and one int8 buffer for each of the widths 256 and 512.
     assert_eq!(graph.buffers.len(), 9);
     let embeddings = backend.names.iter().filter(|name| *name == "model.embed_tokens.weight");
     assert_eq!(embeddings.count(), 1, "the tied head shares the embedding");
-    let table = graph.ops.iter().find_map(|op| if let Op::Embed { table, .. } = op { Some(*table) } else { None });
+    let table =
+        graph.ops.iter().find_map(|op| if let Op::Embed { table, .. } = op { Some(*table) } else { None });
     assert!(matches!(graph.ops.last(), Some(Op::Head { weights, .. }) if Some(*weights) == table));
 }
 
@@ -163,7 +166,9 @@ fn matrices_that_stay_float_take_float_inputs() {
 #[test]
 fn float_activations_are_never_quantised() {
     let mut draft = Draft::golden("llama_bitlinear").field("quantization_config", json!(null));
-    for (spec, packed) in Draft::golden("llama_bitlinear").tensors.iter().filter(|(s, _)| s.dtype == Dtype::U8) {
+    for (spec, packed) in
+        Draft::golden("llama_bitlinear").tensors.iter().filter(|(s, _)| s.dtype == Dtype::U8)
+    {
         let (rows, cols) = (spec.shape[0] * 4, spec.shape[1]);
         let mut codes = vec![0i8; rows * cols];
         row_quarters::unpack(packed, rows, cols, &mut codes);
@@ -193,7 +198,8 @@ fn float_activations_are_never_quantised() {
 #[test]
 fn a_refusal_of_the_backend_names_layer_and_tensor() {
     let name = "model.layers.1.mlp.up_proj.weight";
-    let mut backend = Naive { refuse: Some(name), ..Naive::default() };
+    let mut backend = Naive::default();
+    backend.refuse = Some(name);
     let error = load_folder(&golden_dir("bitnet_packed")).unwrap().build(&mut backend).unwrap_err();
     assert_eq!(error.to_string(), format!("layer 1: {name}: memory: expected some, found none"));
 }

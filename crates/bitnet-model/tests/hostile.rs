@@ -1,4 +1,5 @@
 //! Files that lie, each refused on one line that names file, tensor or field, expectation and finding.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod support;
 
@@ -43,7 +44,10 @@ fn paths_that_are_no_model_folder() {
         assert!(error.to_string().contains("expected a folder") && error.path() == path, "{error}");
     }
     let error = support::load_folder(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("config.json: expected the model's configuration, found: no such file"), "{error}");
+    assert!(
+        error.contains("config.json: expected the model's configuration, found: no such file"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -98,16 +102,25 @@ fn truncated_files() {
 fn headers_that_lie() {
     let big = |length: u64| length.to_le_bytes().to_vec();
     for length in [u64::MAX, u64::MAX - 7, 1 << 63, 100_000_001] {
-        weights(&big(length)).refuse(Kind::Format, &["field header length: expected at most 0", &length.to_string()]);
+        weights(&big(length))
+            .refuse(Kind::Format, &["field header length: expected at most 0", &length.to_string()]);
     }
     let entry = |dtype: &str, shape: &str, offsets: &str| {
         format!(r#"{{"t":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#)
     };
     let max = u64::MAX;
     let cases = [
-        (entry("F32", "[2]", "[0,4]"), 4, "tensor t: expected 8 bytes for F32 [2], found data_offsets [0, 4]"),
+        (
+            entry("F32", "[2]", "[0,4]"),
+            4,
+            "tensor t: expected 8 bytes for F32 [2], found data_offsets [0, 4]",
+        ),
         (entry("F32", "[1]", "[4,0]"), 4, "found data_offsets [4, 0]"),
-        (entry("F32", "[1]", "[4,8]"), 8, "expected data_offsets that begin at 0, without gap or overlap, found 4"),
+        (
+            entry("F32", "[1]", "[4,8]"),
+            8,
+            "expected data_offsets that begin at 0, without gap or overlap, found 4",
+        ),
         (entry("F7", "[1]", "[0,4]"), 4, "tensor t: expected dtype: a safetensors type, found \"F7\""),
         (entry("U8", "[-1]", "[0,4]"), 4, "expected shape: an array of sizes, found [-1]"),
         (entry("U8", "[1.5]", "[0,4]"), 4, "expected shape: an array of sizes"),
@@ -132,12 +145,15 @@ fn headers_that_lie() {
 
 #[test]
 fn tensors_that_overlap_or_stand_twice() {
-    let one = |name: &str, offsets: &str| format!(r#""{name}":{{"dtype":"U8","shape":[4],"data_offsets":{offsets}}}"#);
+    let one = |name: &str, offsets: &str| {
+        format!(r#""{name}":{{"dtype":"U8","shape":[4],"data_offsets":{offsets}}}"#)
+    };
     let overlap = format!("{{{},{}}}", one("a", "[0,4]"), one("b", "[2,6]"));
     let text = "tensor b: expected data_offsets that begin at 4, without gap or overlap, found 2";
     weights(&with_header(&overlap, &[0; 6])).refuse(Kind::Format, &[FILE, text]);
     let twice = format!("{{{},{}}}", one("a", "[0,4]"), one("a", "[0,4]"));
-    weights(&with_header(&twice, &[0; 4])).refuse(Kind::Format, &["tensor a: expected one entry in the header"]);
+    weights(&with_header(&twice, &[0; 4]))
+        .refuse(Kind::Format, &["tensor a: expected one entry in the header"]);
 }
 
 #[test]
@@ -150,7 +166,13 @@ fn hostile_names_stay_on_one_line() {
 #[test]
 fn missing_tensors() {
     let scale = format!("{Q}_scale");
-    for name in [Q, &scale, "model.embed_tokens.weight", "model.norm.weight", "model.layers.1.mlp.ffn_sub_norm.weight"] {
+    for name in [
+        Q,
+        &scale,
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+        "model.layers.1.mlp.ffn_sub_norm.weight",
+    ] {
         let parts = [FILE, &format!("tensor {name}: expected"), "found no such tensor"];
         packed().remove(name).refuse(Kind::MissingTensor, &parts);
     }
@@ -167,10 +189,22 @@ fn missing_tensors() {
 #[test]
 fn shapes_against_the_configuration() {
     let cases: [(Draft, &str); 7] = [
-        (packed().set(Q, Dtype::U8, &[64, 255], vec![0x55; 64 * 255]), "q_proj.weight: expected shape [64, 256], found [64, 255]"),
-        (packed().set(Q, Dtype::U8, &[256, 256], vec![0; 65536]), "q_proj.weight: expected shape [64, 256], found [256, 256]"),
-        (packed().set(Q, Dtype::U8, &[64 * 256], vec![0; 64 * 256]), "expected shape [64, 256], found [16384]"),
-        (packed().field("vocab_size", json!(321)), "model.embed_tokens.weight: expected shape [321, 256], found [320, 256]"),
+        (
+            packed().set(Q, Dtype::U8, &[64, 255], vec![0x55; 64 * 255]),
+            "q_proj.weight: expected shape [64, 256], found [64, 255]",
+        ),
+        (
+            packed().set(Q, Dtype::U8, &[256, 256], vec![0; 65536]),
+            "q_proj.weight: expected shape [64, 256], found [256, 256]",
+        ),
+        (
+            packed().set(Q, Dtype::U8, &[64 * 256], vec![0; 64 * 256]),
+            "expected shape [64, 256], found [16384]",
+        ),
+        (
+            packed().field("vocab_size", json!(321)),
+            "model.embed_tokens.weight: expected shape [321, 256], found [320, 256]",
+        ),
         (packed().field("intermediate_size", json!(516)), "gate_proj.weight: expected shape [129, 256]"),
         (packed().field("head_dim", json!(32)), "q_proj.weight: expected shape [32, 256]"),
         (
@@ -181,7 +215,9 @@ fn shapes_against_the_configuration() {
     for (draft, text) in cases {
         draft.refuse(Kind::Shape, &[FILE, text]);
     }
-    packed().set("model.norm.weight", Dtype::F32, &[0], vec![]).refuse(Kind::Shape, &["model.norm.weight", "found [0]"]);
+    packed()
+        .set("model.norm.weight", Dtype::F32, &[0], vec![])
+        .refuse(Kind::Shape, &["model.norm.weight", "found [0]"]);
     let scale = format!("{Q}_scale");
     packed().set(&scale, Dtype::F32, &[0], vec![]).refuse(Kind::Shape, &[&scale, "found [0]"]);
 }
@@ -189,10 +225,16 @@ fn shapes_against_the_configuration() {
 #[test]
 fn element_types() {
     let norm = "model.norm.weight";
-    packed().set(norm, Dtype::F64, &[256], vec![0; 2048]).refuse(Kind::DType, &[norm, "expected f32, f16 or bf16, found f64"]);
-    packed().set(Q, Dtype::I32, &[64, 256], vec![0; 65536]).refuse(Kind::DType, &[Q, "expected u8, i8, f32, f16 or bf16, found i32"]);
+    packed()
+        .set(norm, Dtype::F64, &[256], vec![0; 2048])
+        .refuse(Kind::DType, &[norm, "expected f32, f16 or bf16, found f64"]);
+    packed()
+        .set(Q, Dtype::I32, &[64, 256], vec![0; 65536])
+        .refuse(Kind::DType, &[Q, "expected u8, i8, f32, f16 or bf16, found i32"]);
     let embedding = "model.embed_tokens.weight";
-    packed().set(embedding, Dtype::U8, &[320, 256], vec![0; 81920]).refuse(Kind::DType, &[embedding, "found u8"]);
+    packed()
+        .set(embedding, Dtype::U8, &[320, 256], vec![0; 81920])
+        .refuse(Kind::DType, &[embedding, "found u8"]);
     let plain = Draft::golden("llama_bitlinear").field("quantization_config", json!(null));
     let scales = plain.tensors.iter().filter(|(spec, _)| spec.name.ends_with("_scale"));
     let scales: Vec<String> = scales.map(|(spec, _)| spec.name.clone()).collect();
@@ -217,9 +259,11 @@ fn codes_scales_and_norms_that_cannot_be() {
         draft.refuse(Kind::Values, &[FILE, &scale, "expected a finite scale above zero", text]);
     }
     for value in [f32::NAN, f32::NEG_INFINITY] {
-        let draft = packed().edit("model.norm.weight", |bytes| bytes[34..36].copy_from_slice(&bf16(&[value])));
+        let draft =
+            packed().edit("model.norm.weight", |bytes| bytes[34..36].copy_from_slice(&bf16(&[value])));
         draft.refuse(Kind::Values, &["tensor model.norm.weight: expected finite values (element 17), found"]);
-        let master = Draft::golden("bitnet_master").edit(Q, |bytes| bytes[1030..1032].copy_from_slice(&bf16(&[value])));
+        let master = Draft::golden("bitnet_master")
+            .edit(Q, |bytes| bytes[1030..1032].copy_from_slice(&bf16(&[value])));
         master.refuse(Kind::Values, &[FILE, Q, "element [2, 3]: expected a finite weight, found"]);
     }
     let floats = packed().set(Q, Dtype::F32, &[256, 256], f32s(&vec![0.25; 65536]));
@@ -240,7 +284,8 @@ fn tensors_that_would_change_the_arithmetic() {
         ("model.layers.0.self_attn.inner_attn_ln.weight", 256),
     ] {
         let draft = packed().set(name, Dtype::F32, &[width], f32s(&vec![1.0; width]));
-        let expected = format!("tensor {name}: expected no such tensor in a bitnet-b1.58 packed model of 2 layers");
+        let expected =
+            format!("tensor {name}: expected no such tensor in a bitnet-b1.58 packed model of 2 layers");
         draft.refuse(Kind::UnsupportedArchitecture, &[FILE, &expected, &format!("found f32 [{width}]")]);
     }
     let sub_norm = Draft::golden("llama_bitlinear");
@@ -251,10 +296,9 @@ fn tensors_that_would_change_the_arithmetic() {
         Kind::UnsupportedArchitecture,
         &["tensor model.layers.1.input_layernorm.weight: expected no such tensor", "model of 1 layers"],
     );
-    packed().field("num_hidden_layers", json!(3)).refuse(
-        Kind::MissingTensor,
-        &["tensor model.layers.2.input_layernorm.weight: expected"],
-    );
+    packed()
+        .field("num_hidden_layers", json!(3))
+        .refuse(Kind::MissingTensor, &["tensor model.layers.2.input_layernorm.weight: expected"]);
 }
 
 #[test]
@@ -266,7 +310,10 @@ fn an_index_that_lies() {
     std::fs::copy(saved.path(first), &outside).unwrap();
     for name in ["../outside.safetensors", "/etc/passwd", "sub/x.safetensors", "..", "", "a\\b", "C:x"] {
         saved.put_index(json!({"t": name}));
-        saved.refuse(Kind::Format, &[index, "tensor t: expected weight_map to name a file in the same folder"]);
+        saved.refuse(
+            Kind::Format,
+            &[index, "tensor t: expected weight_map to name a file in the same folder"],
+        );
     }
     for (map, text) in [
         (json!({"t": 3}), "tensor t: expected weight_map to name a file"),
@@ -278,11 +325,17 @@ fn an_index_that_lies() {
         saved.refuse(Kind::Format, &[index, text]);
     }
     saved.put_index(json!({Q: "missing.safetensors"}));
-    saved.refuse(Kind::Io, &[index, Q, "expected its file missing.safetensors in the folder, found no such file"]);
+    saved.refuse(
+        Kind::Io,
+        &[index, Q, "expected its file missing.safetensors in the folder, found no such file"],
+    );
     saved.put_index(json!({"ghost": first, "model.norm.weight": second}));
-    saved.refuse(Kind::MissingTensor, &[index, "tensor ghost: expected it in model-00001-of-00002.safetensors"]);
+    saved.refuse(
+        Kind::MissingTensor,
+        &[index, "tensor ghost: expected it in model-00001-of-00002.safetensors"],
+    );
     let embedding = "model.embed_tokens.weight";
-    let (there, other) = if embedding.len() % 2 == 0 { (first, second) } else { (second, first) };
+    let (there, other) = if embedding.len().is_multiple_of(2) { (first, second) } else { (second, first) };
     saved.put_index(json!({embedding: other, "model.norm.weight": there}));
     saved.refuse(Kind::MissingTensor, &[index, embedding, &format!("expected it in {other}")]);
     saved.put("model.safetensors.index.json", b"{");
@@ -302,9 +355,14 @@ fn a_tensor_in_two_shards() {
     write(&path, &[twice, also, (spec, vec![0])]).unwrap();
     let other = saved.path("model-00001-of-00002.safetensors");
     let mut all = packed();
-    let (embedding, norm) = (all.get("model.embed_tokens.weight").clone(), all.get("model.norm.weight").clone());
+    let (embedding, norm) =
+        (all.get("model.embed_tokens.weight").clone(), all.get("model.norm.weight").clone());
     write(&other, &[embedding, norm]).unwrap();
-    let parts = ["/model-00002-of-00002.safetensors: ", "expected it in one file only", "model-00001-of-00002.safetensors as well"];
+    let parts = [
+        "/model-00002-of-00002.safetensors: ",
+        "expected it in one file only",
+        "model-00001-of-00002.safetensors as well",
+    ];
     saved.refuse(Kind::Format, &parts);
 }
 

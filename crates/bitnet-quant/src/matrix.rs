@@ -63,7 +63,12 @@ impl<'a> FloatMatrix<'a> {
 }
 
 /// Checks that `bytes` are those of a non-empty `[rows, cols]`.
-pub(crate) fn check_bytes(dtype: BitNetDType, bytes: &[u8], rows: usize, cols: usize) -> Result<(), QuantError> {
+pub(crate) fn check_bytes(
+    dtype: BitNetDType,
+    bytes: &[u8],
+    rows: usize,
+    cols: usize,
+) -> Result<(), QuantError> {
     let elements = rows.checked_mul(cols).filter(|&elements| elements > 0);
     let Some(expected) = elements.and_then(|elements| dtype.size_bytes(elements)) else {
         return Err(QuantError::Shape { rows, cols });

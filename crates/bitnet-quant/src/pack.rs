@@ -7,7 +7,11 @@ use rayon::prelude::*;
 const PARALLEL_ELEMENTS: usize = 1 << 16;
 
 /// Returns `function(row)` of every row, in order.
-pub(crate) fn map_rows<T: Send>(rows: usize, cols: usize, function: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
+pub(crate) fn map_rows<T: Send>(
+    rows: usize,
+    cols: usize,
+    function: impl Fn(usize) -> T + Sync + Send,
+) -> Vec<T> {
     #[cfg(feature = "parallel")]
     if rows.saturating_mul(cols) >= PARALLEL_ELEMENTS {
         return (0..rows).into_par_iter().map(function).collect();
@@ -34,7 +38,11 @@ pub(crate) fn find_row<T: Send>(
 /// to bits `2 * lane`, to a line of packed bytes.
 ///
 /// Lines of absent rows (`rows` not a multiple of 4) get the code of zero.
-pub(crate) fn pack_quarters(rows: usize, cols: usize, fill: impl Fn(usize, u32, &mut [u8]) + Sync + Send) -> Vec<u8> {
+pub(crate) fn pack_quarters(
+    rows: usize,
+    cols: usize,
+    fill: impl Fn(usize, u32, &mut [u8]) + Sync + Send,
+) -> Vec<u8> {
     let lines = rows.div_ceil(4);
     let line = |index: usize, out: &mut [u8]| {
         for lane in 0..4u32 {

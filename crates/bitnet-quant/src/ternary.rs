@@ -89,7 +89,11 @@ fn odd_value(values: impl Iterator<Item = f32>, magnitude: f32) -> Option<(usize
     values.enumerate().find(|&(_, value)| value != 0.0 && value.abs() != magnitude)
 }
 
-fn pack<I: Iterator<Item = f32>>(rows: usize, cols: usize, row: impl Fn(usize) -> I + Sync + Send) -> Vec<u8> {
+fn pack<I: Iterator<Item = f32>>(
+    rows: usize,
+    cols: usize,
+    row: impl Fn(usize) -> I + Sync + Send,
+) -> Vec<u8> {
     pack_quarters(rows, cols, |index, lane, out| {
         for (byte, value) in out.iter_mut().zip(row(index)) {
             let code = 1 + u8::from(value > 0.0) - u8::from(value < 0.0);

@@ -1,4 +1,5 @@
 //! Quantisation against the golden unit vectors.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use bitnet_core::backend::{BitNetDType, WeightScale};
 use bitnet_quant::{FloatMatrix, absmean, packing::row_quarters, ternary};

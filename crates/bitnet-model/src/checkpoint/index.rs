@@ -20,8 +20,8 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Shards, LoadError> {
     let refuse = |item: Item, expected: &str, found: String| {
         LoadError::mismatch(LoadErrorKind::Format, path, item, expected, found)
     };
-    let json: Value = serde_json::from_slice(bytes)
-        .map_err(|error| refuse(Item::File, "valid JSON", error.to_string()))?;
+    let json: Value =
+        serde_json::from_slice(bytes).map_err(|error| refuse(Item::File, "valid JSON", error.to_string()))?;
     let weight_map = || Item::Field("weight_map".into());
     let Some(map) = json.get("weight_map").and_then(Value::as_object).filter(|map| !map.is_empty()) else {
         let found = json.get("weight_map").map_or("nothing".into(), Value::to_string);

@@ -112,7 +112,9 @@ impl Checkpoint {
         let file = only_weight_file(folder)?;
         let mut checkpoint = Self::open_file(file.clone(), access)?;
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        checkpoint.assumptions.push(format!("no {SINGLE}: the folder's only safetensors file, {name}, is taken"));
+        checkpoint
+            .assumptions
+            .push(format!("no {SINGLE}: the folder's only safetensors file, {name}, is taken"));
         Ok(checkpoint)
     }
 
@@ -168,7 +170,13 @@ impl Checkpoint {
         Checkpoint { place, shards: Vec::new(), tensors: BTreeMap::new(), assumptions: Vec::new() }
     }
 
-    fn refuse(&self, kind: LoadErrorKind, item: Item, expected: String, found: impl fmt::Display) -> LoadError {
+    fn refuse(
+        &self,
+        kind: LoadErrorKind,
+        item: Item,
+        expected: String,
+        found: impl fmt::Display,
+    ) -> LoadError {
         LoadError::mismatch(kind, &self.place, item, expected, found)
     }
 
@@ -248,7 +256,8 @@ fn tensor(
     };
     let info = metadata.info(name).ok_or_else(outside)?;
     let (first, last) = info.data_offsets;
-    let range = start.checked_add(first).zip(start.checked_add(last)).map(|(a, b)| a..b).ok_or_else(outside)?;
+    let range =
+        start.checked_add(first).zip(start.checked_add(last)).map(|(a, b)| a..b).ok_or_else(outside)?;
     let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = bytes.clone();
     let slice = WeightBytes::slice_of(owner, range.clone()).ok_or_else(outside)?;
     Ok(Tensor { dtype: info.dtype.into(), shape: info.shape.clone(), bytes: slice, shard, range })
@@ -283,7 +292,9 @@ fn only_weight_file(folder: &Path) -> Result<PathBuf, LoadError> {
         (0, Some(other)) => {
             (LoadErrorKind::UnsupportedFormat, format!("{}, which this version does not read", name(other)))
         }
-        (count, _) => (LoadErrorKind::Format, format!("{count} files without an index, {} first", name(&found[0]))),
+        (count, _) => {
+            (LoadErrorKind::Format, format!("{count} files without an index, {} first", name(&found[0])))
+        }
     };
     Err(LoadError::mismatch(kind, folder, Item::File, WANTED, text))
 }

@@ -19,13 +19,9 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Takes the root object of a file.
     pub(super) fn root(path: &'a Path, value: &'a Value) -> Result<Self, LoadError> {
-        let found = |value: &Value| LoadError::mismatch(
-            LoadErrorKind::Format,
-            path,
-            Item::File,
-            "a JSON object",
-            shorten(value),
-        );
+        let found = |value: &Value| {
+            LoadError::mismatch(LoadErrorKind::Format, path, Item::File, "a JSON object", shorten(value))
+        };
         let map = value.as_object().ok_or_else(|| found(value))?;
         Ok(Fields { path, prefix: "", map })
     }
@@ -35,7 +31,12 @@ impl<'a> Fields<'a> {
     }
 
     /// Makes an error about a field.
-    pub(super) fn refuse(&self, name: &str, expected: impl fmt::Display, found: impl fmt::Display) -> LoadError {
+    pub(super) fn refuse(
+        &self,
+        name: &str,
+        expected: impl fmt::Display,
+        found: impl fmt::Display,
+    ) -> LoadError {
         let item = Item::Field(self.dotted(name));
         LoadError::mismatch(LoadErrorKind::Config, self.path, item, expected, found)
     }

@@ -120,7 +120,8 @@ impl ModelConfig {
         let rope_theta = rope::theta(&fields, &mut assumptions)?;
         let rope_theta = assume(rope_theta, theta, "rope_theta", &mut assumptions);
         let activation = activation(&fields, act, &mut assumptions)?;
-        let quantisation = fields.object("quantization_config")?.map(|f| QuantisationConfig::parse(&f)).transpose()?;
+        let quantisation =
+            fields.object("quantization_config")?.map(|f| QuantisationConfig::parse(&f)).transpose()?;
         let Shape { hidden, intermediate, layers, heads, kv_heads, head_dim, vocab } = shape;
         Ok(ModelConfig {
             model_type,
@@ -194,7 +195,11 @@ struct Shape {
 }
 
 impl Shape {
-    fn parse(fields: &Fields<'_>, class: ModelClass, assumptions: &mut Vec<String>) -> Result<Self, LoadError> {
+    fn parse(
+        fields: &Fields<'_>,
+        class: ModelClass,
+        assumptions: &mut Vec<String>,
+    ) -> Result<Self, LoadError> {
         let required = |name, max| fields.required(name, 1..=max).map(|value| value as usize);
         let hidden = required("hidden_size", MAX_WIDTH)?;
         let heads = required("num_attention_heads", MAX_COUNT)?;
@@ -219,7 +224,8 @@ impl Shape {
             }
             None => hidden / heads,
         };
-        if !head_dim.is_multiple_of(2) || head_dim as u64 > MAX_COUNT || heads * head_dim > MAX_WIDTH as usize {
+        if !head_dim.is_multiple_of(2) || head_dim as u64 > MAX_COUNT || heads * head_dim > MAX_WIDTH as usize
+        {
             let expected = format!("an even number up to {MAX_COUNT}, times {heads} heads up to {MAX_WIDTH}");
             return Err(fields.refuse("head_dim", expected, head_dim));
         }
@@ -260,7 +266,9 @@ fn class(fields: &Fields<'_>) -> Result<(String, String, ModelClass), LoadError>
             return Err(fields.unsupported("architectures", expected, other));
         }
     };
-    let class = by_architecture.or(by_type).ok_or_else(|| fields.refuse("model_type", "bitnet or llama", "nothing"))?;
+    let class = by_architecture
+        .or(by_type)
+        .ok_or_else(|| fields.refuse("model_type", "bitnet or llama", "nothing"))?;
     Ok((model_type.unwrap_or_default().to_owned(), architecture.unwrap_or_default(), class))
 }
 
@@ -338,7 +346,12 @@ fn one_bit_fields(fields: &Fields<'_>) -> Result<bool, LoadError> {
     Ok(there)
 }
 
-fn assume<T: std::fmt::Display>(value: Option<T>, default: T, name: &str, assumptions: &mut Vec<String>) -> T {
+fn assume<T: std::fmt::Display>(
+    value: Option<T>,
+    default: T,
+    name: &str,
+    assumptions: &mut Vec<String>,
+) -> T {
     value.unwrap_or_else(|| {
         assumptions.push(format!("{name} is absent: {default}, the class default, is taken"));
         default

@@ -60,7 +60,9 @@ fn check_partial(fields: &Fields<'_>) -> Result<(), LoadError> {
         match fields.raw(name) {
             None => {}
             Some(Value::Number(number)) if number.as_f64() == Some(1.0) => {}
-            Some(value) => return Err(fields.unsupported(name, "1 (all of a head is rotated)", shorten(value))),
+            Some(value) => {
+                return Err(fields.unsupported(name, "1 (all of a head is rotated)", shorten(value)));
+            }
         }
     }
     Ok(())

@@ -77,13 +77,24 @@ fn end_tokens_are_an_int_or_a_list_and_join_those_of_generation() {
     config.merge_generation(path, br#"{"eos_token_id": 9}"#).unwrap();
     assert_eq!(config.eos, [9]);
     let error = config.merge_generation(path, br#"{"eos_token_id": -1}"#).unwrap_err().to_string();
-    assert!(error.starts_with("m/generation_config.json: field eos_token_id: expected a token id"), "{error}");
+    assert!(
+        error.starts_with("m/generation_config.json: field eos_token_id: expected a token id"),
+        "{error}"
+    );
 }
 
 #[test]
 fn the_last_of_repeated_keys_stands() {
-    let text = llama().to_string().replacen('{', r#"{"vocab_size": 7, "quantization_config": {"quant_method": "gptq"}, "#, 1);
-    let text = text.replacen("\"vocab_size\":100", "\"vocab_size\":101, \"quantization_config\": {\"quant_method\": \"bitnet\"}", 1);
+    let text = llama().to_string().replacen(
+        '{',
+        r#"{"vocab_size": 7, "quantization_config": {"quant_method": "gptq"}, "#,
+        1,
+    );
+    let text = text.replacen(
+        "\"vocab_size\":100",
+        "\"vocab_size\":101, \"quantization_config\": {\"quant_method\": \"bitnet\"}",
+        1,
+    );
     let config = ModelConfig::parse(Path::new("c"), text.as_bytes()).unwrap();
     assert_eq!(config.vocab, 101);
     assert_eq!(config.quantisation, Some(QuantisationConfig::default()));
@@ -104,23 +115,47 @@ fn harmless_rope_scalings_are_read() {
 #[test]
 fn unsupported_arithmetic_is_refused_by_name() {
     let cases = [
-        ("rope_scaling", json!({"type": "linear", "factor": 2.0}), "rope_scaling.factor: expected 1, found 2.0"),
+        (
+            "rope_scaling",
+            json!({"type": "linear", "factor": 2.0}),
+            "rope_scaling.factor: expected 1, found 2.0",
+        ),
         ("rope_scaling", json!({"type": "linear"}), "rope_scaling.factor: expected 1, found nothing"),
-        ("rope_scaling", json!({"rope_type": "llama3", "factor": 8.0}), "rope_scaling.rope_type: expected default"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "llama3", "factor": 8.0}),
+            "rope_scaling.rope_type: expected default",
+        ),
         ("rope_parameters", json!({"rope_type": "yarn"}), "rope_parameters.rope_type: expected default"),
-        ("rope_parameters", json!({"full_attention": {}}), "rope_parameters.full_attention: expected one set"),
+        (
+            "rope_parameters",
+            json!({"full_attention": {}}),
+            "rope_parameters.full_attention: expected one set",
+        ),
         ("partial_rotary_factor", json!(0.5), "partial_rotary_factor: expected 1"),
         ("sliding_window", json!(4096), "sliding_window: expected no sliding window, found 4096"),
-        ("layer_types", json!(["full_attention", "sliding_attention"]), "layer_types: expected full_attention"),
+        (
+            "layer_types",
+            json!(["full_attention", "sliding_attention"]),
+            "layer_types: expected full_attention",
+        ),
         ("model_type", json!("qwen3"), "model_type: expected bitnet or llama, found qwen3"),
         ("model_type", json!("gemma3_text"), "found gemma3_text"),
-        ("architectures", json!(["LlamaForSequenceClassification"]), "architectures: expected BitNetForCausalLM"),
+        (
+            "architectures",
+            json!(["LlamaForSequenceClassification"]),
+            "architectures: expected BitNetForCausalLM",
+        ),
         ("hidden_act", json!("gelu"), "hidden_act: expected relu2 or silu, found gelu"),
         ("final_logit_softcapping", json!(30.0), "final_logit_softcapping: expected no such factor"),
         ("embedding_multiplier", json!(12.0), "embedding_multiplier"),
         ("num_local_experts", json!(8), "num_local_experts: expected no mixture"),
         ("input_bits", json!(4), "input_bits: expected 8, found 4"),
-        ("quantization_config", json!({"quant_method": "gptq"}), "quantization_config.quant_method: expected \"bitnet\""),
+        (
+            "quantization_config",
+            json!({"quant_method": "gptq"}),
+            "quantization_config.quant_method: expected \"bitnet\"",
+        ),
         ("quantization_config", json!({}), "quant_method: expected \"bitnet\", found nothing"),
         (
             "quantization_config",
@@ -180,7 +215,9 @@ fn numbers_out_of_range_are_refused_by_name() {
         assert_eq!(error.item(), Some(named), "{line}");
         assert!(line.contains("expected ") && line.contains(", found "), "{line}");
     }
-    for field in ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"] {
+    for field in
+        ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"]
+    {
         let line = parse(without(llama(), field)).unwrap_err().to_string();
         assert!(line.contains(&format!("field {field}: expected an integer from 1")), "{line}");
         assert!(line.ends_with("found nothing"), "{line}");

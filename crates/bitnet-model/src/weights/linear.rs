@@ -7,7 +7,9 @@
 //! | float `[N, K]` of -1, 0, 1 | there | ternary, packed at load |
 //! | float `[N, K]` | none | by family: quantised by absmean, recognised as ternary, or dense |
 
-use bitnet_core::backend::{BitNetDType, LinearWeights, TernaryWire, WeightBytes, WeightScale, WeightStorage};
+use bitnet_core::backend::{
+    BitNetDType, LinearWeights, TernaryWire, WeightBytes, WeightScale, WeightStorage,
+};
 use bitnet_quant::{FloatMatrix, QuantError, absmean, ternary};
 
 use crate::checkpoint::{StoredDType, Tensor};
@@ -75,7 +77,9 @@ impl<'a> Reader<'a, '_> {
         let default = QuantisationConfig::default().rms_norm_eps;
         let eps = self.config.quantisation.as_ref().map_or(default, |q| q.rms_norm_eps);
         if !stated {
-            self.note(format!("projections have norms although use_rms_norm is not set: used, epsilon {eps:e}"));
+            self.note(format!(
+                "projections have norms although use_rms_norm is not set: used, epsilon {eps:e}"
+            ));
         }
         self.norm(&name, cols, eps).map(Some)
     }
@@ -145,7 +149,9 @@ impl<'a> Reader<'a, '_> {
     ) -> Result<WeightStorage, LoadError> {
         self.record(&matrix.name, matrix.tensor, StoredAs::Ternary, rule);
         if self.config.quantisation.as_ref().is_some_and(|q| q.keeps_float(matrix.module)) {
-            self.note("modules_to_not_convert names modules that are stored quantised: taken as stored".into());
+            self.note(
+                "modules_to_not_convert names modules that are stored quantised: taken as stored".into(),
+            );
         }
         let stored = self.scale(scale_name)?;
         let scale = self.detection.scale(self.config, stored);
@@ -182,7 +188,9 @@ impl<'a> Reader<'a, '_> {
         let floats = self.float_matrix(matrix).map_err(|error| self.quant_error(matrix, error))?;
         match ternary::detect(&floats) {
             Some(found) => {
-                self.note("float weights of one magnitude are taken as ternary, with float activations".into());
+                self.note(
+                    "float weights of one magnitude are taken as ternary, with float activations".into(),
+                );
                 Ok(self.of_magnitude(matrix, found))
             }
             None => self.dense(matrix, "kept as stored: not ternary"),

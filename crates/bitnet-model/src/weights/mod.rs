@@ -97,7 +97,8 @@ fn head(reader: &mut Reader<'_, '_>) -> Result<Head, LoadError> {
             Ok(Head::Tied)
         }
         (None, false) => {
-            reader.note("tie_word_embeddings is absent and no lm_head.weight stored: the head is tied".into());
+            reader
+                .note("tie_word_embeddings is absent and no lm_head.weight stored: the head is tied".into());
             Ok(Head::Tied)
         }
     }

@@ -95,7 +95,9 @@ impl<'a, 'o> Reader<'a, 'o> {
     /// Returns the float type of a tensor, refusing every other type.
     pub(super) fn float_dtype(&self, name: &str, tensor: &Tensor) -> Result<BitNetDType, LoadError> {
         match tensor.dtype {
-            StoredDType::Known(dtype @ (BitNetDType::F32 | BitNetDType::F16 | BitNetDType::BF16)) => Ok(dtype),
+            StoredDType::Known(dtype @ (BitNetDType::F32 | BitNetDType::F16 | BitNetDType::BF16)) => {
+                Ok(dtype)
+            }
             ref other => Err(self.refuse(LoadErrorKind::DType, name, "f32, f16 or bf16", other)),
         }
     }
@@ -186,14 +188,19 @@ impl<'a, 'o> Reader<'a, 'o> {
 
     /// Refuses tensors that were not used, unless they are known to be harmless.
     pub(super) fn check_leftovers(&mut self) -> Result<(), LoadError> {
-        let left: Vec<&str> =
-            self.checkpoint.tensors().map(|(name, _)| name).filter(|name| !self.taken.contains(*name)).collect();
+        let left: Vec<&str> = self
+            .checkpoint
+            .tensors()
+            .map(|(name, _)| name)
+            .filter(|name| !self.taken.contains(*name))
+            .collect();
         for name in left {
             if HARMLESS.iter().any(|ending| name.ends_with(ending)) {
                 self.ignore(name, "unused: follows from the configuration");
                 continue;
             }
-            let found = self.checkpoint.get(name).map(|t| format!("{} {:?}", t.dtype, t.shape)).unwrap_or_default();
+            let found =
+                self.checkpoint.get(name).map(|t| format!("{} {:?}", t.dtype, t.shape)).unwrap_or_default();
             let family = self.detection.family;
             let expected = format!("no such tensor in a {family} model of {} layers", self.config.layers);
             return Err(self.refuse(LoadErrorKind::UnsupportedArchitecture, name, expected, found));

@@ -26,9 +26,10 @@ impl Draft {
         let dir = golden_dir(name);
         let config = serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
         let file = SafeTensors::read(&dir.join("model.safetensors"));
-        let tensors = file.tensors.into_iter().map(|(name, tensor)| {
-            (TensorSpec::new(name, dtype(&tensor.dtype), &tensor.shape), tensor.bytes)
-        });
+        let tensors = file
+            .tensors
+            .into_iter()
+            .map(|(name, tensor)| (TensorSpec::new(name, dtype(&tensor.dtype), &tensor.shape), tensor.bytes));
         Draft { config, tensors: tensors.collect() }
     }
 
@@ -90,7 +91,8 @@ impl Draft {
         let name = |shard: usize| format!("model-{:05}-of-{shards:05}.safetensors", shard + 1);
         let mut map = serde_json::Map::new();
         for shard in 0..shards {
-            let part: Vec<_> = self.tensors.iter().filter(|(spec, _)| shard_of(&spec.name) == shard).cloned().collect();
+            let part: Vec<_> =
+                self.tensors.iter().filter(|(spec, _)| shard_of(&spec.name) == shard).cloned().collect();
             part.iter().for_each(|(spec, _)| drop(map.insert(spec.name.clone(), name(shard).into())));
             write(&saved.path(&name(shard)), &part).unwrap();
         }

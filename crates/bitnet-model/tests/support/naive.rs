@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use bitnet_core::backend::{
-    Activation, Backend, BackendInfo, BitNetDType, BitNetError, BufferId, Device, Graph, LinearId, LinearWeights,
-    MemoryPart, Norm, Op, Result, Step, StepLimits, VectorId, WeightScale, WeightStorage,
+    Activation, Backend, BackendInfo, BitNetDType, BitNetError, BufferId, Device, Graph, LinearId,
+    LinearWeights, MemoryPart, Norm, Op, Result, Step, StepLimits, VectorId, WeightScale, WeightStorage,
 };
 use bitnet_quant::packing::row_quarters;
 use half::{bf16, f16};
@@ -107,8 +107,12 @@ impl Backend for Naive {
 
 fn floats(dtype: BitNetDType, bytes: &[u8]) -> Vec<f64> {
     match dtype {
-        BitNetDType::F16 => bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f64()).collect(),
-        BitNetDType::BF16 => bytes.as_chunks::<2>().0.iter().map(|&b| bf16::from_le_bytes(b).to_f64()).collect(),
+        BitNetDType::F16 => {
+            bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f64()).collect()
+        }
+        BitNetDType::BF16 => {
+            bytes.as_chunks::<2>().0.iter().map(|&b| bf16::from_le_bytes(b).to_f64()).collect()
+        }
         _ => bytes.as_chunks::<4>().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect(),
     }
 }
@@ -223,7 +227,8 @@ impl<'a> Run<'a> {
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
             let total: f64 = weights.iter().sum();
             let mixed = |i: usize| {
-                weights.iter().zip(&self.values[layer]).map(|(w, v)| w * v[span.start + i]).sum::<f64>() / total
+                weights.iter().zip(&self.values[layer]).map(|(w, v)| w * v[span.start + i]).sum::<f64>()
+                    / total
             };
             out.extend((0..d).map(mixed));
         }
