@@ -49,10 +49,13 @@ pub fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
     // Taken once: building the workspace may put a new file in this program's place.
     let program = std::env::current_exe()?;
+    let mut passed = 0;
     for step in steps_from(args.from.as_deref())? {
-        run_step(&program, step, &logs)?;
+        passed += run_step(&program, step, &logs)?;
     }
     println!("{:<7} {:<16} {:>7.1} s", "ok", "all steps", begin.elapsed().as_secs_f64());
+    // A failing test ends its step, so none failed by here.
+    println!("{passed} passed, 0 failed");
     Ok(())
 }
 
@@ -67,7 +70,8 @@ fn steps_from(name: Option<&str>) -> Result<&'static [&'static [&'static str]]> 
     }
 }
 
-fn run_step(program: &Path, step: &[&str], logs: &Path) -> Result<()> {
+/// Runs a step and returns the tests that passed in it.
+fn run_step(program: &Path, step: &[&str], logs: &Path) -> Result<usize> {
     let begin = Instant::now();
     let path = logs.join(format!("{}.log", step[0]));
     let log = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -76,11 +80,19 @@ fn run_step(program: &Path, step: &[&str], logs: &Path) -> Result<()> {
     let status = command.status().context("cannot start a step")?;
     let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
     let word = if status.success() { "ok" } else { "FAILED" };
-    println!("{word:<7} {:<16} {:>7.1} s", step[0], begin.elapsed().as_secs_f64());
+    let passed = passed_tests(&text);
+    let tests = if passed > 0 { format!("  {passed} tests passed") } else { String::new() };
+    println!("{word:<7} {:<16} {:>7.1} s{tests}", step[0], begin.elapsed().as_secs_f64());
     for line in text.lines().filter(|line| line.starts_with("SKIPPED ")) {
         println!("        {line}");
     }
-    if status.success() { Ok(()) } else { Err(failure(step[0], &text, path)) }
+    if status.success() { Ok(passed) } else { Err(failure(step[0], &text, path)) }
+}
+
+/// Adds up the closing lines of `cargo test`.
+fn passed_tests(log: &str) -> usize {
+    let count = |line: &str| line.strip_prefix("test result: ok. ")?.split(' ').next()?.parse::<usize>().ok();
+    log.lines().filter_map(count).sum()
 }
 
 fn failure(step: &str, text: &str, log: PathBuf) -> anyhow::Error {
@@ -101,6 +113,12 @@ pub fn nightly() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passed_tests_are_added_up() {
+        let log = "running 3 tests\ntest result: ok. 3 passed; 0 failed; 0 ignored\n\ntest result: ok. 4 passed; 0 failed";
+        assert_eq!(passed_tests(log), 7);
+    }
 
     #[test]
     fn ci_can_start_in_the_middle_and_refuses_unknown_steps() {

@@ -6,9 +6,6 @@ use bitnet_inference::Engine;
 use bitnet_inference::model::ModelSource;
 
 use crate::args::EngineArgs;
-use crate::failure;
-#[cfg(feature = "fairytales")]
-use crate::output;
 use crate::progress::Progress;
 
 /// Returns the model that was named, or else the bundled one, saying so.
@@ -27,13 +24,13 @@ pub fn source(model: &str) -> Result<ModelSource> {
 #[cfg(feature = "fairytales")]
 fn bundled() -> Result<ModelSource> {
     use bitnet_model_fairytales::{CONFIG, NAME, TOKENIZER, weights};
-    output::note(&format!("no model given: using the bundled model {NAME}"));
+    crate::output::note(&format!("no model given: using the bundled model {NAME}"));
     Ok(ModelSource::Embedded { name: NAME, config: CONFIG, weights: weights(), tokenizer: TOKENIZER })
 }
 
 #[cfg(not(feature = "fairytales"))]
 fn bundled() -> Result<ModelSource> {
-    Err(failure::usage("--model: expected a model (this build bundles none: the feature `fairytales` is off)"))
+    Err(crate::failure::usage("--model: expected a model (this build bundles none: the feature `fairytales` is off)"))
 }
 
 /// Loads a model, with a progress bar when it takes long.

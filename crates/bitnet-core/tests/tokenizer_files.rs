@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use bitnet_core::tokenizer::{
-    EncodeOptions, Tokenizer, TokenizerError, create_bpe_tokenizer, decode_tokens, encode_text,
+    EncodeOptions, Piece, Tokenizer, TokenizerError, create_bpe_tokenizer, decode_tokens, encode_text,
     load_hf_tokenizer, load_tokenizer,
 };
 use serde_json::{Value, json};
@@ -302,4 +302,23 @@ fn word_level_models_do_not_write_control_tokens_for_text() {
     let mut stream = tokenizer.stream(true);
     let shown: Vec<Option<String>> = [2, 1, 2].map(|id| stream.push(id)).into();
     assert_eq!(shown, [Some("hi".to_string()), None, Some(" hi".to_string())]);
+}
+
+#[test]
+fn special_tokens_are_cut_out_as_spelled_whatever_the_normaliser() {
+    let token = |id, content, rstrip| {
+        json!({"id": id, "content": content, "single_word": false,
+        "lstrip": false, "rstrip": rstrip, "normalized": true, "special": true})
+    };
+    let mut file = golden();
+    file["normalizer"] = json!({"type": "Sequence", "normalizers": [
+        {"type": "Lowercase"}, {"type": "Prepend", "prepend": "x"}]});
+    file["added_tokens"] = json!([token(315, "<|begin_of_text|>", false), token(316, "<|End|>", true)]);
+    file["post_processor"] = json!(null);
+    let tokenizer = load(&file).unwrap();
+    let pieces = tokenizer.split_special("<|begin_of_text|>a<|End|> \n b<|end|><|END|>");
+    let text = |text| Piece::Text(text);
+    assert_eq!(pieces, [Piece::Special(315), text("a"), Piece::Special(316), text("b<|end|><|END|>")]);
+    let ids = tokenizer.encode("b<|end|><|END|>", PLAIN).unwrap();
+    assert!(ids.iter().all(|&id| !tokenizer.is_special(id)));
 }

@@ -110,3 +110,34 @@ fn read(file: &File, length: u64) -> std::io::Result<Vec<u8>> {
     file.take(length).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_the_same_however_they_are_read_and_after_a_release() {
+        let dir = bitnet_testing::temp::TempDir::new("mapping");
+        let path = dir.path().join("weights");
+        let expected: Vec<u8> = (0..400_000u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &expected).unwrap();
+        for access in [WeightAccess::Auto, WeightAccess::Copy] {
+            let bytes = FileBytes::open(&path, access).unwrap();
+            assert_eq!(bytes.as_ref(), expected);
+            for range in [1..399_999, 0..400_000, 70_000..70_001, 5..5, 65_536..131_072] {
+                bytes.release(range);
+                assert_eq!(bytes.as_ref(), expected);
+            }
+        }
+    }
+
+    #[cfg(not(feature = "mmap"))]
+    #[test]
+    fn mapping_needs_its_feature() {
+        let dir = bitnet_testing::temp::TempDir::new("mapping-feature");
+        let path = dir.path().join("weights");
+        std::fs::write(&path, b"x").unwrap();
+        let error = FileBytes::open(&path, WeightAccess::Map).err().unwrap();
+        assert_eq!(error.kind(), LoadErrorKind::UnsupportedFormat);
+    }
+}

@@ -6,7 +6,7 @@
 
 use bitnet_core::backend::WeightScale;
 
-use crate::matrix::{Element, Visitor};
+use crate::matrix::{Element, Visitor, find_block, for_blocks};
 use crate::pack::{map_rows, pack_quarters};
 use crate::{FloatMatrix, QuantError};
 
@@ -49,13 +49,15 @@ impl Visitor for Quantize<'_> {
             return Err(QuantError::Scale { mean_abs });
         }
         let packed = pack_quarters(rows, cols, |row, lane, out| {
-            for (byte, weight) in out.iter_mut().zip(E::iter(self.0.row(row))) {
-                // Half to even maps exactly 0.5 to 0, so the rounded and clamped value is the sign of
-                // what lies beyond one half.
-                let scaled = weight * inverse;
-                let code = 1 + u8::from(scaled > 0.5) - u8::from(scaled < -0.5);
-                *byte |= code << (2 * lane);
-            }
+            for_blocks::<E>(self.0.row(row), |first, weights| {
+                for (byte, weight) in out[first..].iter_mut().zip(weights) {
+                    // Half to even maps exactly 0.5 to 0, so the rounded and clamped value is the sign of
+                    // what lies beyond one half.
+                    let scaled = weight * inverse;
+                    let code = 1 + u8::from(scaled > 0.5) - u8::from(scaled < -0.5);
+                    *byte |= code << (2 * lane);
+                }
+            });
         });
         Ok(AbsmeanTernary { packed, mean_abs, scale: WeightScale::Multiply(scale) })
     }
@@ -63,10 +65,14 @@ impl Visitor for Quantize<'_> {
 
 fn mean_abs<E: Element>(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError> {
     let (rows, cols) = (matrix.rows(), matrix.cols());
-    let sums = map_rows(rows, cols, |row| sum_abs(E::iter(matrix.row(row))));
+    let sums = map_rows(rows, cols, |row| sum_abs::<E>(matrix.row(row)));
     if let Some(row) = sums.iter().position(|sum| !sum.is_finite()) {
-        let found = E::iter(matrix.row(row)).enumerate().find(|(_, value)| !value.is_finite());
-        let (col, value) = found.unwrap_or((0, f32::NAN));
+        let at = |first: usize, values: &[f32]| {
+            let col = values.iter().position(|value| !value.is_finite())?;
+            Some((first + col, values[col]))
+        };
+        // A finite row cannot sum to infinity: f64 holds any number of f32 magnitudes.
+        let (col, value) = find_block::<E, _>(matrix.row(row), at).unwrap_or((0, f32::NAN));
         return Err(QuantError::NotFinite { row, col, value });
     }
     let mean = sums.iter().sum::<f64>() / (rows as f64 * cols as f64);
@@ -74,10 +80,14 @@ fn mean_abs<E: Element>(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError> {
 }
 
 /// Sums magnitudes over eight interleaved partial sums: a fixed order that vectorises.
-fn sum_abs(values: impl ExactSizeIterator<Item = f32>) -> f64 {
+fn sum_abs<E: Element>(row: &[u8]) -> f64 {
     let mut lanes = [0.0f64; 8];
-    for (index, value) in values.enumerate() {
-        lanes[index % 8] += f64::from(value.abs());
-    }
+    for_blocks::<E>(row, |_, values| {
+        let (eights, rest) = values.as_chunks::<8>();
+        for eight in eights {
+            lanes.iter_mut().zip(eight).for_each(|(lane, value)| *lane += f64::from(value.abs()));
+        }
+        lanes.iter_mut().zip(rest).for_each(|(lane, value)| *lane += f64::from(value.abs()));
+    });
     lanes.iter().sum()
 }

@@ -2,7 +2,7 @@
 
 use bitnet_core::backend::BitNetDType;
 
-use crate::matrix::{Byte, Element, Visitor, check_bytes};
+use crate::matrix::{Byte, Element, Visitor, check_bytes, find_block, for_blocks};
 use crate::pack::{find_row, pack_quarters};
 use crate::{FloatMatrix, QuantError};
 
@@ -30,9 +30,10 @@ impl Visitor for Detect<'_> {
 
     fn run<E: Element>(self) -> Self::Out {
         let (rows, cols) = (self.0.rows(), self.0.cols());
-        let row = |row| E::iter(self.0.row(row));
-        let magnitude = (0..rows).flat_map(row).find(|value| *value != 0.0)?.abs();
-        let odd = |index: usize| odd_value(row(index), magnitude);
+        let row = |row| self.0.row(row);
+        let nonzero = |_: usize, values: &[f32]| values.iter().copied().find(|value| *value != 0.0);
+        let magnitude = (0..rows).find_map(|index| find_block::<E, _>(row(index), nonzero))?.abs();
+        let odd = |index: usize| odd_value::<E>(row(index), magnitude);
         // Sequential at first: an ordinary matrix fails in its first row, and costs no wake-up.
         let head = rows.min(4);
         if !magnitude.is_finite() || (0..head).any(|index| odd(index).is_some()) {
@@ -40,7 +41,7 @@ impl Visitor for Detect<'_> {
         }
         match find_row(rows - head, cols, |index| odd(head + index)) {
             Some(_) => None,
-            None => Some(UniformTernary { magnitude, packed: pack(rows, cols, row) }),
+            None => Some(UniformTernary { magnitude, packed: pack::<E>(rows, cols, row) }),
         }
     }
 }
@@ -77,28 +78,34 @@ fn pack_unit<'a, E: Element>(
     cols: usize,
     bytes: impl Fn(usize) -> &'a [u8] + Sync + Send,
 ) -> Result<Vec<u8>, QuantError> {
-    let odd = |row| odd_value(E::iter(bytes(row)), 1.0).map(|(col, value)| (row, col, value));
+    let odd = |row| odd_value::<E>(bytes(row), 1.0).map(|(col, value)| (row, col, value));
     if let Some((row, col, value)) = find_row(rows, cols, odd) {
         return Err(QuantError::NotTernary { row, col, magnitude: 1.0, value });
     }
-    Ok(pack(rows, cols, |row| E::iter(bytes(row))))
+    Ok(pack::<E>(rows, cols, bytes))
 }
 
 /// Finds the first value that is neither zero nor of the given magnitude; a NaN is neither.
-fn odd_value(values: impl Iterator<Item = f32>, magnitude: f32) -> Option<(usize, f32)> {
-    values.enumerate().find(|&(_, value)| value != 0.0 && value.abs() != magnitude)
+fn odd_value<E: Element>(row: &[u8], magnitude: f32) -> Option<(usize, f32)> {
+    find_block::<E, _>(row, |first, values| {
+        let odd = |value: f32| (value != 0.0) & (value.abs() != magnitude);
+        // The whole block without an early exit vectorises; the place is looked for only when there is one.
+        if !values.iter().fold(false, |seen, &value| seen | odd(value)) {
+            return None;
+        }
+        let col = values.iter().position(|&value| odd(value))?;
+        Some((first + col, values[col]))
+    })
 }
 
-fn pack<I: Iterator<Item = f32>>(
-    rows: usize,
-    cols: usize,
-    row: impl Fn(usize) -> I + Sync + Send,
-) -> Vec<u8> {
+fn pack<'a, E: Element>(rows: usize, cols: usize, row: impl Fn(usize) -> &'a [u8] + Sync + Send) -> Vec<u8> {
     pack_quarters(rows, cols, |index, lane, out| {
-        for (byte, value) in out.iter_mut().zip(row(index)) {
-            let code = 1 + u8::from(value > 0.0) - u8::from(value < 0.0);
-            *byte |= code << (2 * lane);
-        }
+        for_blocks::<E>(row(index), |first, values| {
+            for (byte, value) in out[first..].iter_mut().zip(values) {
+                let code = 1 + u8::from(*value > 0.0) - u8::from(*value < 0.0);
+                *byte |= code << (2 * lane);
+            }
+        });
     })
 }
 

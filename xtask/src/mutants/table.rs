@@ -2,8 +2,90 @@
 
 use super::Mutant;
 
+/// Quantises each row as if the greatest magnitude of all rows were in it.
+const PER_TENSOR_SCALE: &str = "let quantized = {
+                let mut row = x.to_vec();
+                for other in unsafe { rows.get(0..self.tokens() * width) }.chunks_exact(width) {
+                    let mut other = other.to_vec();
+                    if let Some(norm) = norm {
+                        let input = other.clone();
+                        (self.kernels.rms_norm)(&input, self.vector(norm.weight), norm.eps, &mut other);
+                    }
+                    row.push(other.iter().fold(0.0f32, |max, v| max.max(v.abs())));
+                }
+                let mut q = vec![0i8; row.len()];
+                let mut quantized = (self.kernels.quantize)(&row, &mut q);
+                values.copy_from_slice(&q[..width]);
+                quantized.sum = values.iter().map(|&v| i32::from(v)).sum();
+                quantized
+            };";
+
 /// Every mutant.
 pub const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "no activation quantisation",
+        file: "crates/bitnet-model/src/graph.rs",
+        snippet: "let int8 = mode == ActivationMode::Int8PerToken;",
+        replacement: "let int8 = mode != mode;",
+        package: "bitnet-inference",
+        target: &["--test", "golden"],
+        test: "golden_logits_agree_for_every_family",
+    },
+    Mutant {
+        name: "one activation scale for all tokens",
+        file: "crates/bitnet-core/src/cpu/pass.rs",
+        snippet: "let quantized = (self.kernels.quantize)(x, values);",
+        replacement: PER_TENSOR_SCALE,
+        package: "bitnet-inference",
+        target: &["--test", "golden"],
+        test: "golden_logits_agree_for_every_family",
+    },
+    Mutant {
+        name: "weight scale off by one percent",
+        file: "crates/bitnet-core/src/cpu/pass.rs",
+        snippet: "WeightScale::Multiply(scale) => acc as f32 / activation_scale * scale,",
+        replacement: "WeightScale::Multiply(scale) => acc as f32 / activation_scale * (scale * 1.01),",
+        package: "bitnet-inference",
+        target: &["--test", "golden"],
+        test: "golden_logits_agree_for_every_family",
+    },
+    Mutant {
+        name: "attention cut at 256 positions",
+        file: "crates/bitnet-core/src/cpu/pass.rs",
+        snippet: "for (index, &block) in blocks[..visible.div_ceil(KV_BLOCK_TOKENS)].iter().enumerate() {",
+        replacement: "let cut = visible.div_ceil(KV_BLOCK_TOKENS).saturating_sub(4);\n        \
+                      for (index, &block) in blocks[..visible.div_ceil(KV_BLOCK_TOKENS)].iter().enumerate().skip(cut) {",
+        package: "bitnet-inference",
+        target: &["--test", "shapes"],
+        test: "a_context_of_1100_tokens_matches",
+    },
+    Mutant {
+        name: "positions shifted for one sequence of a batch",
+        file: "crates/bitnet-backend/src/step.rs",
+        snippet: "map(|i| (past + i) as u32)",
+        replacement: "map(|i| (past + i + usize::from(seq == 1)) as u32)",
+        package: "bitnet-inference",
+        target: &["--test", "determinism"],
+        test: "a_sequence_does_not_depend_on_those_beside_it",
+    },
+    Mutant {
+        name: "activations truncated, in a whole model",
+        file: "crates/bitnet-kernels/src/scalar/quantize.rs",
+        snippet: "(x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32",
+        replacement: "(x + (ROUND - ROUND)) as i32",
+        package: "bitnet-inference",
+        target: &["--test", "golden"],
+        test: "golden_logits_agree_for_every_family",
+    },
+    Mutant {
+        name: "activations rounded half away from zero, against reference vectors",
+        file: "crates/bitnet-kernels/src/scalar/quantize.rs",
+        snippet: "(x + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32",
+        replacement: "(x + (ROUND - ROUND)).round() as i32",
+        package: "bitnet-core",
+        target: &["--test", "golden_units"],
+        test: "quantised_activations_are_bit_equal",
+    },
     Mutant {
         name: "activations truncated instead of rounded",
         file: "crates/bitnet-kernels/src/scalar/quantize.rs",

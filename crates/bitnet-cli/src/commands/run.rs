@@ -33,7 +33,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let generated = generate(&mut engine, &ids, &options, format, &mut out)?;
     generated.finish(format, &mut out)?;
     out.flush()?;
-    generated.summary(&engine);
+    generated.summary(engine.runner().context());
     if generated.end == End::Interrupted { Err(Interrupted.into()) } else { Ok(()) }
 }
 
@@ -208,7 +208,7 @@ impl Generated {
         }
     }
 
-    fn summary(&self, engine: &Engine) {
+    fn summary(&self, context: usize) {
         note(&format!(
             "prompt {} tokens, {} | decode {} tokens, {} | peak memory {} | {} | seed {}",
             self.prompt_tokens,
@@ -220,8 +220,7 @@ impl Generated {
             self.seed,
         ));
         if self.end == End::Finished(FinishReason::ContextFull) {
-            let limit = engine.config().max_positions;
-            note(&format!("the context is full: this model reads at most {limit} tokens (see --ctx)"));
+            note(&format!("the context is full: prompt and text together are limited to {context} tokens"));
         }
     }
 }

@@ -175,18 +175,18 @@ impl<'a> Pass<'a> {
     }
 
     fn quantize(&self, x: BufferId, norm: Option<Norm>, out: BufferId, worker: Worker<'_>) {
-        let (width, x) = self.f32_buffer(x);
+        let (width, rows) = self.f32_buffer(x);
         let BufferView::Int8(_, values, scales, sums) = self.buffers[out.0 as usize] else {
             unreachable!("Graph::validate checks the kinds of buffers")
         };
         let normed = &mut self.scratch(worker)[..width];
         for token in worker.share(self.tokens(), 1) {
             let row = token * width..(token + 1) * width;
-            // SAFETY: tokens are shared out disjointly; `x` is not written in this stage.
+            // SAFETY: tokens are shared out disjointly; the input is not written in this stage.
             let (mut x, values, scale, sum) = unsafe {
                 let one = token..token + 1;
                 let (scale, sum) = (scales.get_mut(one.clone()), sums.get_mut(one));
-                (x.get(row.clone()), values.get_mut(row), &mut scale[0], &mut sum[0])
+                (rows.get(row.clone()), values.get_mut(row), &mut scale[0], &mut sum[0])
             };
             if let Some(norm) = norm {
                 (self.kernels.rms_norm)(x, self.vector(norm.weight), norm.eps, normed);

@@ -10,8 +10,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::{
-    AddedToken, DecoderWrapper, Model, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper,
-    OffsetReferential, OffsetType, Tokenizer,
+    AddedToken, AddedVocabulary, DecoderWrapper, Model, ModelWrapper, NormalizedString, Normalizer,
+    NormalizerWrapper, OffsetReferential, OffsetType, Tokenizer,
 };
 
 use super::byte_level;
@@ -23,6 +23,8 @@ pub(super) struct HfTokenizer {
     inner: RwLock<Tokenizer>,
     origin: String,
     special: BTreeMap<u32, String>,
+    /// The special tokens alone, matched as spelled: a normaliser must not turn other text into them.
+    splitter: AddedVocabulary,
     /// Special tokens that the model's own vocabulary holds: plain text may turn into one.
     reachable_special: Vec<u32>,
     /// Bytes that a byte-level model without an unknown token cannot spell, as a table.
@@ -42,11 +44,12 @@ impl HfTokenizer {
             inner: RwLock::new(tokenizer),
             origin: origin.to_string(),
             special: BTreeMap::new(),
+            splitter: AddedVocabulary::new(),
             reachable_special: Vec::new(),
             vocab_size,
             prefix: Vec::new(),
         };
-        this.refresh_special();
+        this.refresh_special()?;
         this.prefix = this.find_prefix()?;
         Ok(this)
     }
@@ -119,8 +122,7 @@ impl HfTokenizer {
             return conflict(format!("the next free id of this tokenizer is {given}"));
         }
         self.vocab_size = self.vocab_size.max(id as usize + 1);
-        self.refresh_special();
-        Ok(())
+        self.refresh_special()
     }
 
     pub(super) fn token_to_id(&self, token: &str) -> Option<u32> {
@@ -159,29 +161,20 @@ impl HfTokenizer {
         self.decode
     }
 
-    /// Cuts text at its special tokens the way the crate's own matching does (longest first, with
-    /// each token's `lstrip`, `rstrip` and `single_word`).
+    /// Cuts text at its special tokens by the crate's own matching (longest first, with each token's
+    /// `lstrip`, `rstrip` and `single_word`).
     pub(super) fn split_special<'t>(&self, text: &'t str) -> Vec<Piece<'t>> {
-        let tokenizer = self.with_parsing(true);
-        let found = tokenizer.get_added_vocabulary().extract_and_normalize(None::<&NormalizerWrapper>, text);
-        let mut pieces = Vec::new();
-        let (mut from, mut to) = (0, 0);
-        for (_, (start, end), tokens) in found.get_splits(OffsetReferential::Original, OffsetType::Byte) {
-            let special =
-                tokens.as_deref().and_then(|tokens| tokens.first()).filter(|token| self.is_special(token.id));
-            if let Some(token) = special {
-                if from < start {
-                    pieces.push(Piece::Text(&text[from..start]));
-                }
-                pieces.push(Piece::Special(token.id));
-                from = end;
-            }
-            to = end.max(to);
-        }
-        if from < to {
-            pieces.push(Piece::Text(&text[from..to]));
-        }
+        let found = self.splitter.extract_and_normalize(None::<&NormalizerWrapper>, text);
+        let splits = found.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        let pieces = splits.into_iter().filter(|(_, (start, end), _)| start < end);
         pieces
+            .map(|(_, (start, end), tokens)| {
+                let token = tokens.as_deref().and_then(|tokens| tokens.first());
+                let content = token.and_then(|token| self.splitter.simple_id_to_token(token.id));
+                let id = content.and_then(|content| self.token_to_id(&content));
+                id.map_or(Piece::Text(&text[start..end]), Piece::Special)
+            })
+            .collect()
     }
 
     fn library(&self, operation: &'static str, reason: impl std::fmt::Display) -> TokenizerError {
@@ -207,18 +200,28 @@ impl HfTokenizer {
         RwLockWriteGuard::downgrade(exclusive)
     }
 
-    fn refresh_special(&mut self) {
+    fn refresh_special(&mut self) -> Result<(), TokenizerError> {
         let tokenizer = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
-        self.special =
-            added.iter().filter(|(_, t)| t.special).map(|(&id, t)| (id, t.content.clone())).collect();
         let model = tokenizer.get_model();
+        let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special);
+        self.special = special.clone().map(|(&id, token)| (id, token.content.clone())).collect();
         self.reachable_special = self
             .special
             .iter()
             .filter(|(_, token)| model.token_to_id(token).is_some() && !is_unknown_token(model, token))
             .map(|(&id, _)| id)
             .collect();
+        let mut splitter = AddedVocabulary::new();
+        splitter
+            .add_tokens(special.map(|(_, t)| t.clone().normalized(false)), model, None::<&NormalizerWrapper>)
+            .map_err(|e| TokenizerError::Library {
+                origin: self.origin.clone(),
+                operation: "index its special tokens",
+                reason: one_line(e),
+            })?;
+        self.splitter = splitter;
+        Ok(())
     }
 
     /// The ids that `add_special` puts before a text.

@@ -8,7 +8,7 @@
 //! around the text, and whether their spelling inside the text is parsed. With parsing off, text from
 //! a user cannot contain control tokens.
 //!
-//! To add a kind: give it a module and an arm in `Kind`, and say in [`DecodeKind`] how its ids turn
+//! To add a kind: give it a module and an arm in `Kind`, and say in `DecodeKind` how its ids turn
 //! into text one at a time.
 //!
 //! The split patterns of a `tokenizer.json` run on a backtracking engine with a step limit, so that no
