@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use bitnet_core::device::Device;
 use bitnet_core::memory::tensor::BitNetDType;
+use bitnet_inference::model::WeightAccess;
 use bitnet_inference::{GenerateOptions, SamplingParams};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
@@ -28,22 +29,15 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands.
+/// The commands; their help is that of their arguments.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Continue a prompt
     Run(RunArgs),
-    /// Talk with a model
     Chat(ChatArgs),
-    /// Measure the loss on a text
     Eval(EvalArgs),
-    /// Write the logits of every token to a file
     Logits(LogitsArgs),
-    /// Turn text into token ids
     Tokenize(TokenizeArgs),
-    /// Show what a model consists of
     Inspect(InspectArgs),
-    /// Show what this machine and this build can do
     Doctor(DoctorArgs),
 }
 
@@ -74,12 +68,8 @@ impl EngineArgs {
         if self.head == HeadType::I8 {
             return Err(failure::usage("--head i8: not available in this version, expected stored"));
         }
-        let mapped = cfg!(feature = "mmap");
         match self.weights {
-            WeightsArg::Copy if mapped => {
-                Err(failure::usage("--weights copy: not available in this build, which maps weights; expected mmap or auto"))
-            }
-            WeightsArg::Mmap if !mapped => {
+            WeightsArg::Mmap if cfg!(not(feature = "mmap")) => {
                 Err(failure::usage("--weights mmap: not available in this build: the feature `mmap` is off"))
             }
             _ if cfg!(not(feature = "parallel")) && self.threads.is_some_and(|threads| threads > 1) => {
@@ -115,6 +105,16 @@ pub enum HeadType {
     Stored,
     /// Eight bits (not available in this version).
     I8,
+}
+
+impl From<WeightsArg> for WeightAccess {
+    fn from(weights: WeightsArg) -> Self {
+        match weights {
+            WeightsArg::Mmap => WeightAccess::Map,
+            WeightsArg::Copy => WeightAccess::Copy,
+            WeightsArg::Auto => WeightAccess::Auto,
+        }
+    }
 }
 
 /// How weight files are brought into memory.
@@ -171,7 +171,12 @@ impl SamplingArgs {
             ..SamplingParams::default()
         };
         sampling.validate().map_err(|error| failure::usage(error.to_string()))?;
-        Ok(GenerateOptions { sampling, max_tokens: Some(self.max_tokens), stop: self.stop.clone(), parse_special })
+        Ok(GenerateOptions {
+            sampling,
+            max_tokens: Some(self.max_tokens),
+            stop: self.stop.clone(),
+            parse_special,
+        })
     }
 }
 
@@ -188,11 +193,11 @@ fn seed_of_the_clock() -> u64 {
 /// tokens spelled in the prompt are ordinary characters unless --parse-special is given.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Text to continue; `-` reads standard input, as does leaving it out when that is not a terminal. One
-    /// line break at the end of standard input is dropped. An empty prompt is the model's begin token
+    /// Text to continue; `-` reads standard input, as does leaving it out when that is not a terminal, and
+    /// drops one line break at its end. An empty prompt is the model's begin token
     #[arg(value_name = "PROMPT")]
     pub prompt: Option<String>,
-    /// Read the prompt from a file, where one line break at the end is dropped
+    /// Read the prompt from a file, and drop one line break at its end
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub file: Option<PathBuf>,
     /// Model to run [default: the bundled fairy-tale model]
@@ -293,7 +298,13 @@ pub struct LogitsArgs {
     #[arg(long, value_name = "MODEL")]
     pub model: String,
     /// Token ids, separated by commas
-    #[arg(long, value_name = "1,2,3", value_delimiter = ',', required_unless_present = "ids_file", conflicts_with = "ids_file")]
+    #[arg(
+        long,
+        value_name = "1,2,3",
+        value_delimiter = ',',
+        required_unless_present = "ids_file",
+        conflicts_with = "ids_file"
+    )]
     pub ids: Vec<u32>,
     /// Read the ids from a text file: decimal, separated by commas or white space, brackets allowed
     #[arg(long, value_name = "FILE")]
@@ -383,7 +394,9 @@ mod tests {
 
     #[test]
     fn sampling_values_are_checked_before_a_model_is_loaded() {
-        for (option, value) in [("--temperature", "-1"), ("--top-p", "1.5"), ("--min-p", "NaN"), ("--repeat-penalty", "0")] {
+        for (option, value) in
+            [("--temperature", "-1"), ("--top-p", "1.5"), ("--min-p", "NaN"), ("--repeat-penalty", "0")]
+        {
             let cli = Cli::try_parse_from(["bitnet", "run", "x", option, value]).unwrap();
             let Command::Run(args) = cli.command else { panic!("{option}") };
             let error = args.sampling.options(false).unwrap_err();

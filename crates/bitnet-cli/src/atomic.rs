@@ -22,21 +22,29 @@ pub struct AtomicFile {
 impl AtomicFile {
     /// Starts a file that is to become `target`.
     pub fn create(target: &Path) -> Result<Self> {
-        let name = target.file_name().with_context(|| format!("{}: expected a file name", target.display()))?;
+        let name =
+            target.file_name().with_context(|| format!("{}: expected a file name", target.display()))?;
         if target.is_dir() {
             return Err(anyhow!("{}: expected a file to write, found a folder", target.display()));
         }
-        let temporary = target.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+        let temporary =
+            target.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary);
         let file = file.with_context(|| format!("{}: cannot write", target.display()))?;
         lock().push(temporary.clone());
-        Ok(AtomicFile { target: target.to_owned(), temporary, sink: Some(BufWriter::with_capacity(1 << 16, file)) })
+        Ok(AtomicFile {
+            target: target.to_owned(),
+            temporary,
+            sink: Some(BufWriter::with_capacity(1 << 16, file)),
+        })
     }
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.sink {
-            Some(sink) => sink.write_all(bytes).with_context(|| format!("{}: cannot write", self.target.display())),
+            Some(sink) => {
+                sink.write_all(bytes).with_context(|| format!("{}: cannot write", self.target.display()))
+            }
             None => Ok(()),
         }
     }
@@ -113,11 +121,17 @@ mod tests {
         let mut file = AtomicFile::create(&target).unwrap();
         file.write(b"half").unwrap();
         drop(file);
-        assert_eq!((std::fs::read_to_string(&target).unwrap().as_str(), names(folder.path()).len()), ("old", 1));
+        assert_eq!(
+            (std::fs::read_to_string(&target).unwrap().as_str(), names(folder.path()).len()),
+            ("old", 1)
+        );
         let mut file = AtomicFile::create(&target).unwrap();
         file.write(b"new").unwrap();
         file.commit().unwrap();
-        assert_eq!((std::fs::read_to_string(&target).unwrap().as_str(), names(folder.path()).len()), ("new", 1));
+        assert_eq!(
+            (std::fs::read_to_string(&target).unwrap().as_str(), names(folder.path()).len()),
+            ("new", 1)
+        );
     }
 
     #[test]

@@ -101,7 +101,9 @@ fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
             _ => false,
         };
     }
-    cause.is::<Usage>() || cause.is::<IsaError>() || cause.downcast_ref::<BitNetError>().is_some_and(is_unavailable)
+    cause.is::<Usage>()
+        || cause.is::<IsaError>()
+        || cause.downcast_ref::<BitNetError>().is_some_and(is_unavailable)
 }
 
 fn is_unavailable(error: &BitNetError) -> bool {

@@ -63,9 +63,12 @@ pub fn read_token_file(file: &Path, kind: IdType) -> Result<Vec<u32>> {
         IdType::U16 => ("u16", 2),
         IdType::U32 => ("u32", 4),
     };
-    if bytes.len() % size != 0 {
+    if !bytes.len().is_multiple_of(size) {
         let place = file.display();
-        return Err(anyhow!("{place}: expected a multiple of {size} bytes ({name} ids), found {} bytes", bytes.len()));
+        return Err(anyhow!(
+            "{place}: expected a multiple of {size} bytes ({name} ids), found {} bytes",
+            bytes.len()
+        ));
     }
     Ok(match kind {
         IdType::U16 => bytes.as_chunks().0.iter().map(|id| u32::from(u16::from_le_bytes(*id))).collect(),

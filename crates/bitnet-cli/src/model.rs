@@ -16,7 +16,9 @@ pub fn source_or_bundled(model: Option<&str>) -> Result<ModelSource> {
 /// Returns the model of a name: a folder today, checked when it is opened.
 pub fn source(model: &str) -> Result<ModelSource> {
     if model.starts_with("hf:") {
-        return Err(anyhow!("{model}: fetching models needs the feature `hub`, which this build does not have"));
+        return Err(anyhow!(
+            "{model}: fetching models needs the feature `hub`, which this build does not have"
+        ));
     }
     Ok(ModelSource::Folder(model.into()))
 }
@@ -30,7 +32,9 @@ fn bundled() -> Result<ModelSource> {
 
 #[cfg(not(feature = "fairytales"))]
 fn bundled() -> Result<ModelSource> {
-    Err(crate::failure::usage("--model: expected a model (this build bundles none: the feature `fairytales` is off)"))
+    Err(crate::failure::usage(
+        "--model: expected a model (this build bundles none: the feature `fairytales` is off)",
+    ))
 }
 
 /// Loads a model, with a progress bar when it takes long.
@@ -39,6 +43,6 @@ pub fn load(source: &ModelSource, args: &EngineArgs, kv: BitNetDType) -> Result<
     let mut bar = Progress::bytes();
     let mut progress = |now| bar.load(now);
     let builder = Engine::builder().device(args.device).threads(args.threads.map(usize::from));
-    let builder = builder.kv(kv).context(args.ctx).progress(&mut progress);
+    let builder = builder.kv(kv).context(args.ctx).weights(args.weights.into()).progress(&mut progress);
     Ok(builder.load_source(source)?)
 }

@@ -40,7 +40,9 @@ impl Progress {
         let bar = self.shown.get_or_insert_with(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             // The template is a constant; were it wrong, the default would do.
-            bar.set_style(ProgressStyle::with_template(self.template).unwrap_or(ProgressStyle::default_bar()));
+            bar.set_style(
+                ProgressStyle::with_template(self.template).unwrap_or(ProgressStyle::default_bar()),
+            );
             bar
         });
         bar.set_position(done);

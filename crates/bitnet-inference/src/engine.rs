@@ -106,6 +106,8 @@ impl<'a> EngineBuilder<'a> {
     pub fn load_source(self, source: &ModelSource) -> Result<Engine, EngineError> {
         let mut backend = self.backend()?;
         let files = ModelFiles::open(source)?;
+        // Before the weights: reading a tokenizer takes several times what it keeps.
+        let tokenizer = load_tokenizer(&files)?;
         let model = bitnet_model::load(&files, &mut LoadOptions { access: self.weights, progress: self.progress })?;
         let (config, family) = (model.config.clone(), model.family);
         let mut assumptions = model.assumptions.clone();
@@ -123,7 +125,9 @@ impl<'a> EngineBuilder<'a> {
         let limits = StepLimits { max_tokens, max_logits_rows: rows };
         backend.load_graph(graph, limits)?;
         let name = files.root().display().to_string();
-        let tokenizer = load_tokenizer(&files, vocab, &mut assumptions)?;
+        if let Some(tokenizer) = &tokenizer {
+            check_tokenizer(tokenizer, &files, vocab, &mut assumptions)?;
+        }
         let template = load_template(&files)?;
         let mut end_tokens = config.eos.clone();
         if let Some(tokenizer) = &tokenizer {
@@ -479,22 +483,28 @@ impl Drop for Tokens<'_> {
     }
 }
 
-fn load_tokenizer(
+fn load_tokenizer(files: &ModelFiles) -> Result<Option<Tokenizer>, EngineError> {
+    let Some(bytes) = files.tokenizer_json()? else { return Ok(None) };
+    let file = files.path("tokenizer.json").display().to_string();
+    Ok(Some(Tokenizer::from_bytes(&bytes, &file)?))
+}
+
+/// Checks that every id of the tokenizer has a row in the embedding.
+fn check_tokenizer(
+    tokenizer: &Tokenizer,
     files: &ModelFiles,
     vocab: usize,
     assumptions: &mut Vec<String>,
-) -> Result<Option<Tokenizer>, EngineError> {
-    let Some(bytes) = files.tokenizer_json()? else { return Ok(None) };
-    let file = files.path("tokenizer.json").display().to_string();
-    let tokenizer = Tokenizer::from_bytes(&bytes, &file)?;
+) -> Result<(), EngineError> {
     let size = tokenizer.vocab_size();
     if size > vocab {
+        let file = files.path("tokenizer.json").display().to_string();
         return Err(EngineError::TokenizerTooLarge { file, vocab, found: size - 1 });
     }
     if size < vocab {
         assumptions.push(format!("tokenizer: {} of {vocab} ids have no text (a padded vocabulary)", vocab - size));
     }
-    Ok(Some(tokenizer))
+    Ok(())
 }
 
 fn load_template(files: &ModelFiles) -> Result<ChatTemplate, EngineError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use bitnet_core::device::{self, CacheKind, MachineInfo, ReadMethod, read_bandwidth};
+use bitnet_core::error::{BitNetError, ErrorKind};
 use bitnet_kernels::Isa;
 use serde::Serialize;
 
@@ -97,7 +98,11 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     let selected = Isa::select();
     let report = collect(selected.as_ref().ok().copied());
     let mut out = Out::new();
-    if args.json { out.json(&report)? } else { print(&report, &mut out)? }
+    if args.json {
+        out.json(&report)?
+    } else {
+        print(&report, &mut out)?
+    }
     out.flush()?;
     match selected {
         Ok(_) => Ok(()),
@@ -108,11 +113,12 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
 fn collect(selected: Option<Isa>) -> Report {
     let machine = MachineInfo::read();
     let threads = BTreeSet::from([1, machine.logical_cores]);
-    let tier = |isa: Isa| Tier { name: isa.name(), available: isa.missing().is_none(), reason: isa.missing() };
+    let tier =
+        |isa: Isa| Tier { name: isa.name(), available: isa.missing().is_none(), reason: isa.missing() };
     let devices = device::candidates().into_iter().map(|(device, usable)| DeviceState {
         device: device.to_string(),
         available: usable.is_ok(),
-        reason: usable.err().map(|error| error.to_string()),
+        reason: usable.err().map(|error| reason(&error)),
     });
     let knobs = KNOBS.map(|(name, effect)| {
         let value = std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
@@ -127,6 +133,14 @@ fn collect(selected: Option<Isa>) -> Report {
         bandwidth: threads.into_iter().map(measure).collect(),
         knobs: knobs.into(),
         features: features(),
+    }
+}
+
+/// Returns why a device cannot be used, without its name, which stands beside.
+fn reason(error: &BitNetError) -> String {
+    match error.kind() {
+        ErrorKind::DeviceUnavailable { reason, .. } => reason.clone(),
+        _ => error.to_string(),
     }
 }
 
@@ -185,9 +199,19 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
     let physical = machine.physical_cores.map_or("unknown".into(), |cores| cores.to_string());
     out.line(&format!("cores      {} threads at once, {physical} physical", machine.logical_cores))?;
     for cache in &machine.caches {
-        out.line(&format!("cache      level {} {}: {} x {}", cache.level, cache.kind, cache.instances, bytes(cache.bytes)))?;
+        out.line(&format!(
+            "cache      level {} {}: {} x {}",
+            cache.level,
+            cache.kind,
+            cache.instances,
+            bytes(cache.bytes)
+        ))?;
     }
-    out.line(&format!("memory     {}, {} available", size(machine.memory_bytes), size(machine.memory_available_bytes)))?;
+    out.line(&format!(
+        "memory     {}, {} available",
+        size(machine.memory_bytes),
+        size(machine.memory_available_bytes)
+    ))?;
     let limit = machine.memory_limit_bytes.map_or("none".into(), bytes);
     out.line(&format!("limit      {limit} (control group)"))?;
     for tier in &report.isa.tiers {
@@ -195,7 +219,11 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
         out.line(&format!("isa        {}: {}{chosen}", tier.name, tier.reason.unwrap_or("available")))?;
     }
     for device in &report.devices {
-        out.line(&format!("device     {}: {}", device.device, device.reason.as_deref().unwrap_or("available")))?;
+        out.line(&format!(
+            "device     {}: {}",
+            device.device,
+            device.reason.as_deref().unwrap_or("available")
+        ))?;
     }
     for found in &report.bandwidth {
         let rate = found.bytes_per_s / 1e9;

@@ -35,12 +35,18 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let context = engine.runner().context();
     let window = args.window.unwrap_or(WINDOW.min(context));
     if window == 0 || window > context {
-        return Err(failure::usage(format!("--window: expected 1 to {context} (the context), found {window}")));
+        return Err(failure::usage(format!(
+            "--window: expected 1 to {context} (the context), found {window}"
+        )));
     }
     let (ids, file) = tokens(args, &engine)?;
     if ids.len() <= window {
         let found = ids.len();
-        return Err(anyhow!("{}: expected at least {} tokens for one window, found {found}", file.display(), window + 1));
+        return Err(anyhow!(
+            "{}: expected at least {} tokens for one window, found {found}",
+            file.display(),
+            window + 1
+        ));
     }
     input::check_ids(&ids, engine.config().vocab, &file.display().to_string())?;
     let report = measure(&mut engine, &ids, window)?;

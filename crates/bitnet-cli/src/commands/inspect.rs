@@ -8,16 +8,17 @@ use anyhow::Result;
 use bitnet_core::backend::{Activation, KV_BLOCK_TOKENS};
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_inference::model::{
-    ActivationMode, LoadOptions, Model, ModelConfig, ModelFiles, ModelSource, StoredAs, TensorInfo, load,
+    ActivationMode, Head, LoadOptions, Model, ModelConfig, ModelFiles, ModelSource, StoredAs, TensorInfo,
+    load,
 };
 use serde::Serialize;
 
 use self::statistics::{MatrixStatistics, TernaryStatistics};
 use crate::args::InspectArgs;
 use crate::failure::one_line;
+use crate::model;
 use crate::output::{Out, SCHEMA, bytes};
 use crate::progress::Progress;
-use crate::model;
 
 #[derive(Serialize)]
 struct Report {
@@ -102,27 +103,30 @@ struct Part {
 
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let source = match &args.model {
-        Some(name) => model::source(name)?,
-        None => model::source_or_bundled(None)?,
-    };
+    let source = model::source_or_bundled(args.model.as_deref())?;
     args.engine.check()?;
-    let mut report = describe(&source, args.why)?;
     // The engine's own figures: what a run of this model holds.
-    report.memory = memory(&source, args)?;
+    let memory = memory(&source, args)?;
+    let report = describe(&source, args, memory)?;
     let mut out = Out::new();
-    if args.json { out.json(&report)? } else { print(&report, &mut out)? }
+    if args.json {
+        out.json(&report)?
+    } else {
+        print(&report, &mut out)?
+    }
     out.flush()
 }
 
-fn describe(source: &ModelSource, why: bool) -> Result<Report> {
+fn describe(source: &ModelSource, args: &InspectArgs, memory: Memory) -> Result<Report> {
     let files = ModelFiles::open(source)?;
     let mut bar = Progress::bytes();
     let mut progress = |now| bar.load(now);
-    let model = load(&files, &mut LoadOptions { progress: Some(&mut progress), ..LoadOptions::default() })?;
+    let model =
+        load(&files, &mut LoadOptions { progress: Some(&mut progress), access: args.engine.weights.into() })?;
     let matrices: HashMap<_, _> =
         model.matrices().map(|matrix| (matrix.name.as_str(), MatrixStatistics::of(matrix))).collect();
-    let tensors: Vec<_> = model.tensors.iter().map(|info| tensor(info, matrices.get(info.name.as_str()), why)).collect();
+    let tensors: Vec<_> =
+        model.tensors.iter().map(|info| tensor(info, matrices.get(info.name.as_str()), args.why)).collect();
     let totals = totals(&tensors, matrices.values());
     Ok(Report {
         schema: SCHEMA,
@@ -136,7 +140,7 @@ fn describe(source: &ModelSource, why: bool) -> Result<Report> {
         assumptions: model.assumptions.clone(),
         tensors,
         totals,
-        memory: Memory { parts: Vec::new(), kv_type: "", kv_bytes_per_token: 0, context: 0, kv_bytes_at_full_context: 0 },
+        memory,
     })
 }
 
@@ -159,7 +163,7 @@ fn config(model: &Model) -> Config {
             Activation::SquaredRelu => "squared relu",
             Activation::Silu => "silu",
         },
-        tied_head: matches!(model.head, bitnet_inference::model::Head::Tied),
+        tied_head: matches!(model.head, Head::Tied),
         bos: config.bos,
         eos: config.eos.clone(),
     }
@@ -188,8 +192,10 @@ fn tensor(info: &TensorInfo, matrix: Option<&MatrixStatistics>, why: bool) -> Te
 
 fn totals<'m>(tensors: &[Tensor], matrices: impl Iterator<Item = &'m MatrixStatistics>) -> Totals {
     let ternary: Vec<_> = matrices.filter(|matrix| matrix.ternary().is_some()).collect();
-    let entropy: f64 = ternary.iter().filter_map(|m| Some(m.ternary()?.entropy_bits * m.elements as f64 / 8.0)).sum();
-    let (parameters, bytes) = tensors.iter().fold((0, 0), |(n, b), tensor| (n + tensor.elements, b + tensor.bytes));
+    let entropy: f64 =
+        ternary.iter().filter_map(|m| Some(m.ternary()?.entropy_bits * m.elements as f64 / 8.0)).sum();
+    let (parameters, bytes) =
+        tensors.iter().fold((0, 0), |(n, b), tensor| (n + tensor.elements, b + tensor.bytes));
     Totals {
         tensors: tensors.len(),
         parameters,
@@ -218,13 +224,27 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
     let Report { config, totals, memory, .. } = report;
     out.line(&format!("model         {}", one_line(&report.model)))?;
     out.line(&format!("family        {} ({} activations)", report.family, report.activations))?;
-    out.line(&format!("architecture  {} (model_type {})", one_line(&config.architecture), one_line(&config.model_type)))?;
+    out.line(&format!(
+        "architecture  {} (model_type {})",
+        one_line(&config.architecture),
+        one_line(&config.model_type)
+    ))?;
     out.line(&format!(
         "shape         {} layers, width {}, feed-forward {} ({}), {} heads of {}, {} key/value heads",
-        config.layers, config.hidden, config.intermediate, config.activation, config.heads, config.head_dim, config.kv_heads,
+        config.layers,
+        config.hidden,
+        config.intermediate,
+        config.activation,
+        config.heads,
+        config.head_dim,
+        config.kv_heads,
     ))?;
     let head = if config.tied_head { "the embedding" } else { "a matrix of its own" };
-    out.line(&format!("vocabulary    {} tokens, the head is {head}, begin {:?}, end {:?}", config.vocab, config.bos, config.eos))?;
+    let begin = config.bos.map_or("none".into(), |id| id.to_string());
+    out.line(&format!(
+        "vocabulary    {} tokens, the head is {head}, begin token {begin}, end tokens {:?}",
+        config.vocab, config.eos
+    ))?;
     out.line(&format!(
         "context       {} tokens, rotary base {}, norm epsilon {:e}",
         config.max_positions, config.rope_theta, config.rms_eps
@@ -237,12 +257,18 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
     out.line("")?;
     out.line(&format!(
         "total         {} tensors, {} parameters, {}, {:.3} bits per weight",
-        totals.tensors, totals.parameters, bytes(totals.bytes), totals.bits_per_weight
+        totals.tensors,
+        totals.parameters,
+        bytes(totals.bytes),
+        totals.bits_per_weight
     ))?;
     if let (Some(ternary), Some(bound)) = (&totals.ternary, totals.ternary_entropy_bytes) {
         out.line(&format!(
             "ternary       {} parameters, {}, kept in {}, entropy bound {}",
-            totals.ternary_parameters, ternary.describe(), bytes(totals.ternary_bytes), bytes(bound as u64)
+            totals.ternary_parameters,
+            ternary.describe(),
+            bytes(totals.ternary_bytes),
+            bytes(bound as u64)
         ))?;
     }
     for part in &memory.parts {
@@ -250,7 +276,10 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
     }
     out.line(&format!(
         "KV cache      {} a token as {}, {} for {} tokens",
-        bytes(memory.kv_bytes_per_token), memory.kv_type, bytes(memory.kv_bytes_at_full_context), memory.context
+        bytes(memory.kv_bytes_per_token),
+        memory.kv_type,
+        bytes(memory.kv_bytes_at_full_context),
+        memory.context
     ))
 }
 

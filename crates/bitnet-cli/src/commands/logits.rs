@@ -74,7 +74,7 @@ fn header(tokens: usize, vocab: usize) -> Result<Vec<u8>> {
         "logits": { "dtype": "F32", "shape": [tokens, vocab], "data_offsets": [0, bytes] },
     });
     let mut json = header.to_string();
-    while json.len() % 8 != 0 {
+    while !json.len().is_multiple_of(8) {
         json.push(' ');
     }
     Ok([&(json.len() as u64).to_le_bytes(), json.as_bytes()].concat())

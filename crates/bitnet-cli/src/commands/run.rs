@@ -71,7 +71,10 @@ fn encode_chat(
 /// Says so when the model has no chat template of its own.
 pub fn announce_template(engine: &Engine) {
     if engine.template().is_plain() {
-        note(&format!("{}: no chat template: using a plain one (User: ... Assistant: ...)", one_line(engine.name())));
+        note(&format!(
+            "{}: no chat template: using a plain one (User: ... Assistant: ...)",
+            one_line(engine.name())
+        ));
     }
 }
 
@@ -148,10 +151,13 @@ fn generate(
     format: Format,
     out: &mut Out,
 ) -> Result<Generated> {
-    let _graceful = interrupt::graceful();
+    // While the prompt is read there is no text to end well: Ctrl-C then ends the program at once. JSON
+    // always gets its end.
+    let mut graceful = (format != Format::Text).then(interrupt::graceful);
     let mut tokens = engine.tokens_of(prompt, options)?;
     let (mut text, mut ids, mut interrupted) = (String::new(), Vec::new(), false);
     for piece in &mut tokens {
+        graceful.get_or_insert_with(interrupt::graceful);
         let Piece { id, text: new } = piece?;
         ids.extend(id);
         match format {

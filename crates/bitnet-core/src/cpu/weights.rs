@@ -106,7 +106,7 @@ fn dense(name: &str, dtype: BitNetDType, bytes: WeightBytes, pool: &HybridMemory
     if cfg!(target_endian = "big") {
         return Err(unsupported(format!("little-endian matrix {name} in place")));
     }
-    if bytes.as_ptr().addr() % align == 0 {
+    if bytes.as_ptr().addr().is_multiple_of(align) {
         return Ok(Elements::Dense(dtype, Bytes::InPlace(bytes)));
     }
     let mut copy = PoolBuffer::zeroed(pool, bytes.len(), &bitnet_backend::Device::Cpu, name)?;

@@ -1,14 +1,15 @@
 //! Reads tokenizer files into the `tokenizers` crate's parts, checking what that crate takes on trust.
 //!
-//! `tokenizer.json` is parsed once as JSON (nesting bounded by serde_json) and handed over piece by
-//! piece, so that an error names its field. A BPE model is checked here: the crate indexes with the
+//! `tokenizer.json` is cut into its fields, each parsed on its own (nesting bounded by serde_json), so that an
+//! error names its field and the vocabulary never stands in memory twice. A BPE model is checked here: the crate indexes with the
 //! lengths of its merges before it looks them up. `truncation`, `padding` and `dropout` belong to
 //! training and are not taken over: the same text always gives all of its ids.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
@@ -18,6 +19,10 @@ use tokenizers::{
 
 use super::TokenizerError;
 use super::error::one_line;
+use super::json_stream::{WalkError, for_each_entry, for_each_item};
+
+/// The fields of an object, each as its text; of repeated ones the last.
+type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
 /// Entries of a plain `vocab.json` that are control tokens wherever they occur.
 const CONTROL_TOKENS: [&str; 6] = ["<|endoftext|>", "<s>", "</s>", "<pad>", "<unk>", "<mask>"];
@@ -26,11 +31,12 @@ const CONTROL_TOKENS: [&str; 6] = ["<|endoftext|>", "<s>", "</s>", "<pad>", "<un
 pub(super) fn parse_tokenizer_json(bytes: &[u8], origin: &str) -> Result<Tokenizer, TokenizerError> {
     let file = File { origin };
     let mut root = file.object(file.json(bytes)?, "(root)")?;
-    if let Some(version) = root.get("version").filter(|version| *version != "1.0") {
-        return Err(file.malformed("version", "\"1.0\"", describe(version)));
+    let version = file.field(&mut root, "version")?;
+    if !matches!(&version, Value::Null) && version != "1.0" {
+        return Err(file.malformed("version", "\"1.0\"", describe(&version)));
     }
-    let model = root.remove("model").unwrap_or(Value::Null);
-    let added = root.remove("added_tokens").unwrap_or(Value::Null);
+    let model = root.remove("model");
+    let added = file.field(&mut root, "added_tokens")?;
     file.guarded("read the file", || {
         let mut tokenizer = Tokenizer::new(file.model(model)?);
         let normalizer = file.part::<NormalizerWrapper>(&mut root, "normalizer")?;
@@ -112,53 +118,80 @@ impl File<'_> {
         })
     }
 
-    fn json(&self, bytes: &[u8]) -> Result<Value, TokenizerError> {
+    fn json<'b>(&self, bytes: &'b [u8]) -> Result<&'b RawValue, TokenizerError> {
         serde_json::from_slice(bytes).map_err(|e| self.malformed("(whole file)", "JSON", e))
     }
 
-    fn object(&self, value: Value, field: &str) -> Result<Map<String, Value>, TokenizerError> {
-        match value {
-            Value::Object(map) => Ok(map),
-            other => Err(self.malformed(field, "an object", describe(&other))),
-        }
+    fn object<'b>(&self, raw: &'b RawValue, field: &str) -> Result<Fields<'b>, TokenizerError> {
+        serde_json::from_str(raw.get()).map_err(|e| match self.value(raw, field) {
+            Ok(value) if !value.is_object() => self.malformed(field, "an object", describe(&value)),
+            _ => self.malformed(field, "JSON", e),
+        })
+    }
+
+    fn value(&self, raw: &RawValue, field: &str) -> Result<Value, TokenizerError> {
+        serde_json::from_str(raw.get()).map_err(|e| self.malformed(field, "JSON", e))
+    }
+
+    /// Takes a small field out of an object; null when it is not there.
+    fn field(&self, fields: &mut Fields<'_>, field: &str) -> Result<Value, TokenizerError> {
+        fields.remove(field).map_or(Ok(Value::Null), |raw| self.value(raw, field))
+    }
+
+    /// Reports how a walk over `field` failed.
+    fn walked(
+        &self,
+        walked: Result<(), WalkError<TokenizerError>>,
+        field: &str,
+        expected: &str,
+    ) -> Result<(), TokenizerError> {
+        walked.map_err(|error| match error {
+            WalkError::Entry(error) => error,
+            WalkError::Shape(error) => self.malformed(field, expected, error),
+        })
     }
 
     /// Takes an optional part of the pipeline out of the root object.
     fn part<T: serde::de::DeserializeOwned>(
         &self,
-        root: &mut Map<String, Value>,
+        root: &mut Fields<'_>,
         field: &'static str,
     ) -> Result<Option<T>, TokenizerError> {
-        match root.remove(field) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => serde_json::from_value(value)
+        match self.field(root, field)? {
+            Value::Null => Ok(None),
+            value => serde_json::from_value(value)
                 .map(Some)
                 .map_err(|e| self.malformed(field, "a known component", e)),
         }
     }
 
-    fn model(&self, value: Value) -> Result<ModelWrapper, TokenizerError> {
-        let map = self.object(value, "model")?;
-        let kind = map.get("type").map(|kind| kind.as_str().unwrap_or_default().to_string());
-        let is_bpe = kind.as_deref().map_or_else(|| map.contains_key("merges"), |kind| kind == "BPE");
+    fn model(&self, raw: Option<&RawValue>) -> Result<ModelWrapper, TokenizerError> {
+        let raw = raw.ok_or_else(|| self.malformed("model", "an object", "nothing"))?;
+        let mut fields = self.object(raw, "model")?;
+        let is_bpe = match self.field(&mut fields, "type")? {
+            Value::Null => fields.contains_key("merges"),
+            kind => kind == "BPE",
+        };
         if is_bpe {
-            return Ok(self.bpe(map)?.into());
+            return Ok(self.bpe(fields)?.into());
         }
-        serde_json::from_value(Value::Object(map))
+        serde_json::from_str(raw.get())
             .map_err(|e| self.malformed("model", "a BPE, WordPiece, WordLevel or Unigram model", e))
     }
 
-    fn bpe(&self, mut map: Map<String, Value>) -> Result<BPE, TokenizerError> {
-        let vocab = self.vocab(map.remove("vocab").unwrap_or(Value::Null), "model.vocab")?;
+    fn bpe(&self, mut map: Fields<'_>) -> Result<BPE, TokenizerError> {
+        let missing = |field: &str, expected: &str| self.malformed(field, expected, "nothing");
+        let vocab = map.remove("vocab").ok_or_else(|| missing("model.vocab", "an object"))?;
+        let vocab = self.vocab(vocab, "model.vocab")?;
         let prefix = self.text(&mut map, "continuing_subword_prefix")?;
         let suffix = self.text(&mut map, "end_of_word_suffix")?;
         let unknown = self.text(&mut map, "unk_token")?;
-        let merges = map.remove("merges").unwrap_or(Value::Null);
+        let merges = map.remove("merges").ok_or_else(|| missing("model.merges", "a list"))?;
         let merges = self.merges(merges, &vocab, prefix.as_deref().unwrap_or(""))?;
         let mut builder = BPE::builder()
-            .fuse_unk(self.flag(&map, "fuse_unk")?)
-            .byte_fallback(self.flag(&map, "byte_fallback")?)
-            .ignore_merges(self.flag(&map, "ignore_merges")?);
+            .fuse_unk(self.flag(&mut map, "fuse_unk")?)
+            .byte_fallback(self.flag(&mut map, "byte_fallback")?)
+            .ignore_merges(self.flag(&mut map, "ignore_merges")?);
         if let Some(token) = unknown {
             if !vocab.contains_key(&token) {
                 return Err(self.malformed("model.unk_token", "an entry of model.vocab", quote(&token)));
@@ -174,18 +207,19 @@ impl File<'_> {
         builder.vocab_and_merges(vocab, merges).build().map_err(|e| self.library("build the BPE model", e))
     }
 
-    fn vocab(&self, value: Value, field: &str) -> Result<Vocab, TokenizerError> {
-        let map = self.object(value, field)?;
-        let mut seen = HashSet::with_capacity(map.len());
-        let mut vocab = Vocab::with_capacity(map.len());
-        for (token, id) in map {
+    fn vocab(&self, raw: &RawValue, field: &str) -> Result<Vocab, TokenizerError> {
+        let (mut seen, mut vocab) = (HashSet::new(), Vocab::new());
+        let walked = for_each_entry(raw, |token, id| {
             let id = self.id(&id, || format!("{field}[{}]", quote(&token)))?;
             if !seen.insert(id) {
                 let field = format!("{field}[{}]", quote(&token));
                 return Err(self.malformed(&field, "an id of its own", format!("{id}, given twice")));
             }
             vocab.insert(token, id);
-        }
+            Ok(())
+        });
+        self.walked(walked, field, "an object")?;
+        vocab.shrink_to_fit();
         Ok(vocab)
     }
 
@@ -197,15 +231,12 @@ impl File<'_> {
             .ok_or_else(|| self.malformed(&field(), "a token id below 4294967295", describe(value)))
     }
 
-    fn merges(&self, value: Value, vocab: &Vocab, prefix: &str) -> Result<Merges, TokenizerError> {
-        let Value::Array(list) = value else {
-            return Err(self.malformed("model.merges", "a list", describe(&value)));
-        };
-        let mut merges = Merges::with_capacity(list.len());
-        for (rank, entry) in list.into_iter().enumerate() {
+    fn merges(&self, raw: &RawValue, vocab: &Vocab, prefix: &str) -> Result<Merges, TokenizerError> {
+        let (mut merges, mut rank) = (Merges::new(), 0);
+        let walked = for_each_item(raw, |entry| {
             let field = || format!("model.merges[{rank}]");
             let pair = match &entry {
-                Value::String(line) if line.starts_with("#version") => continue,
+                Value::String(line) if line.starts_with("#version") => return Ok(()),
                 Value::String(line) => split_merge(line),
                 Value::Array(pair) => match pair.as_slice() {
                     [Value::String(left), Value::String(right)] => Some((left.clone(), right.clone())),
@@ -218,7 +249,10 @@ impl File<'_> {
             })?;
             self.check_merge(vocab, &pair, prefix, &field)?;
             merges.push(pair);
-        }
+            rank += 1;
+            Ok(())
+        });
+        self.walked(walked, "model.merges", "a list")?;
         Ok(merges)
     }
 
@@ -250,21 +284,19 @@ impl File<'_> {
         Ok(())
     }
 
-    fn text(&self, map: &mut Map<String, Value>, field: &str) -> Result<Option<String>, TokenizerError> {
-        match map.remove(field) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => {
-                Err(self.malformed(&format!("model.{field}"), "a string or null", describe(&other)))
-            }
+    fn text(&self, fields: &mut Fields<'_>, field: &str) -> Result<Option<String>, TokenizerError> {
+        match self.field(fields, field)? {
+            Value::Null => Ok(None),
+            Value::String(text) => Ok(Some(text)),
+            other => Err(self.malformed(&format!("model.{field}"), "a string or null", describe(&other))),
         }
     }
 
-    fn flag(&self, map: &Map<String, Value>, field: &str) -> Result<bool, TokenizerError> {
-        match map.get(field) {
-            None | Some(Value::Null) => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => Err(self.malformed(&format!("model.{field}"), "true or false", describe(other))),
+    fn flag(&self, fields: &mut Fields<'_>, field: &str) -> Result<bool, TokenizerError> {
+        match self.field(fields, field)? {
+            Value::Null => Ok(false),
+            Value::Bool(flag) => Ok(flag),
+            other => Err(self.malformed(&format!("model.{field}"), "true or false", describe(&other))),
         }
     }
 

@@ -23,6 +23,8 @@ mod file;
 mod functions;
 #[cfg(feature = "tokenizers")]
 mod hf;
+#[cfg(feature = "tokenizers")]
+mod json_stream;
 mod simple;
 mod stream;
 

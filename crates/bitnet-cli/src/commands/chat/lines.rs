@@ -74,7 +74,8 @@ fn next_typed(editor: &mut Editor<Watcher, DefaultHistory>, history: Option<&Pat
     }
     match editor.readline("> ") {
         Ok(line) => {
-            if !line.trim().is_empty() && editor.add_history_entry(&line).unwrap_or(false)
+            if !line.trim().is_empty()
+                && editor.add_history_entry(&line).unwrap_or(false)
                 && let Some(file) = history
             {
                 let _ = editor.append_history(file);

@@ -50,7 +50,8 @@ impl Role {
 /// Writes a conversation; the file appears whole or not at all.
 pub fn write(file: &Path, model: &str, messages: &[Message]) -> Result<()> {
     let entries = messages.iter().map(|message| {
-        let role = Role::of(&message.role).with_context(|| format!("role {:?} cannot be saved", message.role))?;
+        let role =
+            Role::of(&message.role).with_context(|| format!("role {:?} cannot be saved", message.role))?;
         Ok(Entry { role, content: message.content.clone() })
     });
     let messages = entries.collect::<Result<_>>()?;
@@ -65,13 +66,17 @@ pub fn write(file: &Path, model: &str, messages: &[Message]) -> Result<()> {
 /// Reads a conversation.
 pub fn read(file: &Path) -> Result<Vec<Message>> {
     let text = input::read_text(file)?;
-    let conversation: Conversation =
-        serde_json::from_str(&text).with_context(|| format!("{}: expected a saved conversation", file.display()))?;
+    let conversation: Conversation = serde_json::from_str(&text)
+        .with_context(|| format!("{}: expected a saved conversation", file.display()))?;
     if conversation.schema != SCHEMA {
         let found = conversation.schema;
         return Err(anyhow!("{}: field schema: expected {SCHEMA}, found {found}", file.display()));
     }
-    Ok(conversation.messages.into_iter().map(|entry| Message::new(entry.role.name(), entry.content)).collect())
+    Ok(conversation
+        .messages
+        .into_iter()
+        .map(|entry| Message::new(entry.role.name(), entry.content))
+        .collect())
 }
 
 #[cfg(test)]
@@ -84,7 +89,11 @@ mod tests {
     fn a_conversation_comes_back_as_it_was() {
         let folder = TempDir::new("saved");
         let file = folder.path().join("talk.json");
-        let messages = [Message::new("system", ""), Message::new("user", "\"a\"\n\u{1f451}"), Message::new("assistant", "b")];
+        let messages = [
+            Message::new("system", ""),
+            Message::new("user", "\"a\"\n\u{1f451}"),
+            Message::new("assistant", "b"),
+        ];
         write(&file, "m", &messages).unwrap();
         assert_eq!(read(&file).unwrap(), messages);
     }

@@ -123,6 +123,8 @@ impl Session {
 }
 
 #[cfg(all(test, feature = "fairytales", feature = "tokenizers"))]
+// A test may panic anywhere, its helpers too.
+#[allow(clippy::unwrap_used)]
 mod tests {
     use bitnet_inference::SamplingParams;
 
@@ -131,7 +133,11 @@ mod tests {
 
     fn session() -> Session {
         let engine = Engine::builder().threads(Some(1)).load_source(&model::source_or_bundled(None).unwrap());
-        let options = GenerateOptions { sampling: SamplingParams::greedy(), max_tokens: Some(12), ..Default::default() };
+        let options = GenerateOptions {
+            sampling: SamplingParams::greedy(),
+            max_tokens: Some(12),
+            ..Default::default()
+        };
         Session::new(engine.unwrap(), options)
     }
 
