@@ -6,7 +6,7 @@ use std::path::Path;
 use bitnet_testing::temp::TempDir;
 use serde_json::Value;
 
-use crate::program::{bitnet, copy_model, fairy_tales, finish, output, text};
+use crate::program::{bitnet, copy_model, finish, output, text};
 
 #[test]
 fn usage_errors_exit_with_2() {
@@ -136,7 +136,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 #[cfg(target_os = "linux")]
 #[test]
 fn output_that_cannot_be_written_is_a_failure() {
-    let mut command = bitnet(&["tokenize", "--model", text(&fairy_tales("model")), "x"]);
+    let mut command = bitnet(&["tokenize", "--model", text(&crate::program::fairy_tales("model")), "x"]);
     command.stdout(std::fs::File::create("/dev/full").unwrap());
     let outcome = finish(command);
     assert!(outcome.failed(1).contains("standard output: cannot write"), "{outcome:?}");
@@ -147,6 +147,7 @@ mod signals {
     use std::process::{Child, Command};
 
     use super::*;
+    use crate::program::fairy_tales;
 
     fn interrupt(child: &Child) {
         assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());

@@ -36,8 +36,7 @@ pub(super) struct HfTokenizer {
 
 impl HfTokenizer {
     pub(super) fn new(tokenizer: Tokenizer, origin: &str) -> Result<Self, TokenizerError> {
-        let vocab_size =
-            tokenizer.get_vocab(true).values().max().map_or(0, |&greatest| greatest as usize + 1);
+        let vocab_size = vocab_size(&tokenizer);
         let mut this = HfTokenizer {
             unspellable: unspellable_bytes(&tokenizer),
             decode: decode_kind(&tokenizer),
@@ -271,6 +270,16 @@ fn decode_kind(tokenizer: &Tokenizer) -> DecodeKind {
         Some(decoder) if byte_level(decoder) => DecodeKind::Bytes,
         Some(_) => DecodeKind::Window,
     }
+}
+
+/// Returns 1 + the greatest id.
+fn vocab_size(tokenizer: &Tokenizer) -> usize {
+    let count = tokenizer.get_vocab_size(true);
+    // Ids without a gap, as nearly always: the count answers, and the vocabulary need not be copied.
+    if u32::try_from(count).is_ok_and(|count| (0..count).all(|id| tokenizer.id_to_token(id).is_some())) {
+        return count;
+    }
+    tokenizer.get_vocab(true).values().max().map_or(0, |&greatest| greatest as usize + 1)
 }
 
 /// The bytes that text would lose: a BPE model without an unknown token drops what it cannot spell.
