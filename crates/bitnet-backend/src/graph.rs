@@ -298,7 +298,11 @@ where
         let spec = self.graph.spec(id)?;
         if spec.kind != kind {
             let what = format!("kind of buffer {}", spec.name);
-            return Err(BitNetError::mismatch(what, format_args!("{kind:?}"), format_args!("{:?}", spec.kind)));
+            return Err(BitNetError::mismatch(
+                what,
+                format_args!("{kind:?}"),
+                format_args!("{:?}", spec.kind),
+            ));
         }
         self.expect(spec.name, width, spec.width)
     }

@@ -99,7 +99,11 @@ impl Step {
 
     fn validate_sequence(&self, seq: usize, start: usize, end: usize, kv_blocks: usize) -> Result<()> {
         if start > end || end > self.tokens.len() {
-            return Err(BitNetError::mismatch("cu_seqlens", "ascending offsets", format_args!("{start}, {end}")));
+            return Err(BitNetError::mismatch(
+                "cu_seqlens",
+                "ascending offsets",
+                format_args!("{start}, {end}"),
+            ));
         }
         for index in start..end {
             check("seq_of_token", seq, self.seq_of_token[index] as usize)?;
@@ -115,7 +119,9 @@ impl Step {
             return Err(BitNetError::mismatch("KV blocks", format_args!("at least {needed}"), blocks.len()));
         }
         match blocks.iter().find(|block| block.0 as usize >= kv_blocks) {
-            Some(block) => Err(BitNetError::mismatch("KV block id", format_args!("below {kv_blocks}"), block.0)),
+            Some(block) => {
+                Err(BitNetError::mismatch("KV block id", format_args!("below {kv_blocks}"), block.0))
+            }
             None => Ok(()),
         }
     }

@@ -1,8 +1,9 @@
 //! The CPU backend, op by op, against vectors from `transformers`.
 
 use bitnet_core::backend::{
-    Activation, AttentionShape, Backend, BitNetDType, BlockId, BufferId, BufferKind, Graph, LinearId, LinearWeights,
-    LogitsWanted, Norm, Op, Step, StepLimits, TernaryWire, VectorId, WeightScale, WeightStorage,
+    Activation, AttentionShape, Backend, BitNetDType, BlockId, BufferId, BufferKind, Graph, LinearId,
+    LinearWeights, LogitsWanted, Norm, Op, Step, StepLimits, TernaryWire, VectorId, WeightScale,
+    WeightStorage,
 };
 use bitnet_core::cpu::{CpuBackend, CpuOptions};
 use bitnet_kernels::scalar::rope;
@@ -73,7 +74,8 @@ fn bit_linear(scale: WeightScale, bias: Option<Vec<f32>>, norm: Option<Vec<f32>>
         backend.prepare_linear(LinearWeights { name: name.into(), rows, cols: 256, storage, bias }).unwrap()
     };
     let (table, weights) = (linear("x", 10, dense, None), linear("w", 48, ternary, bias));
-    let norm = norm.map(|weight| Norm { weight: backend.prepare_vector("norm", &weight).unwrap(), eps: 1e-6 });
+    let norm =
+        norm.map(|weight| Norm { weight: backend.prepare_vector("norm", &weight).unwrap(), eps: 1e-6 });
     let attention = AttentionShape { heads: 1, kv_heads: 1, head_dim: 2, rope_theta: 1e4 };
     let mut graph = Graph { buffers: vec![], ops: vec![], layers: 1, attention, vocab: 10 };
     let x = graph.buffer("x", 256, BufferKind::F32);
@@ -112,7 +114,8 @@ fn bit_linear_with_its_own_norm_agrees() {
     let found = bit_linear(divide, None, Some(golden.f32s("rms_norm_weight")));
     let expected = golden.f32s("y_bitlinear_rmsnorm_f32");
     // The norm's own rounding may move one activation across a half, which is one unit of one product.
-    let flips = found.iter().zip(&expected).filter(|(f, e)| (*f - *e).abs() > 1e-6 * e.abs().max(1e-3)).count();
+    let flips =
+        found.iter().zip(&expected).filter(|(f, e)| (*f - *e).abs() > 1e-6 * e.abs().max(1e-3)).count();
     assert_eq!(flips, 0, "outputs that differ");
 }
 

@@ -108,7 +108,8 @@ impl<'a> EngineBuilder<'a> {
         let files = ModelFiles::open(source)?;
         // Before the weights: reading a tokenizer takes several times what it keeps.
         let tokenizer = load_tokenizer(&files)?;
-        let model = bitnet_model::load(&files, &mut LoadOptions { access: self.weights, progress: self.progress })?;
+        let model =
+            bitnet_model::load(&files, &mut LoadOptions { access: self.weights, progress: self.progress })?;
         let (config, family) = (model.config.clone(), model.family);
         let mut assumptions = model.assumptions.clone();
         let context = match self.context {
@@ -147,7 +148,10 @@ impl<'a> EngineBuilder<'a> {
                 let options = CpuOptions { threads: self.threads, isa: self.isa, kv, pool: None };
                 Ok(Box::new(CpuBackend::new(options)?))
             }
-            device => Err(EngineError::NoBackend { device, reason: "this build runs models on the CPU only".into() }),
+            device => Err(EngineError::NoBackend {
+                device,
+                reason: "this build runs models on the CPU only".into(),
+            }),
         }
     }
 }
@@ -318,7 +322,11 @@ impl Engine {
     ///
     /// # Errors
     /// As [`tokens`](Self::tokens).
-    pub fn tokens_of(&mut self, prompt: &[u32], options: &GenerateOptions) -> Result<Tokens<'_>, EngineError> {
+    pub fn tokens_of(
+        &mut self,
+        prompt: &[u32],
+        options: &GenerateOptions,
+    ) -> Result<Tokens<'_>, EngineError> {
         self.resume(None, prompt, options)
     }
 
@@ -338,8 +346,17 @@ impl Engine {
         let request = Request { prompt: prompt.to_vec(), options: options.clone(), resume: sequence };
         let started = Instant::now();
         let requests = vec![request];
-        let generator = Generator::new(&mut self.runner, self.tokenizer.as_ref(), &self.end_tokens, requests)?;
-        Ok(Tokens { engine: self, generator, queue: Default::default(), finish: None, started, first: None, ended: None })
+        let generator =
+            Generator::new(&mut self.runner, self.tokenizer.as_ref(), &self.end_tokens, requests)?;
+        Ok(Tokens {
+            engine: self,
+            generator,
+            queue: Default::default(),
+            finish: None,
+            started,
+            first: None,
+            ended: None,
+        })
     }
 
     /// Continues several prompts together; each result is what [`generate_ids`](Self::generate_ids) gives
@@ -356,7 +373,8 @@ impl Engine {
             options: options.clone(),
             resume: None,
         };
-        let mut results: Vec<Generation> = requests.iter().map(|(prompt, _)| Generation::begin(prompt.len())).collect();
+        let mut results: Vec<Generation> =
+            requests.iter().map(|(prompt, _)| Generation::begin(prompt.len())).collect();
         let all = requests.iter().map(make).collect();
         let mut generator = Generator::new(&mut self.runner, self.tokenizer.as_ref(), &self.end_tokens, all)?;
         let started = Instant::now();
@@ -502,7 +520,8 @@ fn check_tokenizer(
         return Err(EngineError::TokenizerTooLarge { file, vocab, found: size - 1 });
     }
     if size < vocab {
-        assumptions.push(format!("tokenizer: {} of {vocab} ids have no text (a padded vocabulary)", vocab - size));
+        assumptions
+            .push(format!("tokenizer: {} of {vocab} ids have no text (a padded vocabulary)", vocab - size));
     }
     Ok(())
 }

@@ -119,7 +119,8 @@ impl Generator {
         end_tokens: &[u32],
         requests: Vec<Request>,
     ) -> Result<Self, EngineError> {
-        let mut generator = Generator { lanes: Vec::new(), owned: Vec::new(), end_tokens: end_tokens.to_vec() };
+        let mut generator =
+            Generator { lanes: Vec::new(), owned: Vec::new(), end_tokens: end_tokens.to_vec() };
         for request in requests {
             if let Err(error) = generator.admit(runner, tokenizer, request) {
                 generator.release(runner);
@@ -182,7 +183,11 @@ impl Generator {
     ///
     /// # Errors
     /// What the backend or the sampler met.
-    pub fn advance(&mut self, runner: &mut Runner, mut each: impl FnMut(usize, Event)) -> Result<(), EngineError> {
+    pub fn advance(
+        &mut self,
+        runner: &mut Runner,
+        mut each: impl FnMut(usize, Event),
+    ) -> Result<(), EngineError> {
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             if !lane.finished && lane.max_tokens == 0 {
                 each(index, lane.finish(FinishReason::MaxTokens));

@@ -24,7 +24,9 @@ pub fn nll(logits: &[f32], target: u32) -> f64 {
 pub fn window_nll(runner: &mut Runner, inputs: &[u32], targets: &[u32]) -> Result<f64, EngineError> {
     let vocab = runner.vocab();
     if let Some(&id) = inputs.iter().chain(targets).find(|&&id| id as usize >= vocab) {
-        return Err(bitnet_core::error::BitNetError::mismatch("token id", format_args!("below {vocab}"), id).into());
+        return Err(
+            bitnet_core::error::BitNetError::mismatch("token id", format_args!("below {vocab}"), id).into()
+        );
     }
     let sequence = runner.start();
     let mut sum = 0.0;

@@ -8,12 +8,16 @@ use bitnet_inference::runner::Feed;
 use bitnet_inference::{Engine, GenerateOptions, SamplingParams};
 use bitnet_kernels::Isa;
 use bitnet_testing::golden::{GOLDEN_MODELS, golden_dir};
-use bitnet_testing::{ModelShape, rng::Rng, SyntheticFamily, SyntheticModel, shapes, temp::TempDir};
+use bitnet_testing::{ModelShape, SyntheticFamily, SyntheticModel, rng::Rng, shapes, temp::TempDir};
 use common::{all_logits, bits, load};
 
 /// A small model with grouped heads and long positions, in float and int8 activations.
 fn models() -> Vec<(String, TempDir)> {
-    let float = ModelShape { activation: bitnet_testing::model::Activation::Silu, sub_norms: false, ..shapes::tiny() };
+    let float = ModelShape {
+        activation: bitnet_testing::model::Activation::Silu,
+        sub_norms: false,
+        ..shapes::tiny()
+    };
     let float = ModelShape { vocab: 300, layers: 2, max_positions: 512, ..float };
     let int8 = ModelShape { vocab: 300, layers: 2, max_positions: 512, ..shapes::tiny() };
     let make = |label: &str, shape, family| {
@@ -64,7 +68,9 @@ fn cached_decode_equals_full_prefix_recompute() {
                 if at % 29 == 0 || at == 63 || at == 64 {
                     let whole = runner.start();
                     for chunk in ids[..=at].chunks(128) {
-                        runner.forward(&[Feed { sequence: whole, tokens: chunk, logits: LogitsWanted::Last }]).unwrap();
+                        runner
+                            .forward(&[Feed { sequence: whole, tokens: chunk, logits: LogitsWanted::Last }])
+                            .unwrap();
                     }
                     assert!(bits(runner.logits().unwrap()) == cached, "{label} {kv}: position {at}");
                     runner.release(whole);
@@ -109,7 +115,8 @@ fn the_same_seed_gives_the_same_text_whatever_the_threads_or_the_batch() {
         ..GenerateOptions::default()
     };
     let mut engine = Engine::builder().threads(Some(1)).load(&dir).unwrap();
-    let prompts: Vec<Vec<u32>> = (0..5).map(|i| engine.encode(&"Before we proceed"[..3 + 3 * i], false).unwrap()).collect();
+    let prompts: Vec<Vec<u32>> =
+        (0..5).map(|i| engine.encode(&"Before we proceed"[..3 + 3 * i], false).unwrap()).collect();
     let mut alone = Vec::new();
     for (seed, prompt) in prompts.iter().enumerate() {
         alone.push(engine.generate_ids(prompt, &options(seed as u64), |_| {}).unwrap());
@@ -119,7 +126,10 @@ fn the_same_seed_gives_the_same_text_whatever_the_threads_or_the_batch() {
     let requests: Vec<_> = prompts.iter().enumerate().map(|(i, p)| (p.clone(), options(i as u64))).collect();
     let together = engine.generate_batch(&requests).unwrap();
     for (alone, together) in alone.iter().zip(together) {
-        assert_eq!((&alone.ids, &alone.text, &alone.finish), (&together.ids, &together.text, &together.finish));
+        assert_eq!(
+            (&alone.ids, &alone.text, &alone.finish),
+            (&together.ids, &together.text, &together.finish)
+        );
     }
 }
 
@@ -129,7 +139,8 @@ fn released_blocks_are_used_again_without_a_trace() {
         let mut engine = load(&golden_dir(name), |b| b);
         let ids: Vec<u32> = (1..90).collect();
         let before = bits(&all_logits(&mut engine, &ids));
-        let kv = |engine: &Engine| engine.memory().iter().find(|part| part.part == "kv").map(|part| part.bytes);
+        let kv =
+            |engine: &Engine| engine.memory().iter().find(|part| part.part == "kv").map(|part| part.bytes);
         let held = kv(&engine);
         all_logits(&mut engine, &ids.iter().rev().copied().collect::<Vec<_>>());
         assert!(bits(&all_logits(&mut engine, &ids)) == before, "{name}");

@@ -57,7 +57,8 @@ fn fairy_tale_windows(count: usize) -> Vec<f64> {
     let mut engine: Engine = engine(&crate_dir.join("model"));
     let window = |w: usize| {
         let at = w * 512;
-        bitnet_inference::score::window_nll(engine.runner(), &ids[at..at + 512], &ids[at + 1..at + 513]).unwrap()
+        bitnet_inference::score::window_nll(engine.runner(), &ids[at..at + 512], &ids[at + 1..at + 513])
+            .unwrap()
     };
     (0..count).map(window).collect()
 }

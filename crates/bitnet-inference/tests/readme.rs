@@ -11,7 +11,8 @@ fn the_readme_shows_the_example_as_it_is() {
     let readme = std::fs::read_to_string(workspace().join("README.md")).unwrap();
     let example = include_str!("../examples/embed.rs");
     let code = &example[example.find("use ").unwrap()..];
-    let shown: Vec<&str> = readme.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let shown: Vec<&str> =
+        readme.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert_eq!(shown, [code]);
 }
 
@@ -23,6 +24,7 @@ fn the_example_generates() {
     let mut streamed = String::new();
     let story = engine.generate("Once upon a time", &options, |text| streamed.push_str(text)).unwrap();
     assert_eq!((story.ids.len(), &story.text), (16, &streamed));
-    let again: String = engine.tokens("Once upon a time", &options).unwrap().map(|token| token.unwrap().text).collect();
+    let again: String =
+        engine.tokens("Once upon a time", &options).unwrap().map(|token| token.unwrap().text).collect();
     assert_eq!(again, streamed);
 }

@@ -3,7 +3,9 @@
 mod common;
 
 use bitnet_testing::compare::{Tolerance, check_logits};
-use bitnet_testing::{ModelShape, ReferenceModel, rng::Rng, SyntheticFamily, SyntheticModel, shapes, temp::TempDir};
+use bitnet_testing::{
+    ModelShape, ReferenceModel, SyntheticFamily, SyntheticModel, rng::Rng, shapes, temp::TempDir,
+};
 use common::{all_logits, engine};
 
 /// Compares `count` positions; the vocabulary is cut down, since the head is not what is tested.

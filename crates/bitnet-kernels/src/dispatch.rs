@@ -35,7 +35,8 @@ pub struct Kernels {
     /// [`rope::rotate`].
     pub rotate: fn(row: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]),
     /// [`attention::attend`].
-    pub attend: fn(block: AttentionBlock<'_>, queries: &[f32], states: &mut [AttentionState], out: &mut [f32]),
+    pub attend:
+        fn(block: AttentionBlock<'_>, queries: &[f32], states: &mut [AttentionState], out: &mut [f32]),
     /// [`attention::finish`].
     pub finish: fn(states: &[AttentionState], head_dim: usize, out: &mut [f32]),
 }

@@ -56,7 +56,8 @@ impl Isa {
             Isa::Scalar => None,
             #[cfg(all(feature = "simd", target_arch = "x86_64"))]
             Isa::Avx2 => {
-                let has = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c");
+                let has = std::arch::is_x86_feature_detected!("avx2")
+                    && std::arch::is_x86_feature_detected!("f16c");
                 if has { None } else { Some("the processor lacks AVX2 or F16C") }
             }
             #[cfg(all(not(feature = "simd"), target_arch = "x86_64"))]
@@ -99,10 +100,10 @@ impl FromStr for Isa {
     type Err = IsaError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Isa::ALL.into_iter().find(|isa| isa.name().eq_ignore_ascii_case(name)).ok_or_else(|| IsaError::Unknown {
-            name: name.into(),
-            known: Isa::ALL.map(Isa::name).join(", "),
-        })
+        Isa::ALL
+            .into_iter()
+            .find(|isa| isa.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| IsaError::Unknown { name: name.into(), known: Isa::ALL.map(Isa::name).join(", ") })
     }
 }
 

@@ -167,7 +167,8 @@ fn naive_attention(query: &[f32], keys: &[f32], values: &[f32], head_dim: usize,
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
     let sum: f64 = weights.iter().sum();
-    let mean = |d: usize| (0..count).map(|p| weights[p] * f64::from(values[p * head_dim + d])).sum::<f64>() / sum;
+    let mean =
+        |d: usize| (0..count).map(|p| weights[p] * f64::from(values[p * head_dim + d])).sum::<f64>() / sum;
     (0..head_dim).map(mean).collect()
 }
 

@@ -163,7 +163,9 @@ impl<'a> KvView<'a> {
             // SAFETY: exclusive by this function's contract.
             unsafe {
                 match self.blocks {
-                    LentBlocks::F32(blocks) => blocks[block.0 as usize].get_mut(range).copy_from_slice(values),
+                    LentBlocks::F32(blocks) => {
+                        blocks[block.0 as usize].get_mut(range).copy_from_slice(values)
+                    }
                     LentBlocks::F16(blocks) => {
                         blocks[block.0 as usize].get_mut(range).convert_from_f32_slice(values);
                     }

@@ -15,8 +15,8 @@ mod team;
 mod weights;
 
 use bitnet_backend::{
-    Backend, BackendInfo, BitNetDType, BitNetError, BufferId, BufferKind, Device, ErrorKind, Graph, KV_BLOCK_TOKENS,
-    LinearId, LinearWeights, MemoryPart, Op, Result, Step, StepLimits, VectorId,
+    Backend, BackendInfo, BitNetDType, BitNetError, BufferId, BufferKind, Device, ErrorKind, Graph,
+    KV_BLOCK_TOKENS, LinearId, LinearWeights, MemoryPart, Op, Result, Step, StepLimits, VectorId,
 };
 use bitnet_kernels::scalar::attention::MAX_HEAD_DIM;
 use bitnet_kernels::scalar::rope;
@@ -144,7 +144,9 @@ impl CpuBackend {
                         && self.matrices[weights.0 as usize].dense_row(0).is_some() =>
                 {
                     let name = &self.matrices[weights.0 as usize].name;
-                    return Err(self.unsupported(format!("dense {name} with int8 activations"), "no kernel for it"));
+                    return Err(
+                        self.unsupported(format!("dense {name} with int8 activations"), "no kernel for it")
+                    );
                 }
                 _ => {}
             }
@@ -167,7 +169,9 @@ impl CpuBackend {
                 single = plan::stages([*op]);
                 &single
             }
-            Some(op) => return Err(BitNetError::mismatch("op", "one of the loaded graph", format_args!("{op:?}"))),
+            Some(op) => {
+                return Err(BitNetError::mismatch("op", "one of the loaded graph", format_args!("{op:?}")));
+            }
         };
         loaded.tokens = step.len();
         if step.is_empty() {
@@ -262,7 +266,9 @@ impl Backend for CpuBackend {
         self.check_graph(&graph)?;
         let (pool, tokens, rows) = (&self.pool, limits.max_tokens, limits.max_logits_rows);
         let size = |what: &str, a: usize, b: usize| {
-            a.checked_mul(b).ok_or_else(|| BitNetError::mismatch(what, "a size that fits memory", format_args!("{a} x {b}")))
+            a.checked_mul(b).ok_or_else(|| {
+                BitNetError::mismatch(what, "a size that fits memory", format_args!("{a} x {b}"))
+            })
         };
         let half = graph.attention.head_dim / 2;
         let mut frequencies = PoolBuffer::zeroed(pool, half, &Device::Cpu, "rotary frequencies")?;
@@ -286,7 +292,11 @@ impl Backend for CpuBackend {
             logits: Lent::zeroed(pool, size("logits", rows, graph.vocab)?, "logits")?,
             logits_len: 0,
             tokens: 0,
-            scratch: Lent::zeroed(pool, size("scratch", scratch_width, self.team.size())?, "scratch of the workers")?,
+            scratch: Lent::zeroed(
+                pool,
+                size("scratch", scratch_width, self.team.size())?,
+                "scratch of the workers",
+            )?,
             scratch_width,
             writer: Vec::new(),
             passes: 0,
@@ -329,7 +339,9 @@ impl Backend for CpuBackend {
         let spec = loaded.graph.spec(buffer)?;
         match &loaded.buffers[buffer.0 as usize] {
             Buffer::F32(width, values) => Ok(values.values()[..loaded.tokens * width].to_vec()),
-            Buffer::Int8(..) => Err(BitNetError::mismatch(format!("buffer {}", spec.name), "f32 values", "int8")),
+            Buffer::Int8(..) => {
+                Err(BitNetError::mismatch(format!("buffer {}", spec.name), "f32 values", "int8"))
+            }
         }
     }
 
@@ -367,7 +379,9 @@ fn thread_count(threads: Option<usize>) -> Result<usize> {
     /// More threads than any machine has cores is a slip, not a wish.
     const MOST: usize = 1024;
     match threads {
-        Some(n) if n == 0 || n > MOST => Err(BitNetError::mismatch("threads", format_args!("1 to {MOST}"), n)),
+        Some(n) if n == 0 || n > MOST => {
+            Err(BitNetError::mismatch("threads", format_args!("1 to {MOST}"), n))
+        }
         Some(n) if n > 1 && cfg!(not(feature = "parallel")) => Err(ErrorKind::Unsupported {
             backend: NAME,
             operation: format!("{n} threads"),

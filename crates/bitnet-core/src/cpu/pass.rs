@@ -282,7 +282,8 @@ impl<'a> Pass<'a> {
 
     fn rope_append(&self, q: BufferId, k: BufferId, v: BufferId, layer: usize, worker: Worker<'_>) {
         let head_dim = self.attention.head_dim;
-        let ((q_width, q), (kv_width, k), (_, v)) = (self.f32_buffer(q), self.f32_buffer(k), self.f32_buffer(v));
+        let ((q_width, q), (kv_width, k), (_, v)) =
+            (self.f32_buffer(q), self.f32_buffer(k), self.f32_buffer(v));
         for token in worker.share(self.tokens(), 1) {
             let angles = token * head_dim / 2..(token + 1) * head_dim / 2;
             let (cos, sin) = (&self.cos[angles.clone()], &self.sin[angles]);
@@ -352,7 +353,8 @@ impl<'a> Pass<'a> {
             Activation::Silu => self.kernels.silu,
         };
         let in_place = gate == out;
-        let ((width, gate), (_, up), (_, out)) = (self.f32_buffer(gate), self.f32_buffer(up), self.f32_buffer(out));
+        let ((width, gate), (_, up), (_, out)) =
+            (self.f32_buffer(gate), self.f32_buffer(up), self.f32_buffer(out));
         let scratch = self.scratch(worker);
         let share = worker.share(self.tokens() * width, 64);
         for start in share.clone().step_by(scratch.len().max(1)) {

@@ -24,7 +24,11 @@ pub(super) fn for_each_entry<E>(
     mut each: impl FnMut(String, Value) -> Result<(), E>,
 ) -> Result<(), WalkError<E>> {
     let mut refused = None;
-    let walk = Walk { entry: |key, value| keep(&mut refused, each(key, value)), item: |_| false, expected: "an object" };
+    let walk = Walk {
+        entry: |key, value| keep(&mut refused, each(key, value)),
+        item: |_| false,
+        expected: "an object",
+    };
     finish(walk.deserialize(&mut serde_json::Deserializer::from_str(raw.get())), refused)
 }
 
@@ -34,7 +38,8 @@ pub(super) fn for_each_item<E>(
     mut each: impl FnMut(Value) -> Result<(), E>,
 ) -> Result<(), WalkError<E>> {
     let mut refused = None;
-    let walk = Walk { entry: |_, _| false, item: |value| keep(&mut refused, each(value)), expected: "a list" };
+    let walk =
+        Walk { entry: |_, _| false, item: |value| keep(&mut refused, each(value)), expected: "a list" };
     finish(walk.deserialize(&mut serde_json::Deserializer::from_str(raw.get())), refused)
 }
 

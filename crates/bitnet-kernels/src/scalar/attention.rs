@@ -68,7 +68,9 @@ pub fn attend(block: AttentionBlock<'_>, queries: &[f32], states: &mut [Attentio
                 weights[position] = lanes::dot(query, key) * block.scale;
             }
         });
-        for ((state, weights), out) in states.iter_mut().zip(&mut weights).zip(out.chunks_exact_mut(block.head_dim)) {
+        for ((state, weights), out) in
+            states.iter_mut().zip(&mut weights).zip(out.chunks_exact_mut(block.head_dim))
+        {
             rescale(state, &mut weights[..block.count], out);
         }
         each_row(block.values, block.count, block.head_dim, |position, value| {
