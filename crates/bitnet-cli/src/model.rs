@@ -44,5 +44,9 @@ pub fn load(source: &ModelSource, args: &EngineArgs, kv: BitNetDType) -> Result<
     let mut progress = |now| bar.load(now);
     let builder = Engine::builder().device(args.device).threads(args.threads.map(usize::from));
     let builder = builder.kv(kv).context(args.ctx).weights(args.weights.into()).progress(&mut progress);
-    Ok(builder.load_source(source)?)
+    let engine = builder.load_source(source)?;
+    for assumption in engine.assumptions() {
+        crate::output::note(&format!("assumed: {assumption}"));
+    }
+    Ok(engine)
 }

@@ -1,5 +1,8 @@
 //! The CPU backend, op by op, against vectors from `transformers`.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use bitnet_core::backend::{
     Activation, AttentionShape, Backend, BitNetDType, BlockId, BufferId, BufferKind, Graph, LinearId,
     LinearWeights, LogitsWanted, Norm, Op, Step, StepLimits, TernaryWire, VectorId, WeightScale,

@@ -425,16 +425,19 @@ impl Generation {
     }
 }
 
-/// A piece of a generation: a token, or (without id) the last text that had been held back.
+/// A piece of a generation: what one pass led to.
+///
+/// Usually a token. Without an id it is a part of the prompt that was read (no text yet), so that a caller
+/// gets its turn between the passes of a long prompt, or the last text that had been held back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// The token; `None` for a rest of text at the end.
+    /// The token, if the pass chose one.
     pub id: Option<u32>,
     /// Text that became complete.
     pub text: String,
 }
 
-/// Iterates over the tokens of one generation.
+/// Iterates over one generation, pass by pass.
 pub struct Tokens<'a> {
     engine: &'a mut Engine,
     generator: Generator,
@@ -463,34 +466,36 @@ impl Iterator for Tokens<'_> {
     type Item = Result<Piece, EngineError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(piece) = self.queue.pop_front() {
-                return Some(Ok(piece));
-            }
-            if self.finish.is_some() {
-                return None;
-            }
-            let (queue, finish) = (&mut self.queue, &mut self.finish);
-            let advanced = self.generator.advance(&mut self.engine.runner, |_, event| match event {
-                Event::Token(Token { id, text }) => queue.push_back(Piece { id: Some(id), text }),
-                Event::Finished { text, reason } => {
-                    if !text.is_empty() {
-                        queue.push_back(Piece { id: None, text });
-                    }
-                    *finish = Some(reason);
+        if let Some(piece) = self.queue.pop_front() {
+            return Some(Ok(piece));
+        }
+        if self.finish.is_some() {
+            return None;
+        }
+        let (queue, finish) = (&mut self.queue, &mut self.finish);
+        let advanced = self.generator.advance(&mut self.engine.runner, |_, event| match event {
+            Event::Token(Token { id, text }) => queue.push_back(Piece { id: Some(id), text }),
+            Event::Finished { text, reason } => {
+                if !text.is_empty() {
+                    queue.push_back(Piece { id: None, text });
                 }
-            });
-            let now = Instant::now();
-            if let Err(error) = advanced {
-                // An iterator that failed is over.
-                self.finish = Some(FinishReason::MaxTokens);
-                self.ended = Some(now);
-                return Some(Err(error));
+                *finish = Some(reason);
             }
-            if !self.queue.is_empty() {
+        });
+        let now = Instant::now();
+        self.ended = Some(now);
+        if let Err(error) = advanced {
+            // An iterator that failed is over.
+            self.finish = Some(FinishReason::MaxTokens);
+            return Some(Err(error));
+        }
+        match self.queue.pop_front() {
+            Some(piece) => {
                 self.first.get_or_insert(now);
+                Some(Ok(piece))
             }
-            self.ended = Some(now);
+            None if self.finish.is_some() => None,
+            None => Some(Ok(Piece { id: None, text: String::new() })),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Logits and text are the same bits for any threads, chunks, batch and tier.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use bitnet_core::backend::LogitsWanted;

@@ -1,5 +1,8 @@
 //! Whole models against vectors from independent implementations.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use bitnet_inference::Engine;

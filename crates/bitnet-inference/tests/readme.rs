@@ -1,5 +1,8 @@
 //! The README's Rust is an example that compiles, and it runs.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 fn workspace() -> &'static Path {

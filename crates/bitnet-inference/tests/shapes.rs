@@ -1,5 +1,8 @@
 //! Layers of true shapes, long contexts and float activations against the naive reference.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use bitnet_testing::compare::{Tolerance, check_logits};

@@ -3,6 +3,9 @@
 //! Sizes stand at the boundaries of vectors, lanes and deferred sums, plus and minus one; inputs have the
 //! prime period 251, so that exchanged blocks cannot cancel.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use bitnet_kernels::layout::row_quarters::MAX_COLS;
 use bitnet_kernels::scalar::attention::BLOCK;
 use bitnet_kernels::{AttentionBlock, AttentionState, DenseRow, Isa, Kernels, KvRows};

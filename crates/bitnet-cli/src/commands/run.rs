@@ -151,21 +151,20 @@ fn generate(
     format: Format,
     out: &mut Out,
 ) -> Result<Generated> {
-    // While the prompt is read there is no text to end well: Ctrl-C then ends the program at once. JSON
-    // always gets its end.
-    let mut graceful = (format != Format::Text).then(interrupt::graceful);
+    let _graceful = interrupt::graceful();
     let mut tokens = engine.tokens_of(prompt, options)?;
     let (mut text, mut ids, mut interrupted) = (String::new(), Vec::new(), false);
     for piece in &mut tokens {
-        graceful.get_or_insert_with(interrupt::graceful);
         let Piece { id, text: new } = piece?;
         ids.extend(id);
         match format {
+            // A part of the prompt was read.
+            _ if id.is_none() && new.is_empty() => {}
             Format::Text => out.text(&new)?,
             Format::Jsonl => out.json(&TokenEvent { schema: SCHEMA, event: "token", id, text: &new })?,
             Format::Json => {}
         }
-        if format != Format::Json {
+        if (id.is_some() || !new.is_empty()) && format != Format::Json {
             out.flush()?;
         }
         text.push_str(&new);

@@ -1,5 +1,7 @@
 //! Helpers of the whole-model tests.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
 #![allow(dead_code)]
 
 use bitnet_core::memory::tensor::BitNetDType;
