@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn each_inconsistency_is_refused_by_name() {
-        let breakages: [(fn(&mut Step), &str); 7] = [
+        type Breakage = (fn(&mut Step), &'static str);
+        let breakages: [Breakage; 7] = [
             (|s| s.tokens[0] = 9, "token id"),
             (|s| s.positions[1] = 7, "position"),
             (|s| s.seq_of_token[3] = 0, "seq_of_token"),

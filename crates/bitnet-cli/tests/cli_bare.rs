@@ -1,4 +1,7 @@
 //! A build without the bundled model.
+
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
 #![cfg(not(feature = "fairytales"))]
 
 use std::process::{Command, Stdio};

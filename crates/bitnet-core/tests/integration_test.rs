@@ -1,5 +1,8 @@
 //! Device, pool and tensors together, as the specification's quick start uses them.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use bitnet_core::backend::ErrorKind;
 use bitnet_core::device::{Device, auto_select_device, availability, candidates, get_device_info};
 use bitnet_core::memory::tensor::{BitNetDType, BitNetTensor, TensorMetadata};

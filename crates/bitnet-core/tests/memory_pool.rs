@@ -1,5 +1,8 @@
 //! The memory pool through its public interface: the specification's sample, buffers, threads.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use bitnet_core::backend::ErrorKind;
 use bitnet_core::device::{Device, auto_select_device};
 use bitnet_core::memory::{BUFFER_ALIGN, HybridMemoryPool, MemoryHandle, MemoryPoolConfig, PoolBuffer};

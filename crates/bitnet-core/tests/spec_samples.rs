@@ -3,6 +3,9 @@
 //! `cargo test` has built the examples beside this test's own binary; when it was asked for this test
 //! alone, the missing one is built first.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

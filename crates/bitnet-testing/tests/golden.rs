@@ -1,5 +1,7 @@
 //! The reference against golden data of an independent implementation.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
 #![allow(missing_docs)]
 
 use bitnet_testing::compare::{top2_margin, whole_rms_relative};
