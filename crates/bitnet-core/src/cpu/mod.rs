@@ -1,6 +1,6 @@
 //! The CPU backend.
 //!
-//! [`CpuBackend`] runs a graph on a [`Team`](team::Team) of threads, entered once a pass, with the
+//! [`CpuBackend`] runs a graph on a team of threads, entered once a pass, with the
 //! kernels of the best instruction-set tier (or the one that `BITNET_ISA` names). Packed ternary codes and
 //! aligned dense rows are used where the loader left them, a mapped file included; activations, scratch
 //! and KV blocks come from a [`HybridMemoryPool`]. Logits are the same bits for any number of threads,
