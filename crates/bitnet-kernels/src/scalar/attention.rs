@@ -85,7 +85,7 @@ pub fn attend(block: AttentionBlock<'_>, queries: &[f32], states: &mut [Attentio
 }
 
 /// Query heads that share one reading of a block; their scores stay in the frame.
-const HEADS: usize = 8;
+pub const HEADS: usize = 8;
 
 /// Hands the first `count` rows to `each`, widened to f32.
 #[inline(always)]
@@ -109,7 +109,7 @@ fn each_row(rows: KvRows<'_>, count: usize, head_dim: usize, mut each: impl FnMu
 
 /// Turns scores into `exp(score - max)`, rescaling state and output to the new maximum.
 #[inline(always)]
-fn rescale(state: &mut AttentionState, scores: &mut [f32], out: &mut [f32]) {
+pub fn rescale(state: &mut AttentionState, scores: &mut [f32], out: &mut [f32]) {
     let mut max = state.max;
     for &score in scores.iter() {
         max = if score > max { score } else { max };

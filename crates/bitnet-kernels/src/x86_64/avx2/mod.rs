@@ -1,13 +1,15 @@
-//! AVX2 with F16C: hand-written ternary int8 products, and the scalar bodies compiled for 256 bits.
+//! AVX2 with F16C: hand-written ternary products, dense rows and attention; the scalar bodies of the rest
+//! compiled for 256 bits.
 //!
-//! The float kernels keep the scalar text on purpose: their sums run over fixed virtual lanes, which the
-//! compiler maps to four registers by itself, and one text cannot drift from the truth.
+//! Where the compiler vectorises the scalar text well it is kept on purpose: one text cannot drift from the
+//! truth.
 
 #![allow(unsafe_code)]
 
+mod float;
 mod ternary;
 
-use crate::scalar::attention::{self, AttentionBlock, AttentionState};
+use crate::scalar::attention::{self, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
 use crate::scalar::quantize::{self, QuantizedRow};
 use crate::scalar::{gate, norm, rope, ternary as scalar_ternary};
@@ -22,7 +24,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
     // SAFETY: as above.
     ternary_f32: |codes, x, out| unsafe { ternary_f32(codes, x, out) },
     // SAFETY: as above.
-    dense: |row, x, out| unsafe { dense(row, x, out) },
+    dense: |row, x, out| unsafe { float::dense(row, x, out) },
     // SAFETY: as above.
     widen: |row, out| unsafe { widen(row, out) },
     // SAFETY: as above.
@@ -36,7 +38,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
     // SAFETY: as above.
     rotate: |row, head_dim, cos, sin| unsafe { rotate(row, head_dim, cos, sin) },
     // SAFETY: as above.
-    attend: |block, queries, states, out| unsafe { attend(block, queries, states, out) },
+    attend: |block, queries, states, out| unsafe { float::attend(block, queries, states, out) },
     // SAFETY: as above.
     finish: |states, head_dim, out| unsafe { finish(states, head_dim, out) },
 };
@@ -44,11 +46,6 @@ pub(crate) static KERNELS: Kernels = Kernels {
 #[target_feature(enable = "avx2,f16c")]
 fn ternary_f32(codes: &[u8], x: &[f32], out: &mut [[f32; 4]]) {
     scalar_ternary::ternary_f32(codes, x, out);
-}
-
-#[target_feature(enable = "avx2,f16c")]
-fn dense(row: DenseRow<'_>, x: &[f32], out: &mut [f32]) {
-    dense::dense(row, x, out);
 }
 
 #[target_feature(enable = "avx2,f16c")]
@@ -79,11 +76,6 @@ fn silu(gate: &[f32], up: &[f32], out: &mut [f32]) {
 #[target_feature(enable = "avx2,f16c")]
 fn rotate(row: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
     rope::rotate(row, head_dim, cos, sin);
-}
-
-#[target_feature(enable = "avx2,f16c")]
-fn attend(block: AttentionBlock<'_>, queries: &[f32], states: &mut [AttentionState], out: &mut [f32]) {
-    attention::attend(block, queries, states, out);
 }
 
 #[target_feature(enable = "avx2,f16c")]
