@@ -69,8 +69,12 @@ impl Kernels {
             Isa::Scalar => Ok(&SCALAR),
             #[cfg(all(feature = "simd", target_arch = "x86_64"))]
             Isa::Avx2 => Ok(&crate::x86_64::avx2::KERNELS),
+            #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+            Isa::AvxVnni => Ok(&crate::x86_64::avx_vnni::KERNELS),
+            #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+            Isa::Avx512 => Ok(&crate::x86_64::avx512::KERNELS),
             #[cfg(not(all(feature = "simd", target_arch = "x86_64")))]
-            Isa::Avx2 => Err(IsaError::Unavailable { isa, reason: "this build has no AVX2 kernels" }),
+            _ => Err(IsaError::Unavailable { isa, reason: "this build has no kernels for it" }),
         }
     }
 

@@ -14,6 +14,10 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2 and F16C.
     Avx2,
+    /// AVX2 and AVX-VNNI (`vpdpbusd` on 256 bits).
+    AvxVnni,
+    /// AVX2 and AVX-512 F, BW and VNNI.
+    Avx512,
 }
 
 /// A tier that cannot be used.
@@ -40,30 +44,41 @@ pub enum IsaError {
 
 impl Isa {
     /// Every tier of every machine, ascending.
-    pub const ALL: [Isa; 2] = [Isa::Scalar, Isa::Avx2];
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
 
     /// Returns the name that `BITNET_ISA` and logs use.
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avx-vnni",
+            Isa::Avx512 => "avx512",
         }
     }
 
     /// Says why this machine or build cannot run the tier; `None` when it can.
     pub fn missing(self) -> Option<&'static str> {
+        if self == Isa::Scalar {
+            return None;
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        return Some("the processor is not x86-64");
+        #[cfg(all(not(feature = "simd"), target_arch = "x86_64"))]
+        return Some("this build has the feature `simd` off");
+        #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+        self.missing_on_x86_64()
+    }
+
+    #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+    fn missing_on_x86_64(self) -> Option<&'static str> {
+        use std::arch::is_x86_feature_detected as has;
+        let avx2 = has!("avx2") && has!("f16c");
+        let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vnni");
         match self {
-            Isa::Scalar => None,
-            #[cfg(all(feature = "simd", target_arch = "x86_64"))]
-            Isa::Avx2 => {
-                let has = std::arch::is_x86_feature_detected!("avx2")
-                    && std::arch::is_x86_feature_detected!("f16c");
-                if has { None } else { Some("the processor lacks AVX2 or F16C") }
-            }
-            #[cfg(all(not(feature = "simd"), target_arch = "x86_64"))]
-            Isa::Avx2 => Some("this build has the feature `simd` off"),
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => Some("the processor is not x86-64"),
+            _ if !avx2 => Some("the processor lacks AVX2 or F16C"),
+            Isa::AvxVnni if !has!("avxvnni") => Some("the processor lacks AVX-VNNI"),
+            Isa::Avx512 if !avx512 => Some("the processor lacks AVX-512 F, BW or VNNI"),
+            _ => None,
         }
     }
 

@@ -1,3 +1,5 @@
 //! x86-64 tiers.
 
 pub mod avx2;
+pub mod avx512;
+pub mod avx_vnni;

@@ -17,7 +17,10 @@ use crate::{Isa, Kernels};
 
 /// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of
 /// AVX2 and F16C: this is what the `unsafe` calls below rely on.
-pub(crate) static KERNELS: Kernels = Kernels {
+pub(crate) static KERNELS: Kernels = ENTRIES;
+
+/// The entries, for the tiers above to take over.
+pub(crate) const ENTRIES: Kernels = Kernels {
     isa: Isa::Avx2,
     // SAFETY: for each entry, AVX2 and F16C were detected (see above).
     ternary_i8: |codes, x, sums, out| unsafe { ternary::ternary_i8(codes, x, sums, out) },

@@ -1,0 +1,17 @@
+//! AVX-512 with VNNI: ternary int8 products on 512 bits; everything else is the AVX2 tier's.
+
+#![allow(unsafe_code)]
+
+mod ternary;
+
+use super::avx2;
+use crate::{Isa, Kernels};
+
+/// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of
+/// AVX-512 F, BW and VNNI besides what the AVX2 tier asks for.
+pub(crate) static KERNELS: Kernels = Kernels {
+    isa: Isa::Avx512,
+    // SAFETY: AVX-512 F, BW and VNNI were detected (see above).
+    ternary_i8: |codes, x, sums, out| unsafe { ternary::ternary_i8(codes, x, sums, out) },
+    ..avx2::ENTRIES
+};

@@ -1,0 +1,17 @@
+//! AVX-VNNI (256 bits): ternary int8 products by `vpdpbusd`; everything else is the AVX2 tier's.
+
+#![allow(unsafe_code)]
+
+mod ternary;
+
+use super::avx2;
+use crate::{Isa, Kernels};
+
+/// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of
+/// AVX-VNNI besides what the AVX2 tier asks for.
+pub(crate) static KERNELS: Kernels = Kernels {
+    isa: Isa::AvxVnni,
+    // SAFETY: AVX2 and AVX-VNNI were detected (see above).
+    ternary_i8: |codes, x, sums, out| unsafe { ternary::ternary_i8(codes, x, sums, out) },
+    ..avx2::ENTRIES
+};
