@@ -39,7 +39,7 @@ pub struct MemoryPart {
 /// surface as late as [`sync`](Self::sync). What a backend cannot do is a typed
 /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported), never a silent substitute.
 ///
-/// The order of calls: `prepare_*`, then one [`load_graph`](Self::load_graph), then any number of
+/// The order of calls: `prepare_*`, then [`load_graph`](Self::load_graph), then any number of
 /// [`reserve_kv_blocks`](Self::reserve_kv_blocks), [`forward`](Self::forward) and readings.
 pub trait Backend: Send {
     /// Describes the backend.
@@ -48,7 +48,9 @@ pub trait Backend: Send {
     /// Adopts a matrix, turning its wire layout into the backend's own, or using it in place.
     ///
     /// # Errors
-    /// `Unsupported` layouts; a mismatch when bytes and shape disagree or the codes are invalid.
+    /// `Unsupported` layouts; a mismatch when bytes and shape disagree or the scale is not a positive number.
+    /// Ternary codes are taken as valid: the loader has looked at them (`bitnet_model::load` refuses code 3),
+    /// and a backend that has to read them all would do it twice. An invalid code gives a wrong product.
     fn prepare_linear(&mut self, weights: LinearWeights) -> Result<LinearId>;
 
     /// Adopts a vector.
@@ -57,7 +59,8 @@ pub trait Backend: Send {
     /// Exhausted device memory.
     fn prepare_vector(&mut self, name: &str, values: &[f32]) -> Result<VectorId>;
 
-    /// Adopts the graph and allocates its buffers for steps within `limits`.
+    /// Adopts the graph and allocates its buffers for steps within `limits`. Another call replaces graph,
+    /// buffers and KV blocks; what was prepared stays.
     ///
     /// # Errors
     /// `Unsupported` ops; mismatches between ops, buffers and matrices; exhausted memory.
@@ -87,10 +90,16 @@ pub trait Backend: Send {
     /// Whatever the device met since the last call.
     fn sync(&mut self) -> Result<()>;
 
+    /// Returns the number of logits in a row.
+    ///
+    /// # Errors
+    /// No graph is loaded.
+    fn vocab(&self) -> Result<usize>;
+
     /// Returns the logits of the last pass, `[logits_rows, vocab]`, after waiting for it.
     ///
     /// # Errors
-    /// As [`sync`](Self::sync).
+    /// As [`sync`](Self::sync); a mismatch when the last pass computed none.
     fn logits(&mut self) -> Result<&[f32]>;
 
     /// Appends the id of the greatest logit of each row of the last pass (the lowest id among equals).
@@ -99,8 +108,9 @@ pub trait Backend: Send {
     /// token instead of a row of logits.
     ///
     /// # Errors
-    /// As [`sync`](Self::sync); a mismatch when a row holds a NaN or no logits were asked for.
-    fn argmax(&mut self, vocab: usize, out: &mut Vec<u32>) -> Result<()> {
+    /// As [`logits`](Self::logits); a mismatch when a row holds a NaN.
+    fn argmax(&mut self, out: &mut Vec<u32>) -> Result<()> {
+        let vocab = self.vocab()?;
         for row in self.logits()?.chunks_exact(vocab) {
             let mut best = 0;
             for (id, &logit) in row.iter().enumerate() {

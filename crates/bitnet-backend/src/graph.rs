@@ -65,8 +65,20 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Elements a head.
     pub head_dim: usize,
-    /// Base of the rotary frequencies `theta^(-2i / head_dim)`, pairs `(i, i + head_dim / 2)`.
-    pub rope_theta: f32,
+    /// Factor of the scores, `1 / sqrt(head_dim)` in every published model so far.
+    pub scale: f32,
+}
+
+impl AttentionShape {
+    /// Returns the width of the queries, or `None` when it does not fit.
+    pub fn q_width(&self) -> Option<usize> {
+        self.heads.checked_mul(self.head_dim)
+    }
+
+    /// Returns the width of the keys and of the values, or `None` when it does not fit.
+    pub fn kv_width(&self) -> Option<usize> {
+        self.kv_heads.checked_mul(self.head_dim)
+    }
 }
 
 /// One fused step of the decoder. Rows are the tokens of the current [`Step`](crate::Step).
@@ -112,11 +124,11 @@ pub enum Op {
         /// Add to what `out` holds (the residual stream).
         accumulate: bool,
     },
-    /// Rotates `q` in place, rotates `k`, and appends `k` and `v` to the layer's KV cache.
+    /// Rotates `q` and `k` in place, and appends `k` and `v` to the layer's KV cache.
     RopeAppend {
         /// F32 `[heads * head_dim]`, rotated in place.
         q: BufferId,
-        /// F32 `[kv_heads * head_dim]`.
+        /// F32 `[kv_heads * head_dim]`, rotated in place.
         k: BufferId,
         /// F32 `[kv_heads * head_dim]`.
         v: BufferId,
@@ -154,6 +166,44 @@ pub enum Op {
     },
 }
 
+/// Activation buffers that an op touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Touched {
+    /// Read; unused places repeat the first.
+    pub reads: [BufferId; 3],
+    /// Written; unused places repeat the first. Empty for the head, which writes the logits.
+    pub writes: Option<[BufferId; 2]>,
+}
+
+impl Op {
+    /// Returns the buffers that the op reads and writes: what a backend orders ops by.
+    pub fn touched(&self) -> Touched {
+        let touched = |reads, writes| Touched { reads, writes };
+        match *self {
+            Op::Embed { out, .. } => touched([out; 3], Some([out; 2])),
+            Op::Norm { x, out, .. } | Op::Quantize { x, out, .. } => touched([x; 3], Some([out; 2])),
+            Op::Linear { x, out, accumulate, .. } => {
+                touched(if accumulate { [x, out, x] } else { [x; 3] }, Some([out; 2]))
+            }
+            Op::RopeAppend { q, k, v, .. } => touched([q, k, v], Some([q, k])),
+            Op::Attention { q, out, .. } => touched([q; 3], Some([out; 2])),
+            Op::Gate { gate, up, out, .. } => touched([gate, up, gate], Some([out; 2])),
+            Op::Head { x, .. } => touched([x; 3], None),
+        }
+    }
+
+    /// Reports whether an output is an input in a way that the op's meaning does not allow.
+    fn overlaps(&self) -> bool {
+        match *self {
+            Op::Embed { .. } | Op::Head { .. } => false,
+            Op::Norm { x, out, .. } | Op::Quantize { x, out, .. } | Op::Linear { x, out, .. } => x == out,
+            Op::Attention { q, out, .. } => q == out,
+            Op::RopeAppend { q, k, v, .. } => q == k || k == v || q == v,
+            Op::Gate { gate, up, out, .. } => up == out || gate == up,
+        }
+    }
+}
+
 /// A decoder: its buffers and the ops of one pass, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
@@ -165,6 +215,8 @@ pub struct Graph {
     pub layers: usize,
     /// Attention heads.
     pub attention: AttentionShape,
+    /// Angle by which each position turns the pair `(i, i + head_dim / 2)`, `head_dim / 2` of them.
+    pub rope_frequencies: Vec<f32>,
     /// Rows of the embedding and the head.
     pub vocab: usize,
 }
@@ -205,6 +257,13 @@ impl Graph {
         if shape.head_dim == 0 || !shape.head_dim.is_multiple_of(2) {
             return Err(BitNetError::mismatch("head_dim", "a positive even number", shape.head_dim));
         }
+        if self.rope_frequencies.len() != shape.head_dim / 2 {
+            let found = self.rope_frequencies.len();
+            return Err(BitNetError::mismatch("rotary frequencies", shape.head_dim / 2, found));
+        }
+        if self.ops.iter().filter(|op| matches!(op, Op::Head { .. })).count() > 1 {
+            return Err(BitNetError::mismatch("heads of the graph", "at most one", "several"));
+        }
         for (index, op) in self.ops.iter().enumerate() {
             checker.op(op).map_err(|error| error.context(format!("graph op {index}")))?;
         }
@@ -227,7 +286,16 @@ where
     fn op(&self, op: &Op) -> Result<()> {
         use BufferKind::{F32, Int8PerToken};
         let shape = self.graph.attention;
-        let (q_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        let (Some(q_width), Some(kv_width)) = (shape.q_width(), shape.kv_width()) else {
+            return Err(BitNetError::mismatch(
+                "attention width",
+                "one that fits memory",
+                format_args!("{shape:?}"),
+            ));
+        };
+        if op.overlaps() {
+            return Err(BitNetError::mismatch("output buffer", "none of the inputs", format_args!("{op:?}")));
+        }
         match *op {
             Op::Embed { table, out } => {
                 let (rows, cols) = self.linear(table)?;

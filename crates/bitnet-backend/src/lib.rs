@@ -20,7 +20,8 @@ pub use device::{Device, MlxDeviceType};
 pub use dtype::BitNetDType;
 pub use error::{BitNetError, ErrorKind, Result};
 pub use graph::{
-    Activation, AttentionShape, BufferId, BufferKind, BufferSpec, Graph, LinearId, Norm, Op, VectorId,
+    Activation, AttentionShape, BufferId, BufferKind, BufferSpec, Graph, LinearId, Norm, Op, Touched,
+    VectorId,
 };
 pub use pool::{DeviceMemory, MemoryRegion};
 pub use step::{BlockId, KV_BLOCK_TOKENS, LogitsWanted, Step};

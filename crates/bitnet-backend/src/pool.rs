@@ -16,7 +16,14 @@ pub struct MemoryRegion {
 /// Raw memory of one device: what a pool draws regions from and gives them back to.
 ///
 /// Bookkeeping stays out of band, in the pool: an implementation never reads or writes a region.
-pub trait DeviceMemory: Send + Sync {
+///
+/// # Safety
+/// - A region that [`acquire`](Self::acquire) returned is `size` zeroed bytes at an address of the alignment
+///   it states, and overlaps no other region until it is released.
+/// - Where [`device`](Self::device) is [`Device::Cpu`], the address is that of host memory that may be
+///   read and written through a pointer made from it (its provenance is exposed).
+#[allow(unsafe_code)]
+pub unsafe trait DeviceMemory: Send + Sync {
     /// Returns the device whose memory this is.
     fn device(&self) -> Device;
 

@@ -31,7 +31,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Empties the step, keeping its memory.
+    /// Empties the step, keeping the memory of its lists (the block tables' own excepted).
     pub fn clear(&mut self) {
         self.tokens.clear();
         self.positions.clear();
@@ -79,6 +79,7 @@ impl Step {
         check("length of positions", tokens, self.positions.len())?;
         check("length of seq_of_token", tokens, self.seq_of_token.len())?;
         check("length of cu_seqlens", if seqs == 0 { 0 } else { seqs + 1 }, self.cu_seqlens.len())?;
+        check("first of cu_seqlens", 0, self.cu_seqlens.first().copied().unwrap_or(0) as usize)?;
         check("last of cu_seqlens", tokens, self.cu_seqlens.last().copied().unwrap_or(0) as usize)?;
         if let Some(&token) = self.tokens.iter().find(|&&token| token as usize >= vocab) {
             return Err(BitNetError::mismatch("token id", format_args!("below {vocab}"), token));
@@ -169,7 +170,8 @@ mod tests {
     #[test]
     fn each_inconsistency_is_refused_by_name() {
         type Breakage = (fn(&mut Step), &'static str);
-        let breakages: [Breakage; 7] = [
+        let breakages: [Breakage; 8] = [
+            (|s| s.cu_seqlens[0] = 1, "first of cu_seqlens"),
             (|s| s.tokens[0] = 9, "token id"),
             (|s| s.positions[1] = 7, "position"),
             (|s| s.seq_of_token[3] = 0, "seq_of_token"),

@@ -66,14 +66,6 @@ impl WeightScale {
             WeightScale::Multiply(scale) | WeightScale::Divide(scale) => scale,
         }
     }
-
-    /// Returns the magnitude of a dequantised weight.
-    pub fn magnitude(self) -> f32 {
-        match self {
-            WeightScale::Multiply(scale) => scale,
-            WeightScale::Divide(scale) => 1.0 / scale,
-        }
-    }
 }
 
 /// How ternary codes lie in a file.
@@ -83,6 +75,15 @@ pub enum TernaryWire {
     /// Two-bit codes (value + 1), `[ceil(rows / 4), cols]` bytes; byte `(r, c)` holds rows `r`,
     /// `r + R`, `r + 2R`, `r + 3R` of column `c`, low bits first (Hugging Face `bitnet`).
     RowQuarters,
+}
+
+impl TernaryWire {
+    /// Returns the bytes of a matrix of this shape, or `None` when they do not fit.
+    pub fn stored_len(self, rows: usize, cols: usize) -> Option<usize> {
+        match self {
+            TernaryWire::RowQuarters => rows.div_ceil(4).checked_mul(cols),
+        }
+    }
 }
 
 /// The elements of a matrix.
@@ -136,9 +137,7 @@ impl LinearWeights {
     /// [`ErrorKind::Mismatch`](crate::ErrorKind::Mismatch) naming this matrix.
     pub fn validate(&self) -> Result<()> {
         let expected = match &self.storage {
-            WeightStorage::Ternary { wire: TernaryWire::RowQuarters, .. } => {
-                self.rows.div_ceil(4).checked_mul(self.cols)
-            }
+            WeightStorage::Ternary { wire, .. } => wire.stored_len(self.rows, self.cols),
             WeightStorage::Dense { dtype, .. } => {
                 self.rows.checked_mul(self.cols).and_then(|n| dtype.size_bytes(n))
             }

@@ -79,8 +79,9 @@ fn bit_linear(scale: WeightScale, bias: Option<Vec<f32>>, norm: Option<Vec<f32>>
     let (table, weights) = (linear("x", 10, dense, None), linear("w", 48, ternary, bias));
     let norm =
         norm.map(|weight| Norm { weight: backend.prepare_vector("norm", &weight).unwrap(), eps: 1e-6 });
-    let attention = AttentionShape { heads: 1, kv_heads: 1, head_dim: 2, rope_theta: 1e4 };
-    let mut graph = Graph { buffers: vec![], ops: vec![], layers: 1, attention, vocab: 10 };
+    let attention = AttentionShape { heads: 1, kv_heads: 1, head_dim: 2, scale: 1.0 };
+    let mut graph =
+        Graph { buffers: vec![], ops: vec![], layers: 1, attention, rope_frequencies: vec![1.0], vocab: 10 };
     let x = graph.buffer("x", 256, BufferKind::F32);
     let q = graph.buffer("q", 256, BufferKind::Int8PerToken);
     let y = graph.buffer("y", 48, BufferKind::F32);
@@ -152,20 +153,28 @@ fn norm_gate_and_rotation_agree() {
 
 #[test]
 fn what_the_backend_cannot_run_is_refused_when_the_graph_is_loaded() {
-    let attention = AttentionShape { heads: 2, kv_heads: 1, head_dim: 1024, rope_theta: 1e4 };
+    let attention = AttentionShape { heads: 2, kv_heads: 1, head_dim: 1024, scale: 1.0 };
     let limits = StepLimits { max_tokens: 1, max_logits_rows: 1 };
     let mut backend = CpuBackend::new(CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
-    let graph = Graph { buffers: vec![], ops: vec![], layers: 1, attention, vocab: 1 };
+    let graph = Graph {
+        buffers: vec![],
+        ops: vec![],
+        layers: 1,
+        attention,
+        rope_frequencies: vec![1.0; 512],
+        vocab: 1,
+    };
     let message = backend.load_graph(graph.clone(), limits).unwrap_err().to_string();
     assert!(message.contains("head_dim 1024"), "{message}");
     let small = AttentionShape { head_dim: 64, ..attention };
-    let mut graph = Graph { attention: small, ..graph };
+    let mut graph = Graph { attention: small, rope_frequencies: vec![1.0; 32], ..graph };
     let x = graph.buffer("x", 8, BufferKind::F32);
     graph.ops = vec![Op::Gate { gate: x, up: x, activation: Activation::Silu, out: x }];
     let message = backend.load_graph(graph.clone(), limits).unwrap_err().to_string();
-    assert!(message.contains("in place"), "{message}");
+    assert!(message.contains("none of the inputs"), "{message}");
     graph.ops = vec![Op::Embed { table: LinearId(7), out: BufferId(0) }];
     assert!(backend.load_graph(graph.clone(), limits).unwrap_err().to_string().contains("matrix id"));
-    graph.ops = vec![Op::Norm { x, norm: Norm { weight: VectorId(0), eps: 1e-5 }, out: x }];
+    let out = graph.buffer("y", 8, BufferKind::F32);
+    graph.ops = vec![Op::Norm { x, norm: Norm { weight: VectorId(0), eps: 1e-5 }, out }];
     assert!(backend.load_graph(graph, limits).unwrap_err().to_string().contains("vector id"));
 }

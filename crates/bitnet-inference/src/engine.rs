@@ -353,6 +353,7 @@ impl Engine {
             generator,
             queue: Default::default(),
             finish: None,
+            failed: false,
             started,
             first: None,
             ended: None,
@@ -443,6 +444,8 @@ pub struct Tokens<'a> {
     generator: Generator,
     queue: std::collections::VecDeque<Piece>,
     finish: Option<FinishReason>,
+    /// An iterator that failed is over, without a reason to finish.
+    failed: bool,
     started: Instant,
     first: Option<Instant>,
     ended: Option<Instant>,
@@ -469,7 +472,7 @@ impl Iterator for Tokens<'_> {
         if let Some(piece) = self.queue.pop_front() {
             return Some(Ok(piece));
         }
-        if self.finish.is_some() {
+        if self.finish.is_some() || self.failed {
             return None;
         }
         let (queue, finish) = (&mut self.queue, &mut self.finish);
@@ -485,8 +488,7 @@ impl Iterator for Tokens<'_> {
         let now = Instant::now();
         self.ended = Some(now);
         if let Err(error) = advanced {
-            // An iterator that failed is over.
-            self.finish = Some(FinishReason::MaxTokens);
+            self.failed = true;
             return Some(Err(error));
         }
         match self.queue.pop_front() {

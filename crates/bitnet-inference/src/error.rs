@@ -76,5 +76,5 @@ pub enum EngineError {
     EmptyPrompt,
     /// A sequence handle that was released or belongs to another engine.
     #[error("sequence {0}: expected a live sequence of this engine, found none")]
-    UnknownSequence(usize),
+    UnknownSequence(u64),
 }

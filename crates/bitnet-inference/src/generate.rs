@@ -1,7 +1,7 @@
 //! Generation: prompts in, tokens out, any number of sequences at once.
 //!
-//! A [`Generator`] advances all its sequences by one pass at a time: sequences that decode feed one
-//! token, those still in their prompt feed a chunk of what room is left. What a sequence yields depends on
+//! A [`Generator`] advances all its sequences by one pass at a time: in their order, sequences that decode
+//! feed one token, those still in their prompt feed as much of it as there is room for. What a sequence yields depends on
 //! its own prompt, parameters and seed alone.
 
 use bitnet_core::backend::LogitsWanted;

@@ -1,12 +1,15 @@
 //! Sequences over a backend: KV block allocation and the building of steps.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bitnet_core::backend::{Backend, BlockId, KV_BLOCK_TOKENS, LogitsWanted, MemoryPart, Step, StepLimits};
 
 use crate::EngineError;
 
-/// A sequence of a [`Runner`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SequenceId(usize);
+/// A sequence of a [`Runner`]. An id is never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceId(u64);
 
 /// Tokens to append to one sequence in one pass.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +58,7 @@ pub struct Runner {
     limits: StepLimits,
     vocab: usize,
     context: usize,
-    sequences: Vec<Option<Sequence>>,
+    sequences: BTreeMap<SequenceId, Sequence>,
     blocks: BlockAllocator,
     step: Step,
 }
@@ -94,17 +97,16 @@ impl Runner {
 
     /// Starts an empty sequence.
     pub fn start(&mut self) -> SequenceId {
-        let slot = self.sequences.iter().position(Option::is_none).unwrap_or(self.sequences.len());
-        if slot == self.sequences.len() {
-            self.sequences.push(None);
-        }
-        self.sequences[slot] = Some(Sequence::default());
-        SequenceId(slot)
+        // One counter for all engines of the program: an id of another engine is unknown here.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = SequenceId(NEXT.fetch_add(1, Ordering::Relaxed));
+        self.sequences.insert(id, Sequence::default());
+        id
     }
 
     /// Ends a sequence and frees its blocks.
     pub fn release(&mut self, id: SequenceId) {
-        if let Some(sequence) = self.sequences.get_mut(id.0).and_then(Option::take) {
+        if let Some(sequence) = self.sequences.remove(&id) {
             self.blocks.give_back(sequence.blocks.into_iter());
         }
     }
@@ -114,8 +116,7 @@ impl Runner {
     /// # Errors
     /// [`EngineError::UnknownSequence`].
     pub fn len(&self, id: SequenceId) -> Result<usize, EngineError> {
-        let sequence = self.sequences.get(id.0).and_then(Option::as_ref);
-        sequence.map(|sequence| sequence.len).ok_or(EngineError::UnknownSequence(id.0))
+        self.sequences.get(&id).map(|sequence| sequence.len).ok_or(EngineError::UnknownSequence(id.0))
     }
 
     /// Forgets all but the first `len` tokens.
@@ -123,8 +124,7 @@ impl Runner {
     /// # Errors
     /// [`EngineError::UnknownSequence`].
     pub fn truncate(&mut self, id: SequenceId, len: usize) -> Result<(), EngineError> {
-        let sequence = self.sequences.get_mut(id.0).and_then(Option::as_mut);
-        let sequence = sequence.ok_or(EngineError::UnknownSequence(id.0))?;
+        let sequence = self.sequences.get_mut(&id).ok_or(EngineError::UnknownSequence(id.0))?;
         sequence.len = sequence.len.min(len);
         let kept = sequence.len.div_ceil(KV_BLOCK_TOKENS);
         self.blocks.give_back(sequence.blocks.drain(kept..));
@@ -146,13 +146,18 @@ impl Runner {
             if end > self.context {
                 return Err(EngineError::ContextExceeded { limit: self.context, found: end });
             }
-            self.grow(feed.sequence, end)?;
-            let blocks = self.sequences[feed.sequence.0].as_ref().map_or(&[][..], |s| &s.blocks);
-            self.step.push_sequence(feed.tokens, past, blocks, feed.logits);
+            let sequence = self
+                .sequences
+                .get_mut(&feed.sequence)
+                .ok_or(EngineError::UnknownSequence(feed.sequence.0))?;
+            while sequence.blocks.len() < end.div_ceil(KV_BLOCK_TOKENS) {
+                sequence.blocks.push(self.blocks.take(&mut *self.backend)?);
+            }
+            self.step.push_sequence(feed.tokens, past, &sequence.blocks, feed.logits);
         }
         self.backend.forward(&self.step)?;
         for feed in feeds {
-            if let Some(sequence) = &mut self.sequences[feed.sequence.0] {
+            if let Some(sequence) = self.sequences.get_mut(&feed.sequence) {
                 sequence.len += feed.tokens.len();
             }
         }
@@ -172,7 +177,7 @@ impl Runner {
     /// # Errors
     /// A logit that is not a number.
     pub fn argmax(&mut self, out: &mut Vec<u32>) -> Result<(), EngineError> {
-        Ok(self.backend.argmax(self.vocab, out)?)
+        Ok(self.backend.argmax(out)?)
     }
 
     /// Appends any number of tokens to one sequence, in as many passes as the limits need, and hands the
@@ -191,16 +196,6 @@ impl Runner {
             self.forward(&[Feed { sequence, tokens, logits: LogitsWanted::All }])?;
             for (row, logits) in self.logits()?.chunks_exact(vocab).enumerate() {
                 each(index * chunk + row, logits);
-            }
-        }
-        Ok(())
-    }
-
-    fn grow(&mut self, id: SequenceId, len: usize) -> Result<(), EngineError> {
-        let needed = len.div_ceil(KV_BLOCK_TOKENS);
-        if let Some(sequence) = self.sequences[id.0].as_mut() {
-            while sequence.blocks.len() < needed {
-                sequence.blocks.push(self.blocks.take(&mut *self.backend)?);
             }
         }
         Ok(())

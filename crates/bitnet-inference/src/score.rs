@@ -1,5 +1,6 @@
 //! Likelihood of given tokens.
 
+use bitnet_core::error::BitNetError;
 use bitnet_kernels::scalar::exp::exp;
 
 use crate::EngineError;
@@ -20,13 +21,16 @@ pub fn nll(logits: &[f32], target: u32) -> f64 {
 /// Returns the mean negative log-likelihood of `targets[i]` after `inputs[..=i]`.
 ///
 /// # Errors
-/// A window longer than the context, an id outside the vocabulary, or a failing backend.
+/// Other than one target an input and at least one, a window longer than the context, an id outside the
+/// vocabulary, or a failing backend.
 pub fn window_nll(runner: &mut Runner, inputs: &[u32], targets: &[u32]) -> Result<f64, EngineError> {
+    if inputs.is_empty() || inputs.len() != targets.len() {
+        let expected = format!("{} (at least one)", inputs.len());
+        return Err(BitNetError::mismatch("targets of a window", expected, targets.len()).into());
+    }
     let vocab = runner.vocab();
     if let Some(&id) = inputs.iter().chain(targets).find(|&&id| id as usize >= vocab) {
-        return Err(
-            bitnet_core::error::BitNetError::mismatch("token id", format_args!("below {vocab}"), id).into()
-        );
+        return Err(BitNetError::mismatch("token id", format_args!("below {vocab}"), id).into());
     }
     let sequence = runner.start();
     let mut sum = 0.0;

@@ -1,5 +1,6 @@
 //! Instruction-set tiers: what the machine has, and `BITNET_ISA` to force one.
 
+use std::env::VarError;
 use std::fmt;
 use std::str::FromStr;
 
@@ -100,7 +101,8 @@ impl Isa {
                     Some(reason) => Err(IsaError::Unavailable { isa, reason }),
                 }
             }
-            _ => Ok(Isa::available().next_back().unwrap_or(Isa::Scalar)),
+            Err(VarError::NotUnicode(name)) => name.to_string_lossy().parse(),
+            Ok(_) | Err(VarError::NotPresent) => Ok(Isa::available().next_back().unwrap_or(Isa::Scalar)),
         }
     }
 }

@@ -52,3 +52,20 @@ fn sizes_that_do_not_fit_are_none() {
     assert_eq!(packed_len(5, 3), Some(6));
     assert_eq!(packed_len(usize::MAX, 16), None);
 }
+
+#[test]
+fn rows_that_do_not_exist_are_not_counted() {
+    for rows in 1..=9usize {
+        let (cols, quarter) = (3, rows.div_ceil(4));
+        let value = |row: usize, col: usize| (row * 7 + col * 5) % 3;
+        let mut bytes = vec![0u8; quarter * cols];
+        let mut expected = [0; 3];
+        for row in 0..rows {
+            for col in 0..cols {
+                bytes[row % quarter * cols + col] |= (value(row, col) as u8) << (2 * (row / quarter));
+                expected[value(row, col)] += 1;
+            }
+        }
+        assert_eq!(count_codes(&bytes, rows, cols), expected, "{rows} rows");
+    }
+}

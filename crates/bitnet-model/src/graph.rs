@@ -18,6 +18,8 @@ use bitnet_core::backend::{
     WeightStorage,
 };
 
+use bitnet_kernels::scalar::rope;
+
 use crate::config::ModelConfig;
 use crate::family::ActivationMode;
 use crate::weights::{Head, Layer, Model, NormWeights, Projection};
@@ -95,10 +97,12 @@ impl<'b> Builder<'b> {
             heads: config.heads,
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
-            rope_theta: config.rope_theta,
+            scale: 1.0 / (config.head_dim as f32).sqrt(),
         };
-        let mut graph =
-            Graph { buffers: Vec::new(), ops: Vec::new(), layers, attention, vocab: config.vocab };
+        let mut rope_frequencies = vec![0.0; config.head_dim / 2];
+        rope::inverse_frequencies(config.rope_theta, config.head_dim, &mut rope_frequencies);
+        let (buffers, ops, vocab) = (Vec::new(), Vec::new(), config.vocab);
+        let mut graph = Graph { buffers, ops, layers, attention, rope_frequencies, vocab };
         let mut float = |name, width| graph.buffer(name, width, BufferKind::F32);
         let buffers = Buffers {
             x: float("residual", config.hidden),

@@ -35,8 +35,8 @@ impl FileBytes {
     /// Opens a weight file.
     pub(crate) fn open(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
         let failed = |error| LoadError::io(path, "a readable weight file", error);
-        let file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
+        // Before it is opened: opening a pipe would wait for a writer.
+        let metadata = std::fs::metadata(path).map_err(failed)?;
         if !metadata.is_file() {
             let kind = LoadErrorKind::Format;
             return Err(LoadError::mismatch(
@@ -44,9 +44,10 @@ impl FileBytes {
                 path,
                 crate::error::Item::File,
                 "a file",
-                "a folder or device",
+                "a folder, pipe or device",
             ));
         }
+        let file = File::open(path).map_err(failed)?;
         // An empty file cannot be mapped everywhere; its emptiness is reported as a format error.
         match access {
             WeightAccess::Copy => read(&file, metadata.len()).map(FileBytes::Owned).map_err(failed),

@@ -108,32 +108,3 @@ fn pack<'a, E: Element>(rows: usize, cols: usize, row: impl Fn(usize) -> &'a [u8
         });
     })
 }
-
-/// Rewrites the codes of rows that the matrix does not have to the code of zero.
-///
-/// `None` when nothing needs rewriting: `rows` is a multiple of 4, or the codes are zeros already. The
-/// reference packer leaves code 0 there, which would count as -1.
-///
-/// # Errors
-/// Bytes that are not those of the shape.
-pub fn zero_absent_rows(packed: &[u8], rows: usize, cols: usize) -> Result<Option<Vec<u8>>, QuantError> {
-    let lines = rows.div_ceil(4);
-    check_bytes(BitNetDType::U8, packed, lines, cols)?;
-    if rows.is_multiple_of(4) {
-        return Ok(None);
-    }
-    let absent = |line: usize| (0..4).filter(move |lane| lane * lines + line >= rows);
-    let mut fixed: Option<Vec<u8>> = None;
-    for line in 0..lines {
-        for lane in absent(line) {
-            let (shift, span) = (2 * lane, line * cols..(line + 1) * cols);
-            if packed[span.clone()].iter().all(|byte| byte >> shift & 3 == 1) {
-                continue;
-            }
-            for byte in &mut fixed.get_or_insert_with(|| packed.to_vec())[span] {
-                *byte = *byte & !(3 << shift) | 1 << shift;
-            }
-        }
-    }
-    Ok(fixed)
-}

@@ -150,18 +150,3 @@ fn shapes_and_types_that_do_not_fit_are_refused() {
         assert_eq!(refuse(BitNetDType::F32, &[], rows, cols), QuantError::Shape { rows, cols });
     }
 }
-
-#[test]
-fn codes_of_absent_rows_become_zeros() {
-    let codes: Vec<i8> = (0..5 * 3).map(|i| (i % 3) as i8 - 1).collect();
-    let mut clean = vec![0; row_quarters::packed_len(5, 3).unwrap()];
-    row_quarters::pack(&codes, 5, 3, &mut clean);
-    assert_eq!(ternary::zero_absent_rows(&clean, 5, 3).unwrap(), None);
-    // Two packed lines hold rows 0, 2, 4, 6 and 1, 3, 5, 7: rows 5, 6 and 7 are absent.
-    let mut reference = clean.clone();
-    reference[..3].iter_mut().for_each(|byte| *byte &= 0b0011_1111);
-    reference[3..].iter_mut().for_each(|byte| *byte &= 0b0000_1111);
-    assert_ne!(reference, clean);
-    assert_eq!(ternary::zero_absent_rows(&reference, 5, 3).unwrap(), Some(clean));
-    assert!(ternary::zero_absent_rows(&[0; 5], 5, 3).is_err());
-}

@@ -30,6 +30,9 @@ use self::team::Team;
 use self::weights::Matrix;
 use crate::memory::{HybridMemoryPool, PoolBuffer};
 
+// A block of the cache is a block of the attention kernel.
+const _: () = assert!(KV_BLOCK_TOKENS == bitnet_kernels::scalar::attention::BLOCK);
+
 /// Name of this backend in errors and logs.
 const NAME: &str = "cpu";
 
@@ -70,7 +73,6 @@ struct Loaded {
     stages: Vec<Stage>,
     buffers: Vec<Buffer>,
     kv: KvCache,
-    frequencies: PoolBuffer<f32>,
     cos: PoolBuffer<f32>,
     sin: PoolBuffer<f32>,
     head_rows: Lent<f32>,
@@ -138,7 +140,14 @@ impl CpuBackend {
             if let Some(operation) = plan::unsupported(op, &self.matrices) {
                 return Err(self.unsupported(operation, "no kernel for it"));
             }
+            let biased = |id: LinearId| self.matrices[id.0 as usize].bias.is_some();
             match *op {
+                Op::Embed { table: weights, .. } | Op::Head { weights, .. } if biased(weights) => {
+                    let name = &self.matrices[weights.0 as usize].name;
+                    return Err(
+                        self.unsupported(format!("{name} with a bias"), "neither embedding nor head has one")
+                    );
+                }
                 Op::Linear { x, weights, .. }
                     if graph.spec(x)?.kind == BufferKind::Int8PerToken
                         && self.matrices[weights.0 as usize].dense_row(0).is_some() =>
@@ -149,9 +158,6 @@ impl CpuBackend {
                     );
                 }
                 _ => {}
-            }
-            if plan::aliases(op) {
-                return Err(self.unsupported(format!("{op:?} in place"), "its output is one of its inputs"));
             }
         }
         Ok(())
@@ -181,9 +187,15 @@ impl CpuBackend {
         let half = loaded.graph.attention.head_dim / 2;
         for (index, &position) in step.positions.iter().enumerate() {
             let row = index * half..(index + 1) * half;
-            rope::angles(position, &loaded.frequencies, &mut loaded.cos[row.clone()], &mut loaded.sin[row]);
+            rope::angles(
+                position,
+                &loaded.graph.rope_frequencies,
+                &mut loaded.cos[row.clone()],
+                &mut loaded.sin[row],
+            );
         }
-        loaded.logits_len = step.logits_rows.len() * loaded.graph.vocab;
+        let computes_logits = stages.iter().any(|stage| matches!(stage, Stage::HeadProduct { .. }));
+        loaded.logits_len = if computes_logits { step.logits_rows.len() * loaded.graph.vocab } else { 0 };
         let buffers: Vec<_> = loaded.buffers.iter_mut().map(Buffer::lend).collect();
         let pass = Pass {
             kernels: self.kernels,
@@ -271,8 +283,6 @@ impl Backend for CpuBackend {
             })
         };
         let half = graph.attention.head_dim / 2;
-        let mut frequencies = PoolBuffer::zeroed(pool, half, &Device::Cpu, "rotary frequencies")?;
-        rope::inverse_frequencies(graph.attention.rope_theta, graph.attention.head_dim, &mut frequencies);
         let angles = size("rotary angles", tokens, half)?;
         let scratch_width = graph.buffers.iter().map(|buffer| buffer.width).max().unwrap_or(0);
         let head_width = graph.ops.iter().fold(0, |width, op| match op {
@@ -285,7 +295,6 @@ impl Backend for CpuBackend {
             stages: plan::stages(graph.ops.iter().copied()),
             buffers: buffers.collect::<Result<_>>()?,
             kv: KvCache::new(KvShape { layers: graph.layers, attention: graph.attention }, self.kv_dtype),
-            frequencies,
             cos: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary cosines")?,
             sin: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary sines")?,
             head_rows: Lent::zeroed(pool, size("head rows", rows, head_width)?, "rows of the head")?,
@@ -325,8 +334,18 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn vocab(&self) -> Result<usize> {
+        match &self.loaded {
+            Some(loaded) => Ok(loaded.graph.vocab),
+            None => Err(BitNetError::mismatch("vocabulary", "a loaded graph", "none")),
+        }
+    }
+
     fn logits(&mut self) -> Result<&[f32]> {
         match &self.loaded {
+            Some(loaded) if loaded.logits_len == 0 => {
+                Err(BitNetError::mismatch("logits", "a pass that computed some", "none"))
+            }
             Some(loaded) => Ok(&loaded.logits.values()[..loaded.logits_len]),
             None => Err(BitNetError::mismatch("logits", "a loaded graph", "none")),
         }
@@ -353,7 +372,7 @@ impl Backend for CpuBackend {
             let activations = loaded.buffers.iter().map(Buffer::bytes).sum::<usize>()
                 + loaded.head_rows.bytes()
                 + loaded.logits.bytes();
-            let angles = (loaded.cos.len() + loaded.sin.len() + loaded.frequencies.len()) * 4;
+            let angles = (loaded.cos.len() + loaded.sin.len()) * 4;
             parts.push(MemoryPart { part: "kv", bytes: loaded.kv.bytes() });
             parts.push(MemoryPart { part: "activations", bytes: activations });
             parts.push(MemoryPart { part: "scratch", bytes: loaded.scratch.bytes() + angles });

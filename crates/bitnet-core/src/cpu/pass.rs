@@ -11,7 +11,7 @@ use bitnet_backend::{
     Activation, AttentionShape, BufferId, KV_BLOCK_TOKENS, LinearId, Norm, Op, Step, VectorId, WeightScale,
 };
 use bitnet_kernels::layout::row_quarters;
-use bitnet_kernels::{AttentionBlock, AttentionState, Kernels};
+use bitnet_kernels::{AttentionBlock, AttentionState, DenseRow, Kernels};
 
 use super::buffers::BufferView;
 use super::kv::{KvView, Part};
@@ -24,7 +24,7 @@ use crate::memory::PoolBuffer;
 /// Tokens that share one reading of a weight row; their activations stay in the second-level cache.
 const TOKEN_TILE: usize = 16;
 /// Query heads that share one reading of keys and values.
-const HEAD_TILE: usize = 8;
+const HEAD_TILE: usize = bitnet_kernels::scalar::attention::HEADS;
 
 /// Everything that the stages of one pass touch.
 pub struct Pass<'a> {
@@ -100,7 +100,8 @@ impl<'a> Pass<'a> {
             Op::Quantize { x, norm, out } => self.quantize(x, norm, out, worker),
             Op::Linear { x, weights, out, accumulate } => {
                 let (width, rows) = self.f32_buffer(out);
-                let input = self.input(x);
+                // SAFETY: the op reads `x`, so a barrier separates this stage from any that writes it.
+                let input = unsafe { self.input(x) };
                 self.product(self.matrix(weights), input, Output { rows, width, accumulate }, worker);
             }
             Op::RopeAppend { q, k, v, layer } => self.rope_append(q, k, v, layer as usize, worker),
@@ -130,9 +131,13 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn input(&self, id: BufferId) -> Input<'a> {
+    /// Returns the rows of a buffer.
+    ///
+    /// # Safety
+    /// No stage between the two barriers around this one writes the buffer.
+    unsafe fn input(&self, id: BufferId) -> Input<'a> {
         let tokens = self.tokens();
-        // SAFETY: no stage between the two barriers around this one writes its input.
+        // SAFETY: by this function's contract.
         unsafe {
             match self.buffers[id.0 as usize] {
                 BufferView::F32(width, values) => Input::F32(values.get(0..tokens * width)),
@@ -146,9 +151,12 @@ impl<'a> Pass<'a> {
     }
 
     /// Returns this worker's own scratch.
-    fn scratch(&self, worker: Worker<'_>) -> &'a mut [f32] {
+    ///
+    /// # Safety
+    /// The worker takes it once a stage.
+    unsafe fn scratch(&self, worker: Worker<'_>) -> &'a mut [f32] {
         let start = worker.index * self.scratch_width;
-        // SAFETY: each worker takes its own part, once a stage.
+        // SAFETY: each worker has its own part, and takes it once by this function's contract.
         unsafe { self.scratch.get_mut(start..start + self.scratch_width) }
     }
 
@@ -158,9 +166,7 @@ impl<'a> Pass<'a> {
             let id = self.step.tokens[token] as usize;
             // SAFETY: tokens are shared out disjointly.
             let row = unsafe { out.get_mut(token * width..(token + 1) * width) };
-            if let Some(weights) = self.matrix(table).dense_row(id) {
-                (self.kernels.widen)(weights, row);
-            }
+            (self.kernels.widen)(dense_row(self.matrix(table), id), row);
         }
     }
 
@@ -179,7 +185,8 @@ impl<'a> Pass<'a> {
         let BufferView::Int8(_, values, scales, sums) = self.buffers[out.0 as usize] else {
             unreachable!("Graph::validate checks the kinds of buffers")
         };
-        let normed = &mut self.scratch(worker)[..width];
+        // SAFETY: taken once in this stage.
+        let normed = &mut unsafe { self.scratch(worker) }[..width];
         for token in worker.share(self.tokens(), 1) {
             let row = token * width..(token + 1) * width;
             // SAFETY: tokens are shared out disjointly; the input is not written in this stage.
@@ -265,7 +272,7 @@ impl<'a> Pass<'a> {
 
     fn dense(&self, matrix: &Matrix, x: &[f32], tokens: usize, out: Output<'_>, worker: Worker<'_>) {
         for row in worker.share(matrix.rows, 1) {
-            let Some(weights) = matrix.dense_row(row) else { continue };
+            let weights = dense_row(matrix, row);
             let bias = matrix.bias.as_ref().map(|bias| bias[row]);
             for tile in tiles(tokens) {
                 let mut products = [0f32; TOKEN_TILE];
@@ -340,7 +347,7 @@ impl<'a> Pass<'a> {
                 values,
                 count: KV_BLOCK_TOKENS.min(visible - index * KV_BLOCK_TOKENS),
                 head_dim,
-                scale: 1.0 / (head_dim as f32).sqrt(),
+                scale: self.attention.scale,
             };
             (self.kernels.attend)(block, q, states, out);
         }
@@ -355,7 +362,8 @@ impl<'a> Pass<'a> {
         let in_place = gate == out;
         let ((width, gate), (_, up), (_, out)) =
             (self.f32_buffer(gate), self.f32_buffer(up), self.f32_buffer(out));
-        let scratch = self.scratch(worker);
+        // SAFETY: taken once in this stage.
+        let scratch = unsafe { self.scratch(worker) };
         let share = worker.share(self.tokens() * width, 64);
         for start in share.clone().step_by(scratch.len().max(1)) {
             let range = start..share.end.min(start + scratch.len());
@@ -393,6 +401,14 @@ impl<'a> Pass<'a> {
         let x = unsafe { self.head_rows.get(0..rows * matrix.cols) };
         let out = Output { rows: self.logits, width: matrix.rows, accumulate: false };
         self.dense(matrix, x, rows, out, worker);
+    }
+}
+
+/// Returns a row of a matrix that is dense.
+fn dense_row(matrix: &Matrix, row: usize) -> DenseRow<'_> {
+    match matrix.dense_row(row) {
+        Some(row) => row,
+        None => unreachable!("CpuBackend::load_graph refuses ternary codes here"),
     }
 }
 

@@ -63,26 +63,21 @@ pub fn stages(ops: impl IntoIterator<Item = Op>) -> Vec<Stage> {
 
 fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
     use Resource::{Buffer, HeadRows, Kv, Logits};
-    match *stage {
-        Stage::HeadNorm { x, .. } => (vec![Buffer(x)], vec![HeadRows]),
-        Stage::HeadProduct { .. } => (vec![HeadRows], vec![Logits]),
-        Stage::Barrier => (vec![], vec![]),
-        Stage::Op(op) => match op {
-            Op::Embed { out, .. } => (vec![], vec![Buffer(out)]),
-            Op::Norm { x, out, .. } | Op::Quantize { x, out, .. } => (vec![Buffer(x)], vec![Buffer(out)]),
-            Op::Linear { x, out, accumulate, .. } => {
-                let reads = if accumulate { vec![Buffer(x), Buffer(out)] } else { vec![Buffer(x)] };
-                (reads, vec![Buffer(out)])
-            }
-            Op::RopeAppend { q, k, v, layer } => {
-                (vec![Buffer(q), Buffer(k), Buffer(v)], vec![Buffer(q), Buffer(k), Kv(layer)])
-            }
-            Op::Attention { q, layer, out } => (vec![Buffer(q), Kv(layer)], vec![Buffer(out)]),
-            Op::Gate { gate, up, out, .. } => (vec![Buffer(gate), Buffer(up)], vec![Buffer(out)]),
-            // `supported` refuses ops that this backend does not know before they get here.
-            _ => (vec![], vec![]),
-        },
+    let op = match *stage {
+        Stage::HeadNorm { x, .. } => return (vec![Buffer(x)], vec![HeadRows]),
+        Stage::HeadProduct { .. } => return (vec![HeadRows], vec![Logits]),
+        Stage::Barrier => return (vec![], vec![]),
+        Stage::Op(op) => op,
+    };
+    let touched = op.touched();
+    let mut reads = touched.reads.map(Buffer).to_vec();
+    let mut writes: Vec<_> = touched.writes.iter().flatten().copied().map(Buffer).collect();
+    match op {
+        Op::RopeAppend { layer, .. } => writes.push(Kv(layer)),
+        Op::Attention { layer, .. } => reads.push(Kv(layer)),
+        _ => {}
     }
+    (reads, writes)
 }
 
 /// Says why the backend cannot run an op on these matrices; `None` when it can.
@@ -102,18 +97,6 @@ pub fn unsupported(op: &Op, matrices: &[Matrix]) -> Option<String> {
         | Op::Gate { .. }
         | Op::Head { .. } => None,
         other => Some(format!("the op {other:?}")),
-    }
-}
-
-/// Reports whether an op writes a buffer that it reads, other than where that is its meaning (the residual
-/// of a product, the rotated queries, a gate in place).
-pub fn aliases(op: &Op) -> bool {
-    match *op {
-        Op::Norm { x, out, .. } | Op::Linear { x, out, .. } => x == out,
-        Op::Attention { q, out, .. } => q == out,
-        Op::RopeAppend { q, k, v, .. } => q == k || k == v || q == v,
-        Op::Gate { gate, up, out, .. } => up == out || gate == up,
-        _ => false,
     }
 }
 

@@ -79,7 +79,7 @@ impl Matrix {
         }
     }
 
-    /// Returns the bytes held in place and the bytes copied.
+    /// Returns the bytes of the elements and the bias.
     pub fn bytes(&self) -> usize {
         let (Elements::Ternary(bytes, _) | Elements::Dense(_, bytes)) = &self.elements;
         bytes.len() + self.bias.as_ref().map_or(0, |bias| size_of_val(bias.as_slice()))

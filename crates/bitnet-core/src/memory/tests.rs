@@ -30,7 +30,8 @@ impl Ledger {
     }
 }
 
-impl DeviceMemory for Ledger {
+// SAFETY: regions are those of `CpuMemory`, counted.
+unsafe impl DeviceMemory for Ledger {
     fn device(&self) -> Device {
         self.device
     }

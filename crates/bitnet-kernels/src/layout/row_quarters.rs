@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A code is the value + 1: 0, 1, 2 for -1, 0, +1; 3 does not occur. Rows at or past `rows` (only in the
-//! last quarter, when `rows` is no multiple of 4) hold code 1. One packed row is a stream of `cols`
+//! last quarters, when `rows` is no multiple of 4) hold code 1 where we pack, and anything where others did. One packed row is a stream of `cols`
 //! bytes that meets each activation once and feeds four outputs, so a product reads the file's own bytes
 //! in order and nothing is repacked. Two bits a weight. Source: `pack_weights` in
 //! `transformers/integrations/bitnet.py`.
@@ -94,21 +94,27 @@ pub fn find_invalid(packed: &[u8]) -> Option<usize> {
     None
 }
 
-/// Counts the values -1, 0 and +1 of a matrix whose codes are valid.
+/// Counts the values -1, 0 and +1 of a matrix whose codes are valid. Absent rows do not count, whatever a
+/// packer left there.
 ///
 /// # Panics
 /// When `packed` is not [`packed_len`] long.
 pub fn count_codes(packed: &[u8], rows: usize, cols: usize) -> [u64; 3] {
     assert_eq!(Some(packed.len()), packed_len(rows, cols), "packed bytes of {rows} x {cols}");
-    let mut of_byte = [0u64; 256];
-    packed.iter().for_each(|&byte| of_byte[byte as usize] += 1);
-    let mut counts = [0u64; 4];
-    for (byte, &count) in of_byte.iter().enumerate() {
-        for quarter in 0..4 {
-            counts[byte >> (2 * quarter) & 3] += count;
+    let quads = quads(rows);
+    // How often each byte occurs, by the number of rows that its line holds.
+    let mut histograms = [[0u64; 256]; 5];
+    for (r, line) in packed.chunks_exact(cols.max(1)).enumerate() {
+        let there = (0..4).take_while(|quarter| quarter * quads + r < rows).count();
+        line.iter().for_each(|&byte| histograms[there][usize::from(byte)] += 1);
+    }
+    let mut counts = [0; 4];
+    for (there, histogram) in histograms.iter().enumerate() {
+        for (byte, &times) in histogram.iter().enumerate() {
+            for quarter in 0..there {
+                counts[byte >> (2 * quarter) & 3] += times;
+            }
         }
     }
-    // The absent rows of the last quarter are zeros that do not belong to the matrix.
-    counts[1] -= ((quads(rows) * 4 - rows) * cols) as u64;
     [counts[0], counts[1], counts[2]]
 }

@@ -3,7 +3,7 @@
 /// What a dot product needs to know of a quantised row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct QuantizedRow {
-    /// `1 / max(max |x|, 1e-5) * 127`; NaN when the row holds a NaN.
+    /// `1 / max(max |x|, 1e-5) * 127`; NaN when the row holds a NaN or an infinity.
     pub scale: f32,
     /// Sum of the quantised values.
     pub sum: i32,
@@ -12,12 +12,17 @@ pub struct QuantizedRow {
 /// Quantises one row: `q = clamp(round_half_even(x * s), -128, 127)`, `s = 1 / max(max |x|, 1e-5) * 127`.
 ///
 /// Source: `activation_quant` in `transformers/integrations/bitnet.py`, evaluated in f32; dividing a number
-/// by a tensor rounds twice there, as the reciprocal and as the product. A row that holds a NaN gets a NaN
-/// scale, so that the NaN reaches the product. Slices have one length.
+/// by a tensor rounds twice there, as the reciprocal and as the product. A row that holds a NaN or an
+/// infinity gets a NaN scale, which reaches the product, and zeros. Slices have one length.
 #[inline(always)]
 pub fn quantize(x: &[f32], q: &mut [i8]) -> QuantizedRow {
     let absmax = absmax(x);
     let floor = if absmax < 1e-5 { 1e-5 } else { absmax };
+    if !floor.is_finite() {
+        // What a NaN rounds to depends on the processor.
+        q.fill(0);
+        return QuantizedRow { scale: f32::NAN, sum: 0 };
+    }
     let scale = (1.0 / floor) * 127.0;
     let (x_whole, x_rest) = x.as_chunks::<STRIDE>();
     let (q_whole, q_rest) = q.as_chunks_mut::<STRIDE>();
@@ -82,9 +87,12 @@ mod tests {
     }
 
     #[test]
-    fn a_nan_reaches_the_scale() {
-        let mut q = [0; 3];
-        assert!(quantize(&[1.0, f32::NAN, -2.0], &mut q).scale.is_nan());
+    fn a_nan_or_an_infinity_reaches_the_scale() {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut q = [7; 3];
+            let row = quantize(&[1.0, bad, -2.0], &mut q);
+            assert!(row.scale.is_nan() && row.sum == 0 && q == [0; 3], "{bad}");
+        }
     }
 
     #[test]

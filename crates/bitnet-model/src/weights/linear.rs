@@ -116,12 +116,7 @@ impl<'a> Reader<'a, '_> {
             let found = format!("code 3 in byte {:#04x}", tensor.bytes[at]);
             return Err(self.refuse(LoadErrorKind::Values, &matrix.name, expected, found));
         }
-        let fixed = ternary::zero_absent_rows(&tensor.bytes, rows, cols);
-        let bytes = match fixed.map_err(|error| self.quant_error(matrix, error))? {
-            Some(fixed) => WeightBytes::from(fixed),
-            None => tensor.bytes.clone(),
-        };
-        self.ternary(matrix, bytes, scale_name, "packed, left in place")
+        self.ternary(matrix, tensor.bytes.clone(), scale_name, "packed, left in place")
     }
 
     fn bytes(&mut self, matrix: &Matrix<'_>, scale_name: &str) -> Result<WeightStorage, LoadError> {

@@ -92,6 +92,10 @@ impl Backend for Naive {
         Ok(())
     }
 
+    fn vocab(&self) -> Result<usize> {
+        unreachable!("the tests run graphs through `Run`")
+    }
+
     fn logits(&mut self) -> Result<&[f32]> {
         unreachable!("the tests run graphs through `Run`")
     }
@@ -207,7 +211,7 @@ impl<'a> Run<'a> {
         let half = shape.head_dim / 2;
         for head in self.buffers[at(buffer)].chunks_exact_mut(shape.head_dim) {
             for i in 0..half {
-                let frequency = f64::from(shape.rope_theta).powf(-2.0 * i as f64 / shape.head_dim as f64);
+                let frequency = f64::from(self.graph.rope_frequencies[i]);
                 let (sin, cos) = (position as f64 * frequency).sin_cos();
                 let (a, b) = (head[i], head[i + half]);
                 (head[i], head[i + half]) = (a * cos - b * sin, b * cos + a * sin);

@@ -1,6 +1,7 @@
 //! How often each value occurs in a ternary matrix, and what that is worth.
 
 use bitnet_core::backend::{LinearWeights, TernaryWire, WeightStorage};
+use bitnet_kernels::layout::row_quarters;
 use serde::Serialize;
 
 /// Counts of one matrix.
@@ -32,7 +33,7 @@ impl MatrixStatistics {
     pub fn of(matrix: &LinearWeights) -> Self {
         let counts = match &matrix.storage {
             WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes, .. } => {
-                Some(count_row_quarters(bytes, matrix.rows, matrix.cols))
+                Some(row_quarters::count_codes(bytes, matrix.rows, matrix.cols))
             }
             _ => None,
         };
@@ -74,49 +75,9 @@ impl TernaryStatistics {
     }
 }
 
-/// Counts -1, 0 and +1. Byte `(r, c)` holds the rows `r`, `r + R`, `r + 2R` and `r + 3R`, as far as they exist.
-fn count_row_quarters(bytes: &[u8], rows: usize, cols: usize) -> [u64; 3] {
-    let quarter = rows.div_ceil(4);
-    // How often each byte occurs, by the number of rows that its line holds.
-    let mut histograms = [[0u64; 256]; 5];
-    for (row, line) in bytes.chunks_exact(cols.max(1)).enumerate() {
-        let there = (0..4).take_while(|q| q * quarter + row < rows).count();
-        line.iter().for_each(|&byte| histograms[there][usize::from(byte)] += 1);
-    }
-    let mut counts = [0; 3];
-    for (there, histogram) in histograms.iter().enumerate() {
-        for (byte, &times) in histogram.iter().enumerate() {
-            for place in 0..there {
-                // Code 3 was refused at load.
-                if let Some(count) = counts.get_mut(byte >> (2 * place) & 3) {
-                    *count += times;
-                }
-            }
-        }
-    }
-    counts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rows_that_do_not_exist_are_not_counted() {
-        for rows in 1..=9usize {
-            let (cols, quarter) = (3, rows.div_ceil(4));
-            let value = |row: usize, col: usize| (row * 7 + col * 5) % 3;
-            let mut bytes = vec![0u8; quarter * cols];
-            let mut expected = [0; 3];
-            for row in 0..rows {
-                for col in 0..cols {
-                    bytes[row % quarter * cols + col] |= (value(row, col) as u8) << (2 * (row / quarter));
-                    expected[value(row, col)] += 1;
-                }
-            }
-            assert_eq!(count_row_quarters(&bytes, rows, cols), expected, "{rows} rows");
-        }
-    }
 
     #[test]
     fn the_entropy_is_that_of_the_shares() {

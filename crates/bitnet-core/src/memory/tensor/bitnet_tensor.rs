@@ -125,7 +125,8 @@ impl BitNetTensor {
     /// `Mismatch` when `T` is not the element type; packed types have none and are read as bytes.
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
         self.check_element::<T>()?;
-        Ok(bytemuck::cast_slice(&self.data))
+        // The bytes of an empty tensor stand nowhere, and so at no alignment.
+        Ok(if self.data.is_empty() { &[] } else { bytemuck::cast_slice(&self.data) })
     }
 
     /// Returns the elements, row-major, for writing.
@@ -134,7 +135,7 @@ impl BitNetTensor {
     /// As [`as_slice`](Self::as_slice).
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
         self.check_element::<T>()?;
-        Ok(bytemuck::cast_slice_mut(&mut self.data))
+        Ok(if self.data.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(&mut self.data) })
     }
 
     fn check_element<T: Element>(&self) -> Result<()> {
@@ -196,6 +197,16 @@ mod tests {
     fn ones(shape: &[usize], dtype: BitNetDType) -> BitNetTensor {
         let pool = HybridMemoryPool::new().unwrap();
         BitNetTensor::ones(shape, dtype, &Device::Cpu, &pool).unwrap()
+    }
+
+    #[test]
+    fn empty_tensors_have_empty_views() {
+        for shape in [&[0][..], &[4, 0, 3]] {
+            assert!(ones(shape, BitNetDType::F64).as_mut_slice::<f64>().unwrap().is_empty());
+            assert!(ones(shape, BitNetDType::F32).as_slice::<f32>().unwrap().is_empty());
+            assert!(ones(shape, BitNetDType::BF16).as_slice::<bf16>().unwrap().is_empty());
+            assert!(ones(shape, BitNetDType::U8).as_slice::<u8>().unwrap().is_empty());
+        }
     }
 
     #[test]
