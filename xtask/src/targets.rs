@@ -35,11 +35,18 @@ pub fn check() -> Result<()> {
 }
 
 fn test_emulated() -> Result<()> {
-    let args = ["test", "--target", EMULATED, "--package", "bitnet-kernels", "--package", "bitnet-core"];
-    run(cargo(args)
-        .args(["--lib", "--tests"])
-        // An emulated program cannot start another emulated program without help from the kernel.
-        .args(["--", "--skip", "spec_sample_"])
+    let units = ["--package", "bitnet-kernels", "--package", "bitnet-core", "--lib", "--tests"];
+    // An emulated program cannot start another emulated program without help from the kernel.
+    emulated(&units, &["--skip", "spec_sample_"])?;
+    // Whole models: among them the hashes of logits that were recorded on x86-64.
+    emulated(&["--package", "bitnet-inference", "--test", "golden", "--test", "determinism"], &[])
+}
+
+fn emulated(select: &[&str], options: &[&str]) -> Result<()> {
+    run(cargo(["test", "--target", EMULATED])
+        .args(select)
+        .arg("--")
+        .args(options)
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
         .env(
             "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",

@@ -137,6 +137,44 @@ fn the_same_seed_gives_the_same_text_whatever_the_threads_or_the_batch() {
 }
 
 #[test]
+fn a_released_sequence_stays_unknown() {
+    let dir = golden_dir("bitnet_packed");
+    let (mut engine, mut other) = (load(&dir, |b| b), load(&dir, |b| b));
+    let stale = engine.runner().start();
+    engine.runner().release(stale);
+    let fresh = engine.runner().start();
+    let feed = |sequence| [Feed { sequence, tokens: &[1, 2, 3], logits: LogitsWanted::Last }];
+    engine.runner().forward(&feed(fresh)).unwrap();
+    assert!(engine.runner().truncate(stale, 0).is_err());
+    assert!(engine.runner().forward(&feed(stale)).is_err());
+    assert!(other.runner().forward(&feed(fresh)).is_err(), "a sequence of another engine");
+    assert_eq!(engine.runner().len(fresh).unwrap(), 3);
+}
+
+/// A hash of bits (FNV-1a).
+fn hash(values: &[f32]) -> u64 {
+    let bytes = values.iter().flat_map(|value| value.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[test]
+fn logits_are_these_bits_on_every_machine() {
+    // Recorded once on x86-64; any processor, operating system and library version has to give the same.
+    let recorded = [
+        ("bitnet_packed", BitNetDType::F16, PACKED_F16),
+        ("llama_rmsnorm_bitlinear", BitNetDType::F32, LLAMA_F32),
+    ];
+    for (name, kv, expected) in recorded {
+        let ids: Vec<u32> = (1..100).map(|i| i * 7919 % 320).collect();
+        let found = hash(&all_logits(&mut load(&golden_dir(name), |b| b.kv(kv)), &ids));
+        assert_eq!(found, expected, "{name} {kv}: {found:#018x}");
+    }
+}
+
+const PACKED_F16: u64 = 0xa1fd_6120_8fd1_865d;
+const LLAMA_F32: u64 = 0x557f_58d3_8a03_2845;
+
+#[test]
 fn released_blocks_are_used_again_without_a_trace() {
     for name in GOLDEN_MODELS {
         let mut engine = load(&golden_dir(name), |b| b);
