@@ -202,7 +202,7 @@ pub struct RunArgs {
     pub file: Option<PathBuf>,
     /// Model to run [default: the bundled fairy-tale model]
     #[arg(long, value_name = "MODEL")]
-    pub model: Option<String>,
+    pub model: Option<PathBuf>,
     /// Lay the prompt out as a user's message with the model's chat template
     #[arg(long)]
     pub chat: bool,
@@ -235,7 +235,7 @@ pub struct RunArgs {
 pub struct ChatArgs {
     /// Model to talk with [default: the bundled fairy-tale model]
     #[arg(long, value_name = "MODEL")]
-    pub model: Option<String>,
+    pub model: Option<PathBuf>,
     /// System message [default: none]
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
@@ -256,7 +256,7 @@ pub struct ChatArgs {
 pub struct EvalArgs {
     /// Model to measure [default: the bundled fairy-tale model]
     #[arg(long, value_name = "MODEL")]
-    pub model: Option<String>,
+    pub model: Option<PathBuf>,
     /// Text to measure on, encoded with the special tokens that the tokenizer puts around a text
     #[arg(long, value_name = "FILE", required_unless_present = "tokens", conflicts_with = "tokens")]
     pub text: Option<PathBuf>,
@@ -296,7 +296,7 @@ pub enum IdType {
 pub struct LogitsArgs {
     /// Model to run
     #[arg(long, value_name = "MODEL")]
-    pub model: String,
+    pub model: PathBuf,
     /// Token ids, separated by commas
     #[arg(
         long,
@@ -336,7 +336,7 @@ pub struct TokenizeArgs {
     pub file: Option<PathBuf>,
     /// Model folder, or a tokenizer.json; weights are not read
     #[arg(long, value_name = "MODEL")]
-    pub model: String,
+    pub model: PathBuf,
     /// Leave out the special tokens that the tokenizer puts around a text
     #[arg(long)]
     pub no_special: bool,
@@ -356,7 +356,7 @@ pub struct TokenizeArgs {
 pub struct InspectArgs {
     /// Model to show [default: the bundled fairy-tale model]
     #[arg(value_name = "MODEL")]
-    pub model: Option<String>,
+    pub model: Option<PathBuf>,
     /// Show the rule by which each tensor is kept as it is
     #[arg(long)]
     pub why: bool,

@@ -22,11 +22,9 @@ pub struct AtomicFile {
 impl AtomicFile {
     /// Starts a file that is to become `target`.
     pub fn create(target: &Path) -> Result<Self> {
+        let target = &resolve(target)?;
         let name =
             target.file_name().with_context(|| format!("{}: expected a file name", target.display()))?;
-        if target.is_dir() {
-            return Err(anyhow!("{}: expected a file to write, found a folder", target.display()));
-        }
         let temporary =
             target.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary);
@@ -77,6 +75,26 @@ impl Drop for AtomicFile {
             let _ = std::fs::remove_file(&self.temporary);
             self.forget();
         }
+    }
+}
+
+/// Follows links, and refuses what a file must not take the place of.
+fn resolve(target: &Path) -> Result<PathBuf> {
+    let Ok(found) = std::fs::symlink_metadata(target) else { return Ok(target.to_owned()) };
+    let target = match found.is_symlink() {
+        true => {
+            std::fs::canonicalize(target).with_context(|| format!("{}: cannot write", target.display()))?
+        }
+        false => target.to_owned(),
+    };
+    match std::fs::metadata(&target) {
+        Ok(found) if found.is_dir() => {
+            Err(anyhow!("{}: expected a file to write, found a folder", target.display()))
+        }
+        Ok(found) if !found.is_file() => {
+            Err(anyhow!("{}: expected a file to write, found a device or pipe", target.display()))
+        }
+        _ => Ok(target),
     }
 }
 
@@ -132,6 +150,24 @@ mod tests {
             (std::fs::read_to_string(&target).unwrap().as_str(), names(folder.path()).len()),
             ("new", 1)
         );
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn links_are_followed_and_devices_left_alone() {
+        let folder = TempDir::new("atomic-link");
+        let (target, link) = (folder.path().join("out"), folder.path().join("link"));
+        std::fs::write(&target, "old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let mut file = AtomicFile::create(&link).unwrap();
+        file.write(b"new").unwrap();
+        file.commit().unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "new");
+        let device = folder.path().join("device");
+        std::os::unix::fs::symlink("/dev/full", &device).unwrap();
+        let message = AtomicFile::create(&device).err().unwrap().to_string();
+        assert!(message.contains("/dev/full") && message.contains("device"), "{message}");
     }
 
     #[test]

@@ -1,11 +1,16 @@
 //! What commands read: texts and token ids.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::args::IdType;
+
+/// Most bytes that are read of a text or of token ids: above any corpus that is measured in one go, below what a
+/// device without an end would fill memory with.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Returns a text given as an argument, as a file, or on standard input.
 ///
@@ -102,13 +107,24 @@ pub fn check_ids(ids: &[u32], vocab: usize, place: &str) -> Result<()> {
 }
 
 fn read_bytes(file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file).with_context(|| format!("{}: cannot read", file.display()))
+    let place = file.display().to_string();
+    let file = File::open(file).with_context(|| format!("{place}: cannot read"))?;
+    read_limited(file, &place)
 }
 
 fn read_stdin() -> Result<String> {
+    utf8(read_limited(io::stdin().lock(), "standard input")?, "standard input")
+}
+
+/// Reads to the end, or to where it is clear that there is none.
+fn read_limited(source: impl Read, place: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    io::stdin().lock().read_to_end(&mut bytes).context("standard input: cannot read")?;
-    utf8(bytes, "standard input")
+    let read = source.take(MOST_BYTES + 1).read_to_end(&mut bytes);
+    read.with_context(|| format!("{place}: cannot read"))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(anyhow!("{place}: expected at most {MOST_BYTES} bytes, found more"));
+    }
+    Ok(bytes)
 }
 
 fn utf8(bytes: Vec<u8>, place: &str) -> Result<String> {

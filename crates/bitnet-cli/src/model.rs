@@ -1,5 +1,7 @@
 //! From `--model` and its companions to a loaded engine.
 
+use std::path::Path;
+
 use anyhow::{Result, anyhow};
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_inference::Engine;
@@ -9,15 +11,19 @@ use crate::args::EngineArgs;
 use crate::progress::Progress;
 
 /// Returns the model that was named, or else the bundled one, saying so.
-pub fn source_or_bundled(model: Option<&str>) -> Result<ModelSource> {
+pub fn source_or_bundled(model: Option<&Path>) -> Result<ModelSource> {
     model.map_or_else(bundled, source)
 }
 
 /// Returns the model of a name: a folder today, checked when it is opened.
-pub fn source(model: &str) -> Result<ModelSource> {
-    if model.starts_with("hf:") {
+pub fn source(model: &Path) -> Result<ModelSource> {
+    if model.as_os_str().is_empty() {
+        return Err(crate::failure::usage("--model: expected a folder, found an empty name"));
+    }
+    if model.as_os_str().as_encoded_bytes().starts_with(b"hf:") {
         return Err(anyhow!(
-            "{model}: fetching models needs the feature `hub`, which this build does not have"
+            "{}: fetching models needs the feature `hub`, which this build does not have",
+            model.display()
         ));
     }
     Ok(ModelSource::Folder(model.into()))
@@ -39,11 +45,26 @@ fn bundled() -> Result<ModelSource> {
 
 /// Loads a model, with a progress bar when it takes long.
 pub fn load(source: &ModelSource, args: &EngineArgs, kv: BitNetDType) -> Result<Engine> {
+    load_with(source, args, kv, Text::Needed)
+}
+
+/// Whether a command turns ids into text or text into ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text {
+    /// The tokenizer is read.
+    Needed,
+    /// It is not even looked at.
+    Unneeded,
+}
+
+/// Loads a model, with its tokenizer only where it is needed.
+pub fn load_with(source: &ModelSource, args: &EngineArgs, kv: BitNetDType, text: Text) -> Result<Engine> {
     args.check()?;
     let mut bar = Progress::bytes();
     let mut progress = |now| bar.load(now);
     let builder = Engine::builder().device(args.device).threads(args.threads.map(usize::from));
     let builder = builder.kv(kv).context(args.ctx).weights(args.weights.into()).progress(&mut progress);
+    let builder = builder.tokenizer(text == Text::Needed);
     let engine = builder.load_source(source)?;
     for assumption in engine.assumptions() {
         crate::output::note(&format!("assumed: {assumption}"));

@@ -30,6 +30,7 @@ pub struct EngineBuilder<'a> {
     context: Option<usize>,
     step_tokens: Option<usize>,
     weights: WeightAccess,
+    without_tokenizer: bool,
     isa: Option<Isa>,
     progress: Option<&'a mut dyn FnMut(LoadProgress)>,
 }
@@ -77,6 +78,14 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
+    /// Reads the tokenizer and the chat template (the default), or leaves them alone: token ids then are the only
+    /// language the engine has.
+    #[must_use]
+    pub fn tokenizer(mut self, wanted: bool) -> Self {
+        self.without_tokenizer = !wanted;
+        self
+    }
+
     /// Runs on one instruction-set tier; by default `BITNET_ISA` decides, else the best tier there is.
     #[must_use]
     pub fn isa(mut self, isa: Isa) -> Self {
@@ -107,7 +116,7 @@ impl<'a> EngineBuilder<'a> {
         let mut backend = self.backend()?;
         let files = ModelFiles::open(source)?;
         // Before the weights: reading a tokenizer takes several times what it keeps.
-        let tokenizer = load_tokenizer(&files)?;
+        let tokenizer = if self.without_tokenizer { None } else { load_tokenizer(&files)? };
         let model =
             bitnet_model::load(&files, &mut LoadOptions { access: self.weights, progress: self.progress })?;
         let (config, family) = (model.config.clone(), model.family);
@@ -129,7 +138,7 @@ impl<'a> EngineBuilder<'a> {
         if let Some(tokenizer) = &tokenizer {
             check_tokenizer(tokenizer, &files, vocab, &mut assumptions)?;
         }
-        let template = load_template(&files)?;
+        let template = if self.without_tokenizer { ChatTemplate::plain() } else { load_template(&files)? };
         let mut end_tokens = config.eos.clone();
         if let Some(tokenizer) = &tokenizer {
             end_tokens.extend(end_of_turn_tokens(tokenizer));
@@ -250,14 +259,20 @@ impl Engine {
 
     /// Encodes a raw prompt, with the special tokens that the tokenizer puts around a text.
     ///
-    /// A text of nothing gives the model's begin token, if it has one.
+    /// A text of nothing gives the model's begin token, if it has one; a text that spells it out (with
+    /// `parse_special`) does not get a second one.
     ///
     /// # Errors
     /// No tokenizer, or one that cannot encode the text.
     pub fn encode(&self, prompt: &str, parse_special: bool) -> Result<Vec<u32>, EngineError> {
         let mut ids = self.tokenizer()?.encode(prompt, EncodeOptions { add_special: true, parse_special })?;
-        if ids.is_empty() {
-            ids.extend(self.config.bos);
+        match self.config.bos {
+            Some(bos) if ids.is_empty() => ids.push(bos),
+            // Spelled in the text and added by the tokenizer: one is meant.
+            Some(bos) if ids.starts_with(&[bos, bos]) => {
+                ids.remove(0);
+            }
+            _ => {}
         }
         Ok(ids)
     }

@@ -183,8 +183,10 @@ fn generate(
 }
 
 impl Generated {
+    /// Without a first token the prompt was not read to its end, and there is no rate.
     fn prompt_rate(&self) -> f64 {
-        per_second(self.prompt_tokens, self.prefill.as_secs_f64())
+        let sampled = !self.ids.is_empty() || matches!(self.end, End::Finished(FinishReason::EndToken(_)));
+        per_second(if sampled { self.prompt_tokens } else { 0 }, self.prefill.as_secs_f64())
     }
 
     /// The first token belongs to the prompt's time; an end token is not among the ids, but took its pass.

@@ -51,12 +51,18 @@ fn help_and_version_are_results() {
 
 /// Checks that a model folder is refused on one line, by every command that loads it.
 fn refused(folder: &Path, needles: &[&str]) {
-    for command in [
-        &["run", "x", "--model"][..],
-        &["inspect"],
-        &["logits", "--ids", "1", "--out", "/absent/x", "--model"],
-    ] {
-        let outcome = output(&[command, &[text(folder)]].concat());
+    refused_by(&[&["logits", "--ids", "1", "--out", "/absent/x", "--model"]], folder, needles);
+    text_refused(folder, needles);
+}
+
+/// The same for what concerns text, by every command that loads the tokenizer.
+fn text_refused(folder: &Path, needles: &[&str]) {
+    refused_by(&[&["run", "x", "--model"], &["inspect"]], folder, needles);
+}
+
+fn refused_by(commands: &[&[&str]], folder: &Path, needles: &[&str]) {
+    for command in commands {
+        let outcome = output(&[command, &[text(folder)][..]].concat());
         let line = outcome.failed(1);
         assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
         assert!(outcome.stdout.is_empty(), "{outcome:?}");
@@ -102,7 +108,21 @@ fn a_tokenizer_larger_than_the_vocabulary_is_refused() {
     extra["content"] = "<|extra|>".into();
     tokens.push(extra);
     std::fs::write(&file, json.to_string()).unwrap();
-    refused(folder.path(), &["tokenizer.json", "below the model's vocab_size 4096", "found 4096"]);
+    text_refused(folder.path(), &["tokenizer.json", "below the model's vocab_size 4096", "found 4096"]);
+}
+
+#[test]
+fn commands_on_token_ids_do_not_look_at_the_tokenizer() {
+    let folder = TempDir::new("no-tokenizer");
+    copy_model(folder.path());
+    std::fs::write(folder.path().join("tokenizer.json"), "garbage").unwrap();
+    let out = folder.path().join("logits.safetensors");
+    let model = text(folder.path());
+    output(&["logits", "--model", model, "--ids", "1,2", "--out", text(&out)]).ok();
+    std::fs::write(folder.path().join("ids"), [1, 0, 2, 0, 3, 0]).unwrap();
+    let ids = folder.path().join("ids");
+    output(&["eval", "--model", model, "--tokens", text(&ids), "--window", "2"]).ok();
+    text_refused(folder.path(), &["tokenizer.json"]);
 }
 
 #[test]

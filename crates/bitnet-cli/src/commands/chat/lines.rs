@@ -1,10 +1,10 @@
 //! The lines that a user types: through an editor with history on a terminal, plainly elsewhere.
 
 use std::cell::Cell;
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -68,6 +68,9 @@ impl Lines {
     }
 }
 
+/// Longest line that is read from a pipe; no context holds nearly as much.
+const LONGEST_LINE: u64 = 16 << 20;
+
 fn next_typed(editor: &mut Editor<Watcher, DefaultHistory>, history: Option<&PathBuf>) -> Result<Line> {
     if let Some(watcher) = editor.helper() {
         watcher.empty.set(true);
@@ -93,9 +96,13 @@ fn next_typed(editor: &mut Editor<Watcher, DefaultHistory>, history: Option<&Pat
 
 fn next_plain(input: &mut impl BufRead) -> Result<Line> {
     let mut bytes = Vec::new();
-    let count = input.read_until(b'\n', &mut bytes).context("standard input: cannot read")?;
+    let mut limited = input.take(LONGEST_LINE + 1);
+    let count = limited.read_until(b'\n', &mut bytes).context("standard input: cannot read")?;
     if count == 0 {
         return Ok(Line::End);
+    }
+    if count as u64 > LONGEST_LINE {
+        return Err(anyhow!("standard input: expected a line of at most {LONGEST_LINE} bytes, found more"));
     }
     let text = String::from_utf8(bytes).ok().context("standard input: expected UTF-8 text")?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
