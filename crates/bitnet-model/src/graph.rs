@@ -14,8 +14,8 @@
 //! of one width and kind, whose lifetimes never overlap.
 
 use bitnet_core::backend::{
-    AttentionShape, Backend, BitNetError, BufferId, BufferKind, Graph, LinearId, LinearWeights, Norm, Op,
-    WeightStorage,
+    AttentionShape, Backend, BitNetError, BufferId, BufferKind, BufferSpec, Graph, LinearId, LinearWeights,
+    Norm, Op, WeightStorage,
 };
 
 use bitnet_kernels::scalar::rope;
@@ -191,7 +191,7 @@ impl<'b> Builder<'b> {
         if let Some(out) = ready.float {
             return Ok(out);
         }
-        let out = self.shared("normed", source.x, BufferKind::F32)?;
+        let out = shared(&mut self.graph, "normed", source.x, BufferKind::F32)?;
         self.push(Op::Norm { x: source.x, norm, out });
         ready.float = Some(out);
         Ok(out)
@@ -212,24 +212,47 @@ impl<'b> Builder<'b> {
             Some(own) => (self.float_input(source, ready)?, Some(own)),
             None => (source.x, source.norm),
         };
-        let out = self.shared("int8", x, BufferKind::Int8PerToken)?;
+        let out = shared(&mut self.graph, "int8", x, BufferKind::Int8PerToken)?;
         self.push(Op::Quantize { x, norm, out });
         ready.int8 = Some((out, own));
         Ok(out)
     }
+}
 
-    /// Returns the buffer of this name and kind that is as wide as `like`.
-    fn shared(
-        &mut self,
-        name: &'static str,
-        like: BufferId,
-        kind: BufferKind,
-    ) -> Result<BufferId, BitNetError> {
-        let width = self.graph.spec(like)?.width;
-        let same = |spec: &bitnet_core::backend::BufferSpec| spec.name == name && spec.width == width;
-        match self.graph.buffers.iter().position(same) {
-            Some(index) => Ok(BufferId(index as u32)),
-            None => Ok(self.graph.buffer(name, width, kind)),
-        }
+/// Returns the buffer of this name and kind that is as wide as `like`.
+fn shared(
+    graph: &mut Graph,
+    name: &'static str,
+    like: BufferId,
+    kind: BufferKind,
+) -> Result<BufferId, BitNetError> {
+    let wanted = BufferSpec { name, width: graph.spec(like)?.width, kind };
+    match graph.buffers.iter().position(|spec| *spec == wanted) {
+        Some(index) => Ok(BufferId(index as u32)),
+        None => Ok(graph.buffer(name, wanted.width, kind)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_shared_by_name_width_and_kind() {
+        let attention = AttentionShape { heads: 1, kv_heads: 1, head_dim: 2, scale: 1.0 };
+        let (buffers, ops, rope_frequencies) = (Vec::new(), Vec::new(), vec![1.0]);
+        let mut graph = Graph { buffers, ops, layers: 1, attention, rope_frequencies, vocab: 4 };
+        let narrow = graph.buffer("x", 8, BufferKind::F32);
+        let wide = graph.buffer("y", 16, BufferKind::F32);
+        let mut get = |name, like, kind| shared(&mut graph, name, like, kind).unwrap();
+        let first = get("input", narrow, BufferKind::F32);
+        assert_eq!(get("input", narrow, BufferKind::F32), first);
+        let others = [
+            get("input", narrow, BufferKind::Int8PerToken),
+            get("input", wide, BufferKind::F32),
+            get("other", narrow, BufferKind::F32),
+        ];
+        assert!(!others.contains(&first), "{others:?}");
+        assert_eq!(graph.buffers.len(), 6);
     }
 }

@@ -53,7 +53,7 @@ fn absurd_numbers_take_no_memory() {
     let config = json!({
         "architectures": ["BitNetForCausalLM"], "model_type": "bitnet", "hidden_size": 1 << 20,
         "intermediate_size": 1 << 20, "num_hidden_layers": 1024, "num_attention_heads": 1024,
-        "num_key_value_heads": 1024, "vocab_size": 1 << 24, "max_position_embeddings": 1 << 24,
+        "num_key_value_heads": 1024, "head_dim": 512, "vocab_size": 1 << 24, "max_position_embeddings": 1 << 24,
         "tie_word_embeddings": true
     });
     let file = |header: &str, data: usize| {

@@ -71,6 +71,24 @@ fn folders_without_readable_weights() {
     }
 }
 
+/// Without a check before they are opened, loading would wait for a writer for ever.
+#[cfg(unix)]
+#[test]
+fn weight_files_that_are_pipes() {
+    let put_pipe = |saved: &Saved, name: &str| {
+        let made = std::process::Command::new("mkfifo").arg(saved.path(name)).status().unwrap();
+        assert!(made.success(), "{made}");
+    };
+    let single = packed().save_config();
+    put_pipe(&single, "model.safetensors");
+    single.refuse(Kind::Format, &[FILE, "expected a file, found a folder, pipe or device"]);
+    let shards = packed().save_sharded(|name| name.len() % 2, 2);
+    let second = "model-00002-of-00002.safetensors";
+    std::fs::remove_file(shards.path(second)).unwrap();
+    put_pipe(&shards, second);
+    shards.refuse(Kind::Format, &[second, "expected a file, found a folder, pipe or device"]);
+}
+
 #[test]
 fn configurations_that_are_too_large() {
     let saved = packed().save();
@@ -270,6 +288,43 @@ fn codes_scales_and_norms_that_cannot_be() {
     floats.refuse(Kind::Values, &[Q, "element [0, 0]: expected -1, 0 or 1, found 0.25"]);
     let bytes = packed().set(Q, Dtype::I8, &[256, 256], vec![3; 65536]);
     bytes.refuse(Kind::Values, &[Q, "element [0, 0]: expected -1, 0 or 1, found 3"]);
+}
+
+#[test]
+fn floats_that_are_no_numbers() {
+    use half::f16;
+    let head = "lm_head.weight";
+    let untied = || {
+        let draft = packed().field("tie_word_embeddings", json!(false));
+        draft.set(head, Dtype::F32, &[320, 256], f32s(&vec![0.5; 320 * 256]))
+    };
+    let kept = json!({
+        "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online",
+        "modules_to_not_convert": ["q_proj"]
+    });
+    let kept = Draft::golden("bitnet_master").field("quantization_config", kept);
+    let mut plain = Draft::golden("llama_bitlinear").field("quantization_config", json!(null));
+    plain.tensors.retain(|(spec, _)| !spec.name.ends_with("_scale"));
+    let plain = plain.set(Q, Dtype::F32, &[128, 128], vec![]);
+    let cases = [(untied(), "model.embed_tokens.weight"), (untied(), head), (kept, Q), (plain, Q)];
+    for (mut draft, name) in cases {
+        let shape = draft.get(name).0.shape.clone();
+        let (elements, cols) = (shape[0] * shape[1], shape[1]);
+        for (dtype, fine, odd, at, found) in [
+            (Dtype::F32, f32s(&[1.5]), f32s(&[f32::NAN]), elements - 1, "NaN"),
+            (Dtype::F16, f16::MAX.to_le_bytes().into(), f16::INFINITY.to_le_bytes().into(), cols + 2, "inf"),
+            (Dtype::BF16, bf16(&[f32::MIN]), bf16(&[f32::NEG_INFINITY]), 0, "-inf"),
+        ] {
+            let mut bytes = fine.repeat(elements);
+            // A second magnitude, so that the matrix is not ternary.
+            bytes[3 * odd.len()..4 * odd.len()].fill(0x11);
+            bytes[at * odd.len()..][..odd.len()].copy_from_slice(&odd);
+            let place = format!("tensor {name}: element [{}, {}]", at / cols, at % cols);
+            let text = format!("{place}: expected a finite number, found {found}");
+            draft = draft.set(name, dtype, &shape, bytes);
+            draft.refuse(Kind::Values, &[FILE, &text]);
+        }
+    }
 }
 
 #[test]

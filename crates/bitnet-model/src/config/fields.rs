@@ -117,13 +117,17 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Reads a token id, or a list of them.
-    pub(super) fn token_ids(&self, name: &str) -> Result<Option<Vec<u32>>, LoadError> {
+    /// Reads a token id, or a list of them, each of a vocabulary of `vocab` tokens.
+    pub(super) fn token_ids(&self, name: &str, vocab: usize) -> Result<Option<Vec<u32>>, LoadError> {
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        self.typed(name, "a token id or a list of token ids", |value| match value.as_array() {
-            Some(items) => items.iter().map(id).collect(),
+        let ids = self.typed(name, "a token id or a list of token ids", |value| match value.as_array() {
+            Some(items) => items.iter().map(id).collect::<Option<Vec<u32>>>(),
             None => id(value).map(|id| vec![id]),
-        })
+        })?;
+        match ids.iter().flatten().find(|&&id| id as usize >= vocab) {
+            Some(id) => Err(self.refuse(name, format_args!("a token id below vocab_size {vocab}"), id)),
+            None => Ok(ids),
+        }
     }
 
     /// Reads an object.

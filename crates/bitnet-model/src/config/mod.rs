@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use bitnet_core::backend::Activation;
+use bitnet_kernels::scalar::attention::MAX_HEAD_DIM;
 use serde_json::Value;
 
 use crate::error::{Item, LoadError, LoadErrorKind};
@@ -23,6 +24,8 @@ pub use quantisation::{LinearClass, QuantisationConfig, QuantisationMode};
 const MAX_COUNT: u64 = 1024;
 /// Widths: at most this many, which is also what exact 32-bit accumulation of int8 products allows.
 const MAX_WIDTH: u64 = 1 << 20;
+/// Query heads of the greatest count and width together still are a width.
+const _: () = assert!(MAX_COUNT * MAX_HEAD_DIM as u64 <= MAX_WIDTH);
 /// Vocabulary and positions: at most this many.
 const MAX_TOKENS: u64 = 1 << 24;
 /// Epsilons of norms.
@@ -56,7 +59,7 @@ pub struct ModelConfig {
     pub heads: usize,
     /// Key/value heads, a divisor of `heads`.
     pub kv_heads: usize,
-    /// Elements a head, even; `heads * head_dim` need not be `hidden`.
+    /// Elements a head, even, up to [`MAX_HEAD_DIM`]; `heads * head_dim` need not be `hidden`.
     pub head_dim: usize,
     /// Rows of the embedding.
     pub vocab: usize,
@@ -141,8 +144,8 @@ impl ModelConfig {
             tied: fields.boolean("tie_word_embeddings")?,
             attention_bias: fields.boolean("attention_bias")?.unwrap_or(false),
             mlp_bias: fields.boolean("mlp_bias")?.unwrap_or(false),
-            bos: fields.token_ids("bos_token_id")?.and_then(|ids| ids.first().copied()),
-            eos: unique(fields.token_ids("eos_token_id")?.unwrap_or_default()),
+            bos: fields.token_ids("bos_token_id", vocab)?.and_then(|ids| ids.first().copied()),
+            eos: unique(fields.token_ids("eos_token_id", vocab)?.unwrap_or_default()),
             one_bit_fields: one_bit_fields(&fields)?,
             quantisation,
             assumptions,
@@ -152,13 +155,13 @@ impl ModelConfig {
     /// Adds the end tokens of generation_config.json, and its first token where config.json names none.
     ///
     /// # Errors
-    /// `Format` for no JSON, `Config` for ids that are none.
+    /// `Format` for no JSON, `Config` for ids that are none or lie outside the vocabulary.
     pub fn merge_generation(&mut self, path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
         let json = parse_json(path, bytes)?;
         let fields = Fields::root(path, &json)?;
-        self.eos.extend(fields.token_ids("eos_token_id")?.unwrap_or_default());
+        self.eos.extend(fields.token_ids("eos_token_id", self.vocab)?.unwrap_or_default());
         self.eos = unique(std::mem::take(&mut self.eos));
-        let bos = fields.token_ids("bos_token_id")?.and_then(|ids| ids.first().copied());
+        let bos = fields.token_ids("bos_token_id", self.vocab)?.and_then(|ids| ids.first().copied());
         self.bos = self.bos.or(bos);
         Ok(())
     }
@@ -216,7 +219,7 @@ impl Shape {
             let expected = format!("a divisor of num_attention_heads {heads}");
             return Err(fields.refuse("num_key_value_heads", expected, kv_heads));
         }
-        let head_dim = match fields.integer("head_dim", 2..=MAX_COUNT)? {
+        let head_dim = match fields.integer("head_dim", 2..=MAX_HEAD_DIM as u64)? {
             Some(head_dim) => head_dim as usize,
             None if !hidden.is_multiple_of(heads) => {
                 let expected = format!("a number, as hidden_size {hidden} is no multiple of {heads} heads");
@@ -224,9 +227,9 @@ impl Shape {
             }
             None => hidden / heads,
         };
-        if !head_dim.is_multiple_of(2) || head_dim as u64 > MAX_COUNT || heads * head_dim > MAX_WIDTH as usize
-        {
-            let expected = format!("an even number up to {MAX_COUNT}, times {heads} heads up to {MAX_WIDTH}");
+        if !head_dim.is_multiple_of(2) || head_dim > MAX_HEAD_DIM {
+            let expected =
+                format!("an even number up to {MAX_HEAD_DIM}, stated or hidden_size / num_attention_heads");
             return Err(fields.refuse("head_dim", expected, head_dim));
         }
         Ok(Shape {

@@ -80,20 +80,51 @@ impl QuantisationConfig {
             rms_norm_eps: fields
                 .float("rms_norm_eps", super::EPS_RANGE)?
                 .map_or(default.rms_norm_eps, |eps| eps as f32),
-            modules_to_not_convert: fields.strings("modules_to_not_convert")?.unwrap_or_default(),
+            modules_to_not_convert: modules(fields)?,
         })
     }
 
     /// Reports whether a module, such as `model.layers.0.mlp.down_proj`, stays float.
     ///
-    /// An entry names a module by its full name, by its leading components (everything below it) or by
-    /// its trailing ones.
+    /// An entry names a module by its full name, by how it ends (`down_proj`, but `proj` too), by a module
+    /// around it (`model.layers.1`), or by how it begins where the entry ends with a dot
+    /// (`model.layers.1.`). `.*` in front of an entry lets it stand anywhere in the name.
+    ///
+    /// Source: `transformers/quantizers/quantizers_utils.py`, `should_convert_module`.
     pub fn keeps_float(&self, module: &str) -> bool {
-        self.modules_to_not_convert.iter().filter(|entry| !entry.is_empty()).any(|entry| {
-            let below = module.strip_prefix(entry.as_str()).is_some_and(|rest| rest.starts_with('.'));
-            let trailing = module.strip_suffix(entry.as_str()).is_some_and(|rest| rest.ends_with('.'));
-            module == entry || below || trailing
+        self.modules_to_not_convert.iter().any(|entry| {
+            // What matched ends where a component of the name does.
+            let ends = |rest: &str| rest.is_empty() || rest.starts_with('.') || entry.ends_with('.');
+            match entry.strip_prefix(ANYWHERE) {
+                Some(part) => module.match_indices(part).any(|(at, _)| ends(&module[at + part.len()..])),
+                None => {
+                    module.strip_prefix(entry.as_str()).is_some_and(ends) || module.ends_with(entry.as_str())
+                }
+            }
         })
+    }
+}
+
+/// The one pattern that is read: anything may stand in front.
+const ANYWHERE: &str = ".*";
+
+/// Reads the names of modules that stay float. The reference takes them for regular expressions: one that
+/// is more than a name would keep modules that a comparison of names does not find, and is refused.
+fn modules(fields: &Fields<'_>) -> Result<Vec<String>, LoadError> {
+    const NAME: &str = "modules_to_not_convert";
+    let entries = fields.strings(NAME)?.unwrap_or_default();
+    let is_name = |entry: &str| {
+        let part = entry.strip_prefix(ANYWHERE).unwrap_or(entry);
+        let pattern = part.contains(['*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '^', '$', '\\']);
+        !part.is_empty() && !pattern && !part.starts_with("re:")
+    };
+    match entries.iter().find(|entry| !is_name(entry)) {
+        Some(entry) => Err(fields.refuse(
+            NAME,
+            "names of modules, or their ends (regular expressions are not read)",
+            format_args!("{entry:?}"),
+        )),
+        None => Ok(entries),
     }
 }
 
@@ -102,18 +133,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modules_are_matched_by_whole_components() {
+    fn modules_are_matched_by_name_beginning_and_end() {
         let kept = |entry: &str, module: &str| {
             let modules_to_not_convert = vec![entry.to_owned()];
             QuantisationConfig { modules_to_not_convert, ..Default::default() }.keeps_float(module)
         };
         let module = "model.layers.1.mlp.down_proj";
-        for entry in [module, "model.layers.1", "mlp.down_proj", "down_proj", "model"] {
+        for entry in [
+            module,
+            "model.layers.1",
+            "model.layers.1.",
+            "model.",
+            "model",
+            "mlp.down_proj",
+            "down_proj",
+            ".down_proj",
+            "proj",
+            "n_proj",
+            ".*down_proj",
+            ".*.mlp",
+        ] {
             assert!(kept(entry, module), "{entry}");
         }
-        for entry in ["", "lm_head", "model.layers.1.mlp.down", "proj", "model.layers.11", "layers.1"] {
+        for entry in [
+            "lm_head",
+            "model.layers.1.mlp.down",
+            "model.layers.11",
+            "layers.1",
+            "mlp",
+            "mlp.",
+            ".*up_proj",
+            ".*down",
+        ] {
             assert!(!kept(entry, module), "{entry}");
         }
         assert!(!kept("model.layers.1", "model.layers.10.mlp.down_proj"));
+        assert!(!kept("model.layers.1.", "model.layers.10.mlp.down_proj"));
     }
 }

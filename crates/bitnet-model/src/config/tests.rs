@@ -84,6 +84,61 @@ fn end_tokens_are_an_int_or_a_list_and_join_those_of_generation() {
 }
 
 #[test]
+fn tokens_outside_the_vocabulary_are_refused_by_file_and_field() {
+    assert_eq!(parse(with(llama(), "eos_token_id", json!([99]))).unwrap().eos, [99]);
+    parse(without(llama(), "bos_token_id")).unwrap();
+    for field in ["eos_token_id", "bos_token_id"] {
+        let text = format!("field {field}: expected a token id below vocab_size 100, found 100");
+        let error = parse(with(llama(), field, json!(100))).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string()),
+            (LoadErrorKind::Config, format!("m/config.json: {text}"))
+        );
+        let path = Path::new("m/generation_config.json");
+        let bytes = json!({ field: [3, 100] }).to_string();
+        let error = parse(llama()).unwrap().merge_generation(path, bytes.as_bytes()).unwrap_err();
+        let line = format!("m/generation_config.json: {text}");
+        assert_eq!((error.kind(), error.to_string()), (LoadErrorKind::Config, line));
+    }
+}
+
+#[test]
+fn heads_are_as_wide_as_the_backends_take() {
+    assert_eq!(parse(with(llama(), "head_dim", json!(512))).unwrap().head_dim, 512);
+    let line = parse(with(llama(), "head_dim", json!(1024))).unwrap_err().to_string();
+    assert_eq!(line, "m/config.json: field head_dim: expected an integer from 2 to 512, found 1024");
+    let derived = with(llama(), "hidden_size", json!(4096));
+    let line = parse(derived).unwrap_err().to_string();
+    assert!(
+        line.starts_with("m/config.json: field head_dim: expected an even number up to 512, stated or"),
+        "{line}"
+    );
+    assert!(line.ends_with("found 1024"), "{line}");
+}
+
+#[test]
+fn module_names_that_are_patterns_are_refused_by_name() {
+    let parse = |entry: &str| {
+        let modules = json!({"quant_method": "bitnet", "modules_to_not_convert": ["lm_head", entry]});
+        parse(with(llama(), "quantization_config", modules))
+    };
+    for entry in ["lm_head", "model.layers.1", "model.layers.1.", ".*down_proj"] {
+        let kept = parse(entry).unwrap().quantisation.unwrap().modules_to_not_convert;
+        assert_eq!(kept, ["lm_head", entry]);
+    }
+    let meta = "*+?()[]{}|^$\\".chars().map(|c| format!("model{c}layers"));
+    let others = ["model.layers.*", ".*k_proj.*", "re:.*proj", "re:proj", ".*", ""].map(String::from);
+    for entry in meta.chain(others) {
+        let error = parse(&entry).unwrap_err();
+        assert_eq!(error.kind(), LoadErrorKind::Config, "{error}");
+        assert_eq!(error.item(), Some("quantization_config.modules_to_not_convert"), "{error}");
+        let line = error.to_string();
+        assert!(line.starts_with("m/config.json: field ") && line.contains("expected names"), "{line}");
+        assert!(line.ends_with(&format!("found {entry:?}")), "{line}");
+    }
+}
+
+#[test]
 fn the_last_of_repeated_keys_stands() {
     let text = llama().to_string().replacen(
         '{',
@@ -190,6 +245,7 @@ fn numbers_out_of_range_are_refused_by_name() {
         ("num_key_value_heads", json!(0)),
         ("head_dim", json!(0)),
         ("head_dim", json!(7)),
+        ("head_dim", json!(514)),
         ("head_dim", json!(1u64 << 60)),
         ("vocab_size", json!(1u64 << 62)),
         ("vocab_size", json!(0)),
@@ -201,6 +257,8 @@ fn numbers_out_of_range_are_refused_by_name() {
         ("rope_theta", json!(0)),
         ("rope_theta", json!(1e300)),
         ("bos_token_id", json!(1u64 << 40)),
+        ("bos_token_id", json!(100)),
+        ("eos_token_id", json!([99, 100])),
         ("eos_token_id", json!([1, "x"])),
         ("tie_word_embeddings", json!("yes")),
         ("quantization_config", json!([])),

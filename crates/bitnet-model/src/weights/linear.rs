@@ -129,7 +129,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn unit_floats(&mut self, matrix: &Matrix<'_>, scale_name: &str) -> Result<WeightStorage, LoadError> {
-        let packed = self.float_matrix(matrix).and_then(|floats| ternary::pack_floats(&floats));
+        let packed = ternary::pack_floats(&self.float_matrix(matrix)?);
         let packed = packed.map_err(|error| self.quant_error(matrix, error))?;
         self.release(matrix.tensor);
         self.ternary(matrix, packed.into(), scale_name, "ternary floats, packed at load")
@@ -161,7 +161,7 @@ impl<'a> Reader<'a, '_> {
             return Err(self.refuse(LoadErrorKind::MissingTensor, scale_name, expected, "no such tensor"));
         }
         let mode = self.config.quantisation.as_ref().and_then(|q| q.mode);
-        let floats = self.float_matrix(matrix).map_err(|error| self.quant_error(matrix, error))?;
+        let floats = self.float_matrix(matrix)?;
         // Saved as quantised, without scales: values of one magnitude are what was dequantised. Absmean
         // would shrink their scale by the share of zeros.
         if mode == Some(QuantisationMode::Offline)
@@ -180,7 +180,7 @@ impl<'a> Reader<'a, '_> {
     /// A float weight of a plain llama: its values tell what it is.
     fn inspected(&mut self, matrix: &Matrix<'_>) -> Result<WeightStorage, LoadError> {
         debug_assert!(matches!(self.detection.family, Family::LlamaDense | Family::TriLm));
-        let floats = self.float_matrix(matrix).map_err(|error| self.quant_error(matrix, error))?;
+        let floats = self.float_matrix(matrix)?;
         match ternary::detect(&floats) {
             Some(found) => {
                 self.note(
@@ -201,16 +201,15 @@ impl<'a> Reader<'a, '_> {
 
     fn dense(&mut self, matrix: &Matrix<'_>, rule: &'static str) -> Result<WeightStorage, LoadError> {
         let dtype = self.float_dtype(&matrix.name, matrix.tensor)?;
+        self.check_finite(&matrix.name, matrix.tensor, dtype, matrix.cols)?;
         self.record(&matrix.name, matrix.tensor, StoredAs::Dense(dtype), rule);
         Ok(WeightStorage::Dense { dtype, bytes: matrix.tensor.bytes.clone() })
     }
 
-    fn float_matrix<'m>(&self, matrix: &Matrix<'m>) -> Result<FloatMatrix<'m>, QuantError> {
-        let dtype = match matrix.tensor.dtype {
-            StoredDType::Known(dtype) => dtype,
-            StoredDType::Other(_) => BitNetDType::U8,
-        };
+    fn float_matrix<'m>(&self, matrix: &Matrix<'m>) -> Result<FloatMatrix<'m>, LoadError> {
+        let dtype = self.float_dtype(&matrix.name, matrix.tensor)?;
         FloatMatrix::new(dtype, &matrix.tensor.bytes, matrix.rows, matrix.cols)
+            .map_err(|error| self.quant_error(matrix, error))
     }
 
     fn quant_error(&self, matrix: &Matrix<'_>, error: QuantError) -> LoadError {

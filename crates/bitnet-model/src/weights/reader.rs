@@ -13,7 +13,7 @@ use crate::family::Detection;
 use crate::trace;
 
 use super::model::{NormWeights, StoredAs, TensorInfo};
-use super::{LoadOptions, LoadProgress};
+use super::{LoadOptions, LoadProgress, scan};
 
 /// Endings of tensors that older exporters stored and that follow from the configuration.
 const HARMLESS: [&str; 3] = ["rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"];
@@ -102,6 +102,23 @@ impl<'a, 'o> Reader<'a, 'o> {
         }
     }
 
+    /// Checks that a float matrix of `cols` columns holds neither NaN nor infinity.
+    pub(super) fn check_finite(
+        &self,
+        name: &str,
+        tensor: &Tensor,
+        dtype: BitNetDType,
+        cols: usize,
+    ) -> Result<(), LoadError> {
+        let Some(at) = scan::find_non_finite(dtype, &tensor.bytes) else { return Ok(()) };
+        let size = dtype.bits() / 8;
+        let found = widen(dtype, &tensor.bytes[at * size..(at + 1) * size]);
+        let found = found.first().copied().unwrap_or(f32::NAN);
+        let (row, col) = (at / cols.max(1), at % cols.max(1));
+        let message = format_args!("element [{row}, {col}]: expected a finite number, found {found}");
+        Err(self.invalid(name, message))
+    }
+
     /// Records what became of a tensor, and that it was read.
     pub(super) fn record(&mut self, name: &str, tensor: &Tensor, stored_as: StoredAs, rule: &'static str) {
         trace::debug!("{name}: {} {:?} as {stored_as}, {rule}", tensor.dtype, tensor.shape);
@@ -133,12 +150,14 @@ impl<'a, 'o> Reader<'a, 'o> {
         }
     }
 
-    /// Reads the embedding or the head: a float matrix `[vocab, hidden]`, left in the file.
+    /// Reads the embedding or the head: a matrix `[vocab, hidden]` of finite floats, left in the
+    /// file.
     pub(super) fn table(&mut self, name: &str) -> Result<LinearWeights, LoadError> {
         let (rows, cols) = (self.config.vocab, self.config.hidden);
         let tensor = self.find(name, format_args!("a float matrix [{rows}, {cols}]"))?;
         let dtype = self.float_dtype(name, tensor)?;
         self.check_shape(name, tensor, &[rows, cols])?;
+        self.check_finite(name, tensor, dtype, cols)?;
         self.record(name, tensor, StoredAs::Dense(dtype), "kept as stored: embedding and head");
         let storage = WeightStorage::Dense { dtype, bytes: tensor.bytes.clone() };
         Ok(LinearWeights { name: name.to_owned(), rows, cols, storage, bias: None })

@@ -16,6 +16,9 @@ const WIDTH: usize = 8;
 /// Registers of one sum.
 const REGISTERS: usize = LANES / WIDTH;
 
+/// Bytes by which a row is prefetched ahead of its use.
+const AHEAD: usize = 4096;
+
 type Sum = [__m256; REGISTERS];
 
 /// Elements that are read as f32.
@@ -152,6 +155,8 @@ fn dots<E: Element, const T: usize>(row: &[E], x: [&[f32]; T]) -> [f32; T] {
     assert!(x.iter().all(|x| x.len() == row.len()));
     let mut sums = [zero(); T];
     for start in (0..row.len() / LANES).map(|step| step * LANES) {
+        // Rows of a matrix lie one after the other: what is asked for past this one is the next.
+        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(start).cast::<i8>().wrapping_add(AHEAD));
         // SAFETY: `start + 32` is at most the length of the row and of each token.
         let (wide, x) = unsafe { (lanes_at(row, start), x.map(|x| lanes_at(x, start))) };
         for t in 0..T {
