@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    silence_contained_panics();
     // A usage error, --help and --version end the program here.
     let cli = args::Cli::parse();
     let outcome = interrupt::install().and_then(|()| commands::run(&cli.command));
@@ -26,4 +27,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }
+}
+
+/// Leaves the report of panics that the tokenizer catches and returns as errors to those errors.
+fn silence_contained_panics() {
+    let previous = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !bitnet_core::tokenizer::in_library_call() {
+            previous(panic);
+        }
+    }));
 }

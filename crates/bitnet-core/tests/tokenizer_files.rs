@@ -322,3 +322,62 @@ fn special_tokens_are_cut_out_as_spelled_whatever_the_normaliser() {
     let ids = tokenizer.encode("b<|end|><|END|>", PLAIN).unwrap();
     assert!(ids.iter().all(|&id| !tokenizer.is_special(id)));
 }
+
+/// Files on which the library panics, by what they lie about.
+fn panicking() -> [(&'static str, Value); 5] {
+    let template = |single: Value| json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}});
+    let first = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let second = json!({"Sequence": {"id": "B", "type_id": 0}});
+    let absent = json!({"SpecialToken": {"id": "absent", "type_id": 0}});
+    [
+        ("post_processor", template(json!([absent, first]))),
+        ("post_processor", template(json!([second]))),
+        ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"})),
+        ("normalizer", json!({"type": "Replace", "pattern": {"String": ""}, "content": "x"})),
+        ("pre_tokenizer", json!({"type": "FixedLength", "length": 0})),
+    ]
+}
+
+#[test]
+fn panics_of_the_library_are_errors_and_known_to_hooks() {
+    // The hook is the whole program's: other tests of this file may panic meanwhile, in their own threads.
+    static UNMARKED: std::sync::Mutex<Vec<std::thread::ThreadId>> = std::sync::Mutex::new(Vec::new());
+    let previous = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !bitnet_core::tokenizer::in_library_call() {
+            UNMARKED.lock().unwrap().push(std::thread::current().id());
+            previous(info);
+        }
+    }));
+    for (field, lie) in panicking() {
+        let mut file = golden();
+        file[field] = lie.clone();
+        let outcome = load(&file).and_then(|tokenizer| {
+            let options = EncodeOptions { add_special: true, parse_special: false };
+            tokenizer.encode("ab cd", options)
+        });
+        message(outcome.expect_err(&format!("{field}: {lie}")));
+        assert!(!bitnet_core::tokenizer::in_library_call());
+    }
+    assert!(!UNMARKED.lock().unwrap().contains(&std::thread::current().id()));
+}
+
+#[test]
+fn replacements_that_explode_are_refused() {
+    let replace =
+        |from: &str, to: String| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+    let chain = |parts: Vec<Value>| json!({"type": "Sequence", "normalizers": parts});
+    let mut file = golden();
+    file["normalizer"] = chain(vec![replace("a", "a".repeat(1000)); 4]);
+    let text = failure(&file);
+    assert!(text.contains("normalizer: expected replacements that make a text at most 1024"), "{text}");
+    file["normalizer"] = json!({"type": "Replace", "pattern": {"Regex": "."}, "content": "x".repeat(2000)});
+    assert!(failure(&file).contains("normalizer"));
+    // Replacements of different characters do not multiply.
+    let honest = "abcdefghij".chars().map(|letter| replace(&letter.to_string(), "...".into())).collect();
+    file["normalizer"] = chain(honest);
+    load(&file).unwrap().encode("abc", PLAIN).unwrap();
+    file["normalizer"] = Value::Null;
+    file["decoder"] = json!({"type": "Sequence", "decoders": vec![replace("a", "a".repeat(1000)); 4]});
+    assert!(failure(&file).contains("decoder"));
+}

@@ -3,12 +3,14 @@
 //! Templates are Jinja, as published next to models, with the environment that `transformers` gives
 //! them: `trim_blocks`, `lstrip_blocks`, Python's string and dict methods, `raise_exception`,
 //! `strftime_now` (in UTC), `tojson` without HTML escapes, and `{% generation %}` blocks, which render
-//! their body. A template runs on fuel, which bounds its time and memory.
+//! their body. A template runs on fuel, which bounds its steps and the text it makes (64 bytes a step);
+//! the values that it builds are bounded in proportion to the messages (see the module `bound`).
 //!
 //! [`ChatTemplate::encode`] keeps the contents of messages and the template apart: control tokens
 //! that the template writes are parsed, the same characters inside a content are ordinary text (see
 //! the module `guard` for how).
 
+mod bound;
 mod guard;
 mod jinja;
 #[cfg(all(test, feature = "tokenizers"))]
@@ -20,9 +22,8 @@ use bitnet_core::tokenizer::{EncodeOptions, Piece, Tokenizer, TokenizerError};
 use minijinja::Value;
 use serde_json::Value as Json;
 
-/// Names in errors.
-const CONFIG: &str = "tokenizer_config.json";
-const TEMPLATE: &str = "chat_template.jinja";
+/// The name of the fallback in errors.
+const PLAIN_NAME: &str = "the plain chat template";
 
 /// Tokens that end a turn, over the published model families.
 const END_OF_TURN: [&str; 11] = [
@@ -54,7 +55,7 @@ pub enum ChatError {
     #[error("{file}: {field}: expected {expected}, found {found}")]
     Malformed {
         /// The file.
-        file: &'static str,
+        file: String,
         /// The field.
         field: String,
         /// What has to stand there.
@@ -63,24 +64,30 @@ pub enum ChatError {
         found: String,
     },
     /// The template is not valid Jinja.
-    #[error("chat template: line {line}: {reason}")]
+    #[error("{file}: chat template: line {line}: {reason}")]
     Syntax {
+        /// The file.
+        file: String,
         /// The line, from 1.
         line: usize,
         /// What is wrong there.
         reason: String,
     },
     /// The template failed on these messages, or refused them with `raise_exception`.
-    #[error("chat template: line {line}: cannot render the messages: {reason}")]
+    #[error("{file}: chat template: line {line}: cannot render the messages: {reason}")]
     Render {
+        /// The file.
+        file: String,
         /// The line, from 1.
         line: usize,
         /// The template's or the engine's words.
         reason: String,
     },
     /// The template took more steps or memory than any honest one needs.
-    #[error("chat template: it did not end within {fuel} steps")]
+    #[error("{file}: chat template: it did not end within {fuel} steps")]
     OutOfFuel {
+        /// The file.
+        file: String,
         /// The budget.
         fuel: u64,
     },
@@ -113,6 +120,8 @@ impl Message {
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: String,
+    /// The file that the source comes from.
+    file: String,
     plain: bool,
     /// `bos_token`, `eos_token` and the like, by name.
     special: Vec<(&'static str, String)>,
@@ -120,32 +129,39 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Reads the template from the bytes of a `tokenizer_config.json` and the text of a
-    /// `chat_template.jinja`, which goes first where both have one.
+    /// Reads the template from a `tokenizer_config.json` and a `chat_template.jinja`, which goes first
+    /// where both have one. Each is given as its bytes and the name or path that errors use.
     ///
     /// `chat_template` is a string or a list of `{name, template}`, of which `default` is taken;
     /// `bos_token` and `eos_token` are strings or objects with a `content`. `None`: there is no
-    /// template, and [`ChatTemplate::plain`] can stand in.
+    /// template, or an empty one, and [`ChatTemplate::plain`] can stand in.
     ///
-    /// Errors: [`ChatError::Malformed`] naming the field, [`ChatError::Syntax`].
+    /// Errors: [`ChatError::Malformed`] naming the file and the field, [`ChatError::Syntax`].
     pub fn from_files(
-        tokenizer_config: Option<&[u8]>,
-        chat_template_jinja: Option<&str>,
+        tokenizer_config: Option<(&[u8], &str)>,
+        chat_template_jinja: Option<(&[u8], &str)>,
     ) -> Result<Option<Self>, ChatError> {
-        let config = tokenizer_config.map(parse_config).transpose()?.unwrap_or(Json::Null);
-        let source = match chat_template_jinja {
-            Some(source) => Some(source.to_string()),
-            None => template_of(&config)?,
+        let (config_file, config) = match tokenizer_config {
+            Some((bytes, file)) => (file, parse_config(bytes, file)?),
+            None => ("", Json::Null),
         };
-        let Some(source) = source else { return Ok(None) };
+        let own = chat_template_jinja
+            .map(|(bytes, file)| parse_text(bytes, file).map(|text| (text, file)))
+            .transpose()?;
+        let (source, file) = match own.filter(|(source, _)| !source.is_empty()) {
+            Some(own) => own,
+            None => match template_of(&config, config_file)?.filter(|source| !source.is_empty()) {
+                Some(source) => (source, config_file),
+                None => return Ok(None),
+            },
+        };
         let mut special = Vec::new();
         for name in ["bos_token", "eos_token", "unk_token", "pad_token"] {
-            special.extend(token_of(&config, name)?.map(|token| (name, token)));
+            special.extend(token_of(&config, config_file, name)?.map(|token| (name, token)));
         }
         let add_bos = config.get("add_bos_token").and_then(Json::as_bool).unwrap_or(false);
-        let source = jinja::without_generation_tags(&source);
-        jinja::check(&source)?;
-        Ok(Some(ChatTemplate { source, plain: false, special, add_bos }))
+        let source = jinja::prepare(&source, file)?;
+        Ok(Some(ChatTemplate { source, file: file.to_string(), plain: false, special, add_bos }))
     }
 
     /// Makes the fallback for models without a template.
@@ -154,7 +170,13 @@ impl ChatTemplate {
     /// without surrounding whitespace; the generation prompt is `Assistant:`. A generated turn ends at
     /// [`stop_strings`](Self::stop_strings).
     pub fn plain() -> Self {
-        ChatTemplate { source: PLAIN.to_string(), plain: true, special: Vec::new(), add_bos: false }
+        ChatTemplate {
+            source: PLAIN.to_string(),
+            file: PLAIN_NAME.to_string(),
+            plain: true,
+            special: Vec::new(),
+            add_bos: false,
+        }
     }
 
     /// Returns whether this is the fallback.
@@ -230,7 +252,7 @@ impl ChatTemplate {
             ("documents", Value::from(())),
         ]);
         context.extend(self.special.iter().map(|(name, token)| (*name, Value::from(token))));
-        jinja::render(&self.source, Value::from(context), bytes)
+        jinja::render(&self.source, &self.file, Value::from(context), bytes)
     }
 
     /// Leaves exactly one BOS at the start where there is to be one.
@@ -260,46 +282,56 @@ pub fn end_of_turn_tokens(tokenizer: &Tokenizer) -> Vec<u32> {
         .collect()
 }
 
-fn parse_config(bytes: &[u8]) -> Result<Json, ChatError> {
+fn parse_text(bytes: &[u8], file: &str) -> Result<String, ChatError> {
+    std::str::from_utf8(bytes).map(str::to_string).map_err(|error| ChatError::Malformed {
+        file: file.to_string(),
+        field: "(whole file)".to_string(),
+        expected: "UTF-8 text",
+        found: error.to_string(),
+    })
+}
+
+fn parse_config(bytes: &[u8], file: &str) -> Result<Json, ChatError> {
     let config: Json = serde_json::from_slice(bytes).map_err(|e| ChatError::Malformed {
-        file: CONFIG,
+        file: file.to_string(),
         field: "(whole file)".to_string(),
         expected: "JSON",
         found: e.to_string(),
     })?;
-    if config.is_object() { Ok(config) } else { Err(malformed("(root)", "an object", &config)) }
+    if config.is_object() { Ok(config) } else { Err(malformed(file, "(root)", "an object", &config)) }
 }
 
-fn template_of(config: &Json) -> Result<Option<String>, ChatError> {
+fn template_of(config: &Json, file: &str) -> Result<Option<String>, ChatError> {
     let list = match config.get("chat_template") {
         None | Some(Json::Null) => return Ok(None),
         Some(Json::String(source)) => return Ok(Some(source.clone())),
         Some(Json::Array(list)) => list,
-        Some(other) => return Err(malformed("chat_template", "a string or a list", other)),
+        Some(other) => return Err(malformed(file, "chat_template", "a string or a list", other)),
     };
     let default = list.iter().find(|entry| entry.get("name").is_some_and(|name| name == "default"));
     let source = default.and_then(|entry| entry.get("template")).and_then(Json::as_str);
     source.map(|source| Some(source.to_string())).ok_or_else(|| {
-        malformed("chat_template", "a template with the name default", &Json::Array(list.clone()))
+        malformed(file, "chat_template", "a template with the name default", &Json::Array(list.clone()))
     })
 }
 
-fn token_of(config: &Json, name: &str) -> Result<Option<String>, ChatError> {
+fn token_of(config: &Json, file: &str, name: &str) -> Result<Option<String>, ChatError> {
     match config.get(name) {
         None | Some(Json::Null) => Ok(None),
         Some(token) => {
             let content = token.as_str().or_else(|| token.get("content").and_then(Json::as_str));
-            let content = content.ok_or_else(|| malformed(name, "a string or an object with content", token));
+            let content =
+                content.ok_or_else(|| malformed(file, name, "a string or an object with content", token));
             content.map(|content| Some(content.to_string()))
         }
     }
 }
 
-fn malformed(field: &str, expected: &'static str, found: &Json) -> ChatError {
+fn malformed(file: &str, field: &str, expected: &'static str, found: &Json) -> ChatError {
     let found = match found {
         Json::Array(list) => format!("a list of {}", list.len()),
         Json::Object(_) => "an object".to_string(),
         other => other.to_string().chars().take(60).collect(),
     };
-    ChatError::Malformed { file: CONFIG, field: field.to_string(), expected, found }
+    ChatError::Malformed { file: file.to_string(), field: field.to_string(), expected, found }
 }

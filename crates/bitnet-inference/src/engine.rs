@@ -551,7 +551,11 @@ fn check_tokenizer(
 fn load_template(files: &ModelFiles) -> Result<ChatTemplate, EngineError> {
     let config = files.tokenizer_config_json()?;
     let jinja = files.chat_template()?;
-    let jinja = jinja.as_deref().map(String::from_utf8_lossy);
-    let template = ChatTemplate::from_files(config.as_deref(), jinja.as_deref())?;
+    let name = |file: &str| files.path(file).display().to_string();
+    let (config_name, jinja_name) = (name("tokenizer_config.json"), name("chat_template.jinja"));
+    let template = ChatTemplate::from_files(
+        config.as_deref().map(|bytes| (bytes, config_name.as_str())),
+        jinja.as_deref().map(|bytes| (bytes, jinja_name.as_str())),
+    )?;
     Ok(template.unwrap_or_else(ChatTemplate::plain))
 }

@@ -126,6 +126,32 @@ fn commands_on_token_ids_do_not_look_at_the_tokenizer() {
 }
 
 #[test]
+fn tokenizers_on_which_the_library_panics_are_refused_on_one_line() {
+    let folder = TempDir::new("panicking-tokenizer");
+    copy_model(folder.path());
+    let file = folder.path().join("tokenizer.json");
+    let honest: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let template = |single: &str| {
+        let single: Value = serde_json::from_str(single).unwrap();
+        serde_json::json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}})
+    };
+    for (field, lie) in [
+        ("post_processor", template(r#"[{"SpecialToken": {"id": "absent", "type_id": 0}}]"#)),
+        ("post_processor", template(r#"[{"Sequence": {"id": "B", "type_id": 0}}]"#)),
+        ("normalizer", serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"})),
+        ("normalizer", serde_json::json!({"type": "Replace", "pattern": {"String": ""}, "content": "x"})),
+        ("pre_tokenizer", serde_json::json!({"type": "FixedLength", "length": 0})),
+    ] {
+        let mut json = honest.clone();
+        json[field] = lie;
+        std::fs::write(&file, json.to_string()).unwrap();
+        let outcome = output(&["tokenize", "--model", text(folder.path()), "Once upon"]);
+        assert!(outcome.failed(1).contains("tokenizer.json"), "{field}: {outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{field}: {outcome:?}");
+    }
+}
+
+#[test]
 fn a_config_that_lies_is_refused_by_field() {
     let folder = TempDir::new("config");
     copy_model(folder.path());

@@ -6,7 +6,6 @@
 //! training and are not taken over: the same text always gives all of its ids.
 
 use std::collections::{BTreeMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -18,7 +17,9 @@ use tokenizers::{
 };
 
 use super::TokenizerError;
+use super::contained::contained;
 use super::error::one_line;
+use super::growth::{GROWTH_LIMIT, growth};
 use super::json_stream::{WalkError, for_each_entry, for_each_item};
 
 /// The fields of an object, each as its text; of repeated ones the last.
@@ -113,9 +114,8 @@ impl File<'_> {
         operation: &'static str,
         work: impl FnOnce() -> Result<T, TokenizerError>,
     ) -> Result<T, TokenizerError> {
-        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-            Err(self.library(operation, "the tokenizer library panicked on its contents"))
-        })
+        contained(work)
+            .unwrap_or_else(|| Err(self.library(operation, "the tokenizer library panicked on its contents")))
     }
 
     fn json<'b>(&self, bytes: &'b [u8]) -> Result<&'b RawValue, TokenizerError> {
@@ -157,7 +157,13 @@ impl File<'_> {
         root: &mut Fields<'_>,
         field: &'static str,
     ) -> Result<Option<T>, TokenizerError> {
-        match self.field(root, field)? {
+        let value = self.field(root, field)?;
+        let growth = growth(&value);
+        if growth > GROWTH_LIMIT {
+            let expected = format!("replacements that make a text at most {GROWTH_LIMIT} times as long");
+            return Err(self.malformed(field, &expected, format!("up to {growth} times")));
+        }
+        match value {
             Value::Null => Ok(None),
             value => serde_json::from_value(value)
                 .map(Some)

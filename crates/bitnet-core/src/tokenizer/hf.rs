@@ -5,7 +5,6 @@
 //! setting; threads with equal options encode side by side.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -15,6 +14,7 @@ use tokenizers::{
 };
 
 use super::byte_level;
+use super::contained::contained;
 use super::error::one_line;
 use super::{DecodeKind, EncodeOptions, Piece, TokenizerError};
 
@@ -68,7 +68,8 @@ impl HfTokenizer {
                 self.refuse_special(&tokenizer, &body)?;
             }
             if let Some(table) = check_bytes {
-                refuse_loss(&tokenizer, text, &body, table)?;
+                contained(|| refuse_loss(&tokenizer, text, &body, table))
+                    .ok_or_else(|| self.library("encode", "the tokenizer library panicked"))??;
             }
         }
         self.run(&tokenizer, text, options.add_special)
@@ -77,8 +78,8 @@ impl HfTokenizer {
     fn run(&self, tokenizer: &Tokenizer, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
         // The crate's models index tables that come from the file: a panic there is the file's fault
         // and must not take the program down.
-        catch_unwind(AssertUnwindSafe(|| tokenizer.encode_fast(text, add_special)))
-            .map_err(|_| self.library("encode", "the tokenizer library panicked"))?
+        contained(|| tokenizer.encode_fast(text, add_special))
+            .ok_or_else(|| self.library("encode", "the tokenizer library panicked"))?
             .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|e| self.library("encode", e))
     }
@@ -91,7 +92,10 @@ impl HfTokenizer {
         } else {
             ids
         };
-        self.read().decode(ids, false).map_err(|e| self.library("decode", e))
+        let tokenizer = self.read();
+        contained(|| tokenizer.decode(ids, false))
+            .ok_or_else(|| self.library("decode", "the tokenizer library panicked"))?
+            .map_err(|e| self.library("decode", e))
     }
 
     pub(super) fn add_special(&mut self, token: &str, id: u32) -> Result<(), TokenizerError> {

@@ -13,14 +13,21 @@
 //!
 //! The split patterns of a `tokenizer.json` run on a backtracking engine with a step limit, so that no
 //! pattern hangs; the library behind it leaves the rest of the text unsplit where the limit is met,
-//! which changes the ids but never the text that they decode to.
+//! which changes the ids but never the text that they decode to. Replacements that could make a text more
+//! than 1024 times as long are refused when the file is read.
+//!
+//! Panics of the library on files that lie are caught and returned as errors; a program that does not want
+//! the report of its panic hook beside them asks [`in_library_call`] there.
 
 #[cfg_attr(not(feature = "tokenizers"), allow(dead_code))]
 mod byte_level;
+mod contained;
 mod error;
 #[cfg(feature = "tokenizers")]
 mod file;
 mod functions;
+#[cfg(feature = "tokenizers")]
+mod growth;
 #[cfg(feature = "tokenizers")]
 mod hf;
 #[cfg(feature = "tokenizers")]
@@ -32,6 +39,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use contained::in_library_call;
 pub use error::TokenizerError;
 pub use functions::{
     add_special_tokens, create_bpe_tokenizer, create_simple_tokenizer, decode_tokens, encode_batch,

@@ -3,49 +3,111 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
-use minijinja::{Environment, Error, ErrorKind, Value};
+use minijinja::value::{Kwargs, StringInput};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::{ChatError, TEMPLATE};
+use super::{ChatError, bound};
 
 /// Steps of an honest template, generously: each buys one instruction or 64 bytes.
 const FUEL: u64 = 1_000_000;
 
-/// Checks that a template parses.
-pub(super) fn check(source: &str) -> Result<(), ChatError> {
-    let environment = environment(FUEL)?;
-    let parsed = environment.template_from_named_str(TEMPLATE, source);
-    parsed.map(drop).map_err(|error| syntax_error(&error))
+/// Weight that a byte of the messages adds to what a value may have: each message is a map of its own.
+const WEIGHT_PER_BYTE: usize = 64;
+
+/// Checks that a template of a file can be parsed, and returns it as it is to be rendered.
+pub(super) fn prepare(source: &str, file: &str) -> Result<String, ChatError> {
+    let source = bound::prepared(source).map_err(|(line, reason)| ChatError::Syntax {
+        file: file.to_string(),
+        line,
+        reason,
+    })?;
+    let environment = environment(FUEL, bound::WEIGHT, file)?;
+    environment.template_from_named_str(file, &source).map_err(|error| syntax_error(&error, file))?;
+    Ok(source)
 }
 
-/// Renders a template over messages of so many bytes, which earn it fuel in proportion.
-pub(super) fn render(source: &str, context: Value, bytes: usize) -> Result<String, ChatError> {
+/// Renders a template over messages of so many bytes, which earn it fuel and room in proportion.
+pub(super) fn render(source: &str, file: &str, context: Value, bytes: usize) -> Result<String, ChatError> {
     let fuel = FUEL.saturating_add(bytes as u64);
-    let environment = environment(fuel)?;
-    let template = environment.template_from_named_str(TEMPLATE, source).map_err(|e| syntax_error(&e))?;
+    let weight = bound::WEIGHT.saturating_add(bytes.saturating_mul(WEIGHT_PER_BYTE));
+    let environment = environment(fuel, weight, file)?;
+    let template =
+        environment.template_from_named_str(file, source).map_err(|error| syntax_error(&error, file))?;
     template.render(context).map_err(|error| match root_cause(&error).kind() {
-        ErrorKind::OutOfFuel => ChatError::OutOfFuel { fuel },
-        _ => ChatError::Render { line: error.line().unwrap_or(1), reason: reason(&error) },
+        ErrorKind::OutOfFuel => ChatError::OutOfFuel { file: file.to_string(), fuel },
+        _ => ChatError::Render {
+            file: file.to_string(),
+            line: error.line().unwrap_or(1),
+            reason: reason(&error),
+        },
     })
 }
 
-fn environment(fuel: u64) -> Result<Environment<'static>, ChatError> {
+fn environment(fuel: u64, weight: usize, file: &str) -> Result<Environment<'static>, ChatError> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.map_err(|error| syntax_error(&error))?);
+    environment.set_syntax(syntax.map_err(|error| syntax_error(&error, file))?);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_fuel(Some(fuel));
+    environment.set_formatter(move |out, state, value| {
+        if value.as_object().is_some() {
+            bound::check(state, value, weight)?;
+        }
+        minijinja::escape_formatter(out, state, value)
+    });
+    environment.set_unknown_method_callback(move |state, value, method, arguments| {
+        for part in arguments.iter().chain([value]).filter(|part| part.as_object().is_some()) {
+            bound::check(state, part, weight)?;
+        }
+        bound::check_text(value, method, arguments, weight)?;
+        minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
+    });
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
     environment.add_function("strftime_now", |format: String| strftime(&format, unix_seconds()));
-    environment.add_filter("tojson", tojson);
+    environment
+        .add_filter(bound::FILTER, move |state: &State, value: Value| bound::bind(state, value, weight));
+    environment.add_filter(
+        "tojson",
+        move |state: &State, value: &Value, indent: Option<Value>, options: Kwargs| {
+            bound::check(state, value, weight)?;
+            tojson(value, indent, options)
+        },
+    );
+    environment.add_filter("string", move |state: &State, value: &Value| {
+        bound::check(state, value, weight)?;
+        Ok::<Value, Error>(if value.as_str().is_some() { value.clone() } else { value.to_string().into() })
+    });
+    environment.add_filter(
+        "join",
+        move |state: &mut State,
+              value: &Value,
+              joiner: Option<StringInput<'_>>,
+              attribute: Option<&str>,
+              options: Kwargs| {
+            bound::check(state, value, weight)?;
+            minijinja::filters::join(state, value, joiner, attribute, options)
+        },
+    );
+    environment.add_filter(
+        "sum",
+        move |state: &State,
+              values: Value,
+              attribute: Option<&str>,
+              start: Option<Value>,
+              options: Kwargs| {
+            bound::check(state, &values, weight)?;
+            minijinja::filters::sum(state, values, attribute, start, options)
+        },
+    );
+    // Writes out anything, for people only.
+    environment.remove_filter("pprint");
     Ok(environment)
 }
 
-fn syntax_error(error: &Error) -> ChatError {
-    ChatError::Syntax { line: error.line().unwrap_or(1), reason: reason(error) }
+fn syntax_error(error: &Error, file: &str) -> ChatError {
+    ChatError::Syntax { file: file.to_string(), line: error.line().unwrap_or(1), reason: reason(error) }
 }
 
 fn reason(error: &Error) -> String {
@@ -85,30 +147,6 @@ fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Strin
     }
     out.push_str(rest);
     Ok(out)
-}
-
-/// Turns `{% generation %}` blocks, which mark what a model is trained on, into blocks that render
-/// their body; whitespace control at their tags keeps its effect.
-pub(super) fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at + 2);
-        out.push_str(before);
-        rest = tag;
-        let Some(end) = tag.find("%}") else { break };
-        let inside = &tag[..end];
-        let name = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        let plain = match name {
-            "generation" => "if true",
-            "endgeneration" => "endif",
-            _ => continue,
-        };
-        out.push_str(&inside.replacen(name, plain, 1));
-        rest = &tag[end..];
-    }
-    out.push_str(rest);
-    out
 }
 
 fn unix_seconds() -> u64 {
@@ -214,8 +252,8 @@ mod tests {
 
     #[test]
     fn generation_tags_keep_their_whitespace_control() {
-        let text = "a{%- generation -%} b {% endgeneration %}{% set generation = 1 %}{{ generation }}{%";
-        let plain = "a{%- if true -%} b {% endif %}{% set generation = 1 %}{{ generation }}{%";
-        assert_eq!(without_generation_tags(text), plain);
+        let text = "a{%- generation -%} b {% endgeneration %}{{ generation }}{%";
+        let plain = "a{%- if true -%} b {% endif %}{{ generation }}{%";
+        assert_eq!(bound::prepared(text).unwrap(), plain);
     }
 }

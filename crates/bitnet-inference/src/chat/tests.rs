@@ -6,6 +6,9 @@ use super::*;
 const TOKENIZER: &[u8] = include_bytes!("../../../bitnet-core/tests/data/tokenizer/tokenizer.json");
 const CASES: &[u8] = include_bytes!("../../../bitnet-core/tests/data/tokenizer/chat_cases.json");
 
+const CONFIG: &str = "m/tokenizer_config.json";
+const TEMPLATE: &str = "m/chat_template.jinja";
+
 const LLAMA3: &str = "{% set loop_messages = messages %}{% for message in loop_messages %}\
 {% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + \
 message['content'] | trim + '<|eot_id|>' %}{{ content }}{% endfor %}\
@@ -17,7 +20,12 @@ fn tokenizer() -> Tokenizer {
 
 fn template(source: &str) -> ChatTemplate {
     let config = serde_json::json!({ "bos_token": {"content": "<|begin_of_text|>"}, "eos_token": "</s>" });
-    ChatTemplate::from_files(Some(config.to_string().as_bytes()), Some(source)).unwrap().unwrap()
+    ChatTemplate::from_files(
+        Some((config.to_string().as_bytes(), CONFIG)),
+        Some((source.as_bytes(), TEMPLATE)),
+    )
+    .unwrap()
+    .unwrap()
 }
 
 fn user(content: &str) -> Vec<Message> {
@@ -41,7 +49,8 @@ fn recorded_conversations_give_their_text_and_ids() {
         "chat_template": [{"name": "tool_use", "template": "no"},
             {"name": "default", "template": file["template"]}],
     });
-    let template = ChatTemplate::from_files(Some(config.to_string().as_bytes()), None).unwrap().unwrap();
+    let template =
+        ChatTemplate::from_files(Some((config.to_string().as_bytes(), CONFIG)), None).unwrap().unwrap();
     let cases = file["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 8);
     for case in cases {
@@ -133,12 +142,76 @@ fn hostile_templates_end() {
         "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}",
         "{% macro f() %}{% for i in range(99) %}{{ f() }}{% endfor %}{% endmacro %}{{ f() }}",
         "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
+        "{% set ns=namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x=ns.x+ns.x %}{% endfor %}{{ ns.x }}",
+        "{% set ns=namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x=[ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set ns=namespace(x=[1]) %}{% for i in range(9999) %}{% set ns.x=[ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set ns=namespace(x=[1]) %}{% set ns.x = [ns] %}{{ ns.x }}",
+        "{% set ns=namespace(x=1) %}{% set ns.x = ns %}{{ ns }}",
+        "{% macro f(x, n) %}{% if n %}{{ f(x + x, n - 1) }}{% endif %}{{ x }}{% endmacro %}{{ f([1], 60) }}",
+        "{% for x in [[1]] recursive %}{{ loop([x + x]) }}{{ x }}{% endfor %}",
+        "{{ ['xxxxxxxx'] * 100000000 }}",
+        "{{ (['xxxxxxxx'] * 100000000) | string }}{{ 1 }}",
+        "{{ (['xxxxxxxx'] * 100000000) | tojson }}",
+        "{{ ''.join(['xxxxxxxx'] * 100000000) }}",
+        "{% set a = 'a' * 1000000 %}{{ a.replace('a', a) }}",
+        "{{ '{:99999999999}'.format('a') }}",
+        "{{ '{:{}}'.format('a', 99999999999) }}",
+        "{% set a = 'a' * 1000000 %}{{ a.join(range(10000)) }}",
+        "{% set x = range(9999) %}{{ [x] * 100000000 | int }}{{ ([x] * 100000000) | sum(start=[]) }}",
+        "{% set x %}{{ ['xxxxxxxx'] * 100000000 }}{% endset %}",
     ] {
         let error = template(source).render(&user("Hi"), true).unwrap_err();
         let stopped = matches!(&error, ChatError::OutOfFuel { .. })
-            || matches!(&error, ChatError::Render { reason, .. } if reason.contains("recursion"));
+            || matches!(&error, ChatError::Render { reason, .. }
+                if ["recursion", "larger", "nests", "namespace"].iter().any(|word| reason.contains(word)));
         assert!(stopped, "{source}: {error}");
     }
+}
+
+#[test]
+fn tags_that_grow_unseen_are_refused() {
+    let chain = format!("a\n{{{{ x{} }}}}", " + x".repeat(33));
+    for (source, line) in [(chain.as_str(), 2), ("{{ '' ~ [1] * 100000000 }}", 1)] {
+        let error = ChatTemplate::from_files(None, Some((source.as_bytes(), TEMPLATE))).unwrap_err();
+        assert!(matches!(&error, ChatError::Syntax { line: at, .. } if *at == line), "{error}");
+    }
+}
+
+#[test]
+fn bounds_change_nothing_for_honest_templates() {
+    for (source, text) in [
+        ("{% set a, b = 1, 2 -%}\n  {{ b ~ a }}", "21"),
+        ("{% set x = '%}' %}{# {% set #}{% raw %}{% set x = {{ %}{% endraw %}{{ x }}", "{% set x = {{ %}%}"),
+        (
+            "{%- macro f(x, z, y='=') -%}  {{ x }}{{ y }}{{ z is defined }}{%- endmacro %}{{ f(1) }}",
+            "1=False",
+        ),
+        ("{% for k, v in {'a': [1]}|items %}\n{{ k }}{{ v }}{{ loop.last }}{% endfor %}", "a[1]True"),
+        ("{% with a = 1, b = {'c': 2} %}{{ a + b.c }}{% endwith %}", "3"),
+        ("{% macro g() %}{{ caller(7) }}{% endmacro %}{% call(n) g() %}{{ n }}{% endcall %}", "7"),
+        (
+            "{% set n = namespace(l=[]) %}{% for m in range(40) %}{% set n.l = n.l + [m] %}{% endfor %}{{ n.l[39] }}{{ n.l | length }}",
+            "3940",
+        ),
+        (
+            "{% set m = messages[0:] %}{{ m[0]['content'] == 'Hi' }}{{ m | map(attribute='role') | join(',') }}",
+            "Trueuser",
+        ),
+        ("{{ '{}: {:>3}'.format('a', 1) }}", "a:   1"),
+        ("{% set x = 'a' if messages else 'b' %}{{ {'a': {'b': x}}['a']['b'] }}", "a"),
+    ] {
+        assert_eq!(template(source).render(&user("Hi"), true).unwrap(), text, "{source}");
+    }
+}
+
+#[test]
+fn a_template_file_is_text_and_an_empty_one_is_none() {
+    let error = ChatTemplate::from_files(None, Some((b"a\xff", TEMPLATE))).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("m/chat_template.jinja: (whole file): expected UTF-8 text"), "{text}");
+    assert!(ChatTemplate::from_files(None, Some((b"", TEMPLATE))).unwrap().is_none());
+    let empty = br#"{"chat_template": ""}"#;
+    assert!(ChatTemplate::from_files(Some((empty, CONFIG)), None).unwrap().is_none());
 }
 
 #[test]
@@ -157,13 +230,16 @@ fn templates_have_the_environment_of_transformers() {
     let rendered = template(source).render(&user(" <a'b&\\\"> "), false).unwrap();
     assert_eq!(rendered, "<A'B&\\\">|\" <a'b&\\\\\\\"> \"|True\n</s>4");
     let error = template(source).render(&[Message::new("tool", "x")], false).unwrap_err();
-    assert_eq!(error.to_string(), "chat template: line 3: cannot render the messages: unknown role tool");
+    assert_eq!(
+        error.to_string(),
+        "m/chat_template.jinja: chat template: line 3: cannot render the messages: unknown role tool"
+    );
 }
 
 #[test]
 fn files_without_a_template_give_none_and_broken_ones_an_error() {
     assert!(ChatTemplate::from_files(None, None).unwrap().is_none());
-    assert!(ChatTemplate::from_files(Some(b"{\"bos_token\": \"<s>\"}"), None).unwrap().is_none());
+    assert!(ChatTemplate::from_files(Some((b"{\"bos_token\": \"<s>\"}", CONFIG)), None).unwrap().is_none());
     for (config, field) in [
         ("{", "(whole file)"),
         ("[]", "(root)"),
@@ -172,11 +248,12 @@ fn files_without_a_template_give_none_and_broken_ones_an_error() {
         ("{\"chat_template\": [{\"name\": \"default\"}]}", "chat_template"),
         ("{\"chat_template\": \"x\", \"bos_token\": [1]}", "bos_token"),
     ] {
-        let error = ChatTemplate::from_files(Some(config.as_bytes()), None).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("tokenizer_config.json: {field}: expected ")), "{error}");
+        let error =
+            ChatTemplate::from_files(Some((config.as_bytes(), CONFIG)), None).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("m/tokenizer_config.json: {field}: expected ")), "{error}");
         assert!(!error.contains('\n'));
     }
-    let error = ChatTemplate::from_files(None, Some("a\n{% if %}")).unwrap_err();
+    let error = ChatTemplate::from_files(None, Some((b"a\n{% if %}", TEMPLATE))).unwrap_err();
     assert!(matches!(error, ChatError::Syntax { line: 2, .. }), "{error}");
 }
 
