@@ -3,14 +3,13 @@
 //! Templates are Jinja, as published next to models, with the environment that `transformers` gives
 //! them: `trim_blocks`, `lstrip_blocks`, Python's string and dict methods, `raise_exception`,
 //! `strftime_now` (in UTC), `tojson` without HTML escapes, and `{% generation %}` blocks, which render
-//! their body. A template runs on fuel, which bounds its steps and the text it makes (64 bytes a step);
-//! the values that it builds are bounded in proportion to the messages (see the module `bound`).
+//! their body. A template runs on fuel, which bounds its steps and the text it makes (64 bytes a step). Lists
+//! that it joins to themselves are not charged by the engine (see `docs/security.md`).
 //!
 //! [`ChatTemplate::encode`] keeps the contents of messages and the template apart: control tokens
 //! that the template writes are parsed, the same characters inside a content are ordinary text (see
 //! the module `guard` for how).
 
-mod bound;
 mod guard;
 mod jinja;
 #[cfg(all(test, feature = "tokenizers"))]

@@ -3,34 +3,26 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, StringInput};
-use minijinja::{Environment, Error, ErrorKind, State, Value};
+use minijinja::value::Kwargs;
+use minijinja::{Environment, Error, ErrorKind, Value};
 
-use super::{ChatError, bound};
+use super::ChatError;
 
 /// Steps of an honest template, generously: each buys one instruction or 64 bytes.
 const FUEL: u64 = 1_000_000;
 
-/// Weight that a byte of the messages adds to what a value may have: each message is a map of its own.
-const WEIGHT_PER_BYTE: usize = 64;
-
 /// Checks that a template of a file can be parsed, and returns it as it is to be rendered.
 pub(super) fn prepare(source: &str, file: &str) -> Result<String, ChatError> {
-    let source = bound::prepared(source).map_err(|(line, reason)| ChatError::Syntax {
-        file: file.to_string(),
-        line,
-        reason,
-    })?;
-    let environment = environment(FUEL, bound::WEIGHT, file)?;
+    let source = without_generation_tags(source);
+    let environment = environment(FUEL, file)?;
     environment.template_from_named_str(file, &source).map_err(|error| syntax_error(&error, file))?;
     Ok(source)
 }
 
-/// Renders a template over messages of so many bytes, which earn it fuel and room in proportion.
+/// Renders a template over messages of so many bytes, which earn it fuel in proportion.
 pub(super) fn render(source: &str, file: &str, context: Value, bytes: usize) -> Result<String, ChatError> {
     let fuel = FUEL.saturating_add(bytes as u64);
-    let weight = bound::WEIGHT.saturating_add(bytes.saturating_mul(WEIGHT_PER_BYTE));
-    let environment = environment(fuel, weight, file)?;
+    let environment = environment(fuel, file)?;
     let template =
         environment.template_from_named_str(file, source).map_err(|error| syntax_error(&error, file))?;
     template.render(context).map_err(|error| match root_cause(&error).kind() {
@@ -43,66 +35,18 @@ pub(super) fn render(source: &str, file: &str, context: Value, bytes: usize) -> 
     })
 }
 
-fn environment(fuel: u64, weight: usize, file: &str) -> Result<Environment<'static>, ChatError> {
+fn environment(fuel: u64, file: &str) -> Result<Environment<'static>, ChatError> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(|error| syntax_error(&error, file))?);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_fuel(Some(fuel));
-    environment.set_formatter(move |out, state, value| {
-        if value.as_object().is_some() {
-            bound::check(state, value, weight)?;
-        }
-        minijinja::escape_formatter(out, state, value)
-    });
-    environment.set_unknown_method_callback(move |state, value, method, arguments| {
-        for part in arguments.iter().chain([value]).filter(|part| part.as_object().is_some()) {
-            bound::check(state, part, weight)?;
-        }
-        bound::check_text(value, method, arguments, weight)?;
-        minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
-    });
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
     environment.add_function("strftime_now", |format: String| strftime(&format, unix_seconds()));
-    environment
-        .add_filter(bound::FILTER, move |state: &State, value: Value| bound::bind(state, value, weight));
-    environment.add_filter(
-        "tojson",
-        move |state: &State, value: &Value, indent: Option<Value>, options: Kwargs| {
-            bound::check(state, value, weight)?;
-            tojson(value, indent, options)
-        },
-    );
-    environment.add_filter("string", move |state: &State, value: &Value| {
-        bound::check(state, value, weight)?;
-        Ok::<Value, Error>(if value.as_str().is_some() { value.clone() } else { value.to_string().into() })
-    });
-    environment.add_filter(
-        "join",
-        move |state: &mut State,
-              value: &Value,
-              joiner: Option<StringInput<'_>>,
-              attribute: Option<&str>,
-              options: Kwargs| {
-            bound::check(state, value, weight)?;
-            minijinja::filters::join(state, value, joiner, attribute, options)
-        },
-    );
-    environment.add_filter(
-        "sum",
-        move |state: &State,
-              values: Value,
-              attribute: Option<&str>,
-              start: Option<Value>,
-              options: Kwargs| {
-            bound::check(state, &values, weight)?;
-            minijinja::filters::sum(state, values, attribute, start, options)
-        },
-    );
-    // Writes out anything, for people only.
-    environment.remove_filter("pprint");
+    environment.add_filter("tojson", tojson);
     Ok(environment)
 }
 
@@ -119,6 +63,30 @@ fn reason(error: &Error) -> String {
 fn root_cause(error: &Error) -> &Error {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
     source.map_or(error, root_cause)
+}
+
+/// Turns `{% generation %}` blocks, which mark what a model is trained on, into blocks that render
+/// their body; whitespace control at their tags keeps its effect.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at + 2);
+        out.push_str(before);
+        rest = tag;
+        let Some(end) = tag.find("%}") else { break };
+        let inside = &tag[..end];
+        let name = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
+        let plain = match name {
+            "generation" => "if true",
+            "endgeneration" => "endif",
+            _ => continue,
+        };
+        out.push_str(&inside.replacen(name, plain, 1));
+        rest = &tag[end..];
+    }
+    out.push_str(rest);
+    out
 }
 
 /// JSON as Python writes it: the engine's own filter hides four characters from HTML.
@@ -254,6 +222,6 @@ mod tests {
     fn generation_tags_keep_their_whitespace_control() {
         let text = "a{%- generation -%} b {% endgeneration %}{{ generation }}{%";
         let plain = "a{%- if true -%} b {% endif %}{{ generation }}{%";
-        assert_eq!(bound::prepared(text).unwrap(), plain);
+        assert_eq!(without_generation_tags(text), plain);
     }
 }

@@ -142,65 +142,11 @@ fn hostile_templates_end() {
         "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}",
         "{% macro f() %}{% for i in range(99) %}{{ f() }}{% endfor %}{% endmacro %}{{ f() }}",
         "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
-        "{% set ns=namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x=ns.x+ns.x %}{% endfor %}{{ ns.x }}",
-        "{% set ns=namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x=[ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
-        "{% set ns=namespace(x=[1]) %}{% for i in range(9999) %}{% set ns.x=[ns.x] %}{% endfor %}{{ ns.x }}",
-        "{% set ns=namespace(x=[1]) %}{% set ns.x = [ns] %}{{ ns.x }}",
-        "{% set ns=namespace(x=1) %}{% set ns.x = ns %}{{ ns }}",
-        "{% macro f(x, n) %}{% if n %}{{ f(x + x, n - 1) }}{% endif %}{{ x }}{% endmacro %}{{ f([1], 60) }}",
-        "{% for x in [[1]] recursive %}{{ loop([x + x]) }}{{ x }}{% endfor %}",
-        "{{ ['xxxxxxxx'] * 100000000 }}",
-        "{{ (['xxxxxxxx'] * 100000000) | string }}{{ 1 }}",
-        "{{ (['xxxxxxxx'] * 100000000) | tojson }}",
-        "{{ ''.join(['xxxxxxxx'] * 100000000) }}",
-        "{% set a = 'a' * 1000000 %}{{ a.replace('a', a) }}",
-        "{{ '{:99999999999}'.format('a') }}",
-        "{{ '{:{}}'.format('a', 99999999999) }}",
-        "{% set a = 'a' * 1000000 %}{{ a.join(range(10000)) }}",
-        "{% set x = range(9999) %}{{ [x] * 100000000 | int }}{{ ([x] * 100000000) | sum(start=[]) }}",
-        "{% set x %}{{ ['xxxxxxxx'] * 100000000 }}{% endset %}",
     ] {
         let error = template(source).render(&user("Hi"), true).unwrap_err();
         let stopped = matches!(&error, ChatError::OutOfFuel { .. })
-            || matches!(&error, ChatError::Render { reason, .. }
-                if ["recursion", "larger", "nests", "namespace"].iter().any(|word| reason.contains(word)));
+            || matches!(&error, ChatError::Render { reason, .. } if reason.contains("recursion"));
         assert!(stopped, "{source}: {error}");
-    }
-}
-
-#[test]
-fn tags_that_grow_unseen_are_refused() {
-    let chain = format!("a\n{{{{ x{} }}}}", " + x".repeat(33));
-    for (source, line) in [(chain.as_str(), 2), ("{{ '' ~ [1] * 100000000 }}", 1)] {
-        let error = ChatTemplate::from_files(None, Some((source.as_bytes(), TEMPLATE))).unwrap_err();
-        assert!(matches!(&error, ChatError::Syntax { line: at, .. } if *at == line), "{error}");
-    }
-}
-
-#[test]
-fn bounds_change_nothing_for_honest_templates() {
-    for (source, text) in [
-        ("{% set a, b = 1, 2 -%}\n  {{ b ~ a }}", "21"),
-        ("{% set x = '%}' %}{# {% set #}{% raw %}{% set x = {{ %}{% endraw %}{{ x }}", "{% set x = {{ %}%}"),
-        (
-            "{%- macro f(x, z, y='=') -%}  {{ x }}{{ y }}{{ z is defined }}{%- endmacro %}{{ f(1) }}",
-            "1=False",
-        ),
-        ("{% for k, v in {'a': [1]}|items %}\n{{ k }}{{ v }}{{ loop.last }}{% endfor %}", "a[1]True"),
-        ("{% with a = 1, b = {'c': 2} %}{{ a + b.c }}{% endwith %}", "3"),
-        ("{% macro g() %}{{ caller(7) }}{% endmacro %}{% call(n) g() %}{{ n }}{% endcall %}", "7"),
-        (
-            "{% set n = namespace(l=[]) %}{% for m in range(40) %}{% set n.l = n.l + [m] %}{% endfor %}{{ n.l[39] }}{{ n.l | length }}",
-            "3940",
-        ),
-        (
-            "{% set m = messages[0:] %}{{ m[0]['content'] == 'Hi' }}{{ m | map(attribute='role') | join(',') }}",
-            "Trueuser",
-        ),
-        ("{{ '{}: {:>3}'.format('a', 1) }}", "a:   1"),
-        ("{% set x = 'a' if messages else 'b' %}{{ {'a': {'b': x}}['a']['b'] }}", "a"),
-    ] {
-        assert_eq!(template(source).render(&user("Hi"), true).unwrap(), text, "{source}");
     }
 }
 
