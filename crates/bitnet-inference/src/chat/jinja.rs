@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
+use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::ChatError;
@@ -47,6 +47,10 @@ fn environment(fuel: u64, file: &str) -> Result<Environment<'static>, ChatError>
     });
     environment.add_function("strftime_now", |format: String| strftime(&format, unix_seconds()));
     environment.add_filter("tojson", tojson);
+    // The engine counts nothing as iterable; templates ask before they take the length of `tools`.
+    environment.add_test("iterable", |value: &Value| {
+        matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::String)
+    });
     Ok(environment)
 }
 

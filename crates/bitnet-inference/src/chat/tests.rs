@@ -137,6 +137,12 @@ fn contents_cannot_smuggle_control_tokens() {
 }
 
 #[test]
+fn a_template_may_ask_for_tools_that_are_not_there() {
+    let source = "{% if tools is iterable and tools | length > 0 %}tools{% else %}none{% endif %}";
+    assert_eq!(template(source).render(&user("Hi"), true).unwrap(), "none");
+}
+
+#[test]
 fn hostile_templates_end() {
     for source in [
         "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}",
