@@ -1,7 +1,7 @@
 //! A loaded model with its tokenizer: the library's front door.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bitnet_core::backend::{Backend, MemoryPart, StepLimits};
 use bitnet_core::cpu::{CpuBackend, CpuOptions};
@@ -13,8 +13,9 @@ use bitnet_model::{Family, LoadOptions, LoadProgress, ModelConfig, ModelFiles, M
 
 use crate::EngineError;
 use crate::chat::{ChatTemplate, Message, end_of_turn_tokens};
-use crate::generate::{Event, FinishReason, GenerateOptions, Generator, Request, Token};
+use crate::generate::{FinishReason, GenerateOptions, Generator, Request};
 use crate::runner::{Runner, SequenceId};
+use crate::tokens::{Generation, Tokens};
 
 /// Tokens of one pass: enough to share each weight row among many, few enough to keep activations small.
 const STEP_TOKENS: usize = 128;
@@ -163,23 +164,6 @@ impl<'a> EngineBuilder<'a> {
             }),
         }
     }
-}
-
-/// A generation that has ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Generation {
-    /// The text, empty without a tokenizer.
-    pub text: String,
-    /// The generated ids; an end token is not among them.
-    pub ids: Vec<u32>,
-    /// Why it ended.
-    pub finish: FinishReason,
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// Time to the first token.
-    pub prefill: Duration,
-    /// Time from the first token to the end.
-    pub decode: Duration,
 }
 
 /// A loaded model.
@@ -363,16 +347,7 @@ impl Engine {
         let requests = vec![request];
         let generator =
             Generator::new(&mut self.runner, self.tokenizer.as_ref(), &self.end_tokens, requests)?;
-        Ok(Tokens {
-            engine: self,
-            generator,
-            queue: Default::default(),
-            finish: None,
-            failed: false,
-            started,
-            first: None,
-            ended: None,
-        })
+        Ok(Tokens::new(&mut self.runner, generator, started))
     }
 
     /// Continues several prompts together; each result is what [`generate_ids`](Self::generate_ids) gives
@@ -407,119 +382,6 @@ impl Engine {
         };
         generator.release(&mut self.runner);
         outcome.map(|()| results)
-    }
-}
-
-impl Generation {
-    fn begin(prompt_tokens: usize) -> Self {
-        let (prefill, decode) = Default::default();
-        Generation {
-            text: String::new(),
-            ids: Vec::new(),
-            finish: FinishReason::MaxTokens,
-            prompt_tokens,
-            prefill,
-            decode,
-        }
-    }
-
-    fn take(&mut self, event: Event, at: Duration) {
-        match event {
-            Event::Token(Token { id, text }) => {
-                if self.ids.is_empty() {
-                    self.prefill = at;
-                }
-                self.decode = at.saturating_sub(self.prefill);
-                self.ids.push(id);
-                self.text.push_str(&text);
-            }
-            Event::Finished { text, reason } => {
-                self.text.push_str(&text);
-                self.finish = reason;
-            }
-        }
-    }
-}
-
-/// A piece of a generation: what one pass led to.
-///
-/// Usually a token. Without an id it is a part of the prompt that was read (no text yet), so that a caller
-/// gets its turn between the passes of a long prompt, or the last text that had been held back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
-    /// The token, if the pass chose one.
-    pub id: Option<u32>,
-    /// Text that became complete.
-    pub text: String,
-}
-
-/// Iterates over one generation, pass by pass.
-pub struct Tokens<'a> {
-    engine: &'a mut Engine,
-    generator: Generator,
-    queue: std::collections::VecDeque<Piece>,
-    finish: Option<FinishReason>,
-    /// An iterator that failed is over, without a reason to finish.
-    failed: bool,
-    started: Instant,
-    first: Option<Instant>,
-    ended: Option<Instant>,
-}
-
-impl Tokens<'_> {
-    /// Returns why the generation ended, once the iterator has.
-    pub fn finish_reason(&self) -> Option<&FinishReason> {
-        self.finish.as_ref()
-    }
-
-    /// Returns the time to the first token and from there to the last.
-    pub fn times(&self) -> (Duration, Duration) {
-        let ended = self.ended.unwrap_or_else(Instant::now);
-        let first = self.first.unwrap_or(ended);
-        (first - self.started, ended.saturating_duration_since(first))
-    }
-}
-
-impl Iterator for Tokens<'_> {
-    type Item = Result<Piece, EngineError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Some(piece) = self.queue.pop_front() {
-            return Some(Ok(piece));
-        }
-        if self.finish.is_some() || self.failed {
-            return None;
-        }
-        let (queue, finish) = (&mut self.queue, &mut self.finish);
-        let advanced = self.generator.advance(&mut self.engine.runner, |_, event| match event {
-            Event::Token(Token { id, text }) => queue.push_back(Piece { id: Some(id), text }),
-            Event::Finished { text, reason } => {
-                if !text.is_empty() {
-                    queue.push_back(Piece { id: None, text });
-                }
-                *finish = Some(reason);
-            }
-        });
-        let now = Instant::now();
-        self.ended = Some(now);
-        if let Err(error) = advanced {
-            self.failed = true;
-            return Some(Err(error));
-        }
-        match self.queue.pop_front() {
-            Some(piece) => {
-                self.first.get_or_insert(now);
-                Some(Ok(piece))
-            }
-            None if self.finish.is_some() => None,
-            None => Some(Ok(Piece { id: None, text: String::new() })),
-        }
-    }
-}
-
-impl Drop for Tokens<'_> {
-    fn drop(&mut self) {
-        self.generator.release(&mut self.engine.runner);
     }
 }
 

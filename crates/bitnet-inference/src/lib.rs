@@ -24,9 +24,11 @@ pub mod runner;
 pub mod sampler;
 pub mod score;
 pub mod stop;
+mod tokens;
 
 pub use bitnet_model as model;
-pub use engine::{Engine, EngineBuilder, Generation, Piece, Tokens};
+pub use engine::{Engine, EngineBuilder};
 pub use error::EngineError;
 pub use generate::{FinishReason, GenerateOptions};
 pub use sampler::SamplingParams;
+pub use tokens::{Generation, Piece, Tokens};

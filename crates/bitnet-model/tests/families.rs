@@ -191,7 +191,7 @@ fn masters_of_an_offline_config_are_quantised_unless_they_are_ternary() {
 fn modules_to_not_convert_stay_float() {
     let kept = json!({
         "quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online",
-        "modules_to_not_convert": ["lm_head", "model.layers.1.", "k_proj", ".*gate"]
+        "modules_to_not_convert": ["lm_head", "model.layers.1.", "k_proj", ".*gate_proj"]
     });
     let model = Draft::golden("bitnet_master").field("quantization_config", kept).load();
     let dense = |layer: usize| {

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 mod float;
-mod ternary;
+pub(super) mod ternary;
 
 use crate::scalar::attention::{self, AttentionState};
 use crate::scalar::dense::{self, DenseRow};

@@ -119,7 +119,7 @@ fn widen<const T: usize>(totals: &mut [[__m256i; 4]; T], sums: &[[__m256i; 4]; T
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn horizontal_sum(v: __m256i) -> i32 {
+pub fn horizontal_sum(v: __m256i) -> i32 {
     let v = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
     let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
     let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v));

@@ -9,6 +9,8 @@
 
 use std::arch::x86_64::*;
 
+use crate::x86_64::avx2::ternary::horizontal_sum;
+
 const WIDTH: usize = 32;
 /// Bytes by which codes are prefetched ahead of their use.
 const AHEAD: usize = 4096;
@@ -93,13 +95,4 @@ fn padded(bytes: &[u8]) -> __m256i {
     whole[..bytes.len()].copy_from_slice(bytes);
     // SAFETY: an array of 32 bytes; `loadu` asks for no alignment.
     unsafe { _mm256_loadu_si256(whole.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn horizontal_sum(v: __m256i) -> i32 {
-    let v = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
-    let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
-    let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v));
-    _mm_cvtsi128_si32(v)
 }
