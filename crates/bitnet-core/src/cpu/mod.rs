@@ -111,6 +111,8 @@ impl CpuBackend {
             Some(pool) => pool,
             None => HybridMemoryPool::new()?,
         };
+        #[cfg(feature = "tracing")]
+        tracing::debug!(isa = %kernels.isa, threads, kv = %options.kv, "cpu backend started");
         Ok(CpuBackend {
             kernels,
             team,
@@ -276,6 +278,8 @@ impl Backend for CpuBackend {
 
     fn load_graph(&mut self, graph: Graph, limits: StepLimits) -> Result<()> {
         self.check_graph(&graph)?;
+        #[cfg(feature = "tracing")]
+        tracing::debug!(ops = graph.ops.len(), layers = graph.layers, ?limits, "graph loaded");
         let (pool, tokens, rows) = (&self.pool, limits.max_tokens, limits.max_logits_rows);
         let size = |what: &str, a: usize, b: usize| {
             a.checked_mul(b).ok_or_else(|| {
