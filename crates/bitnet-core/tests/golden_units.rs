@@ -55,7 +55,7 @@ fn integer_accumulators_are_exact() {
     for kernels in tiers() {
         for (quad, codes) in codes.chunks_exact(256).enumerate() {
             let mut out = [[0; 4]; 10];
-            (kernels.ternary_i8)(codes, &x, &sums, &mut out);
+            (kernels.row_quarters.i8)(codes, &x, &sums, &mut out);
             for (token, out) in out.iter().enumerate() {
                 for (quarter, &acc) in out.iter().enumerate() {
                     assert_eq!(acc, expected[token * 48 + quarter * 12 + quad], "{}", kernels.isa);

@@ -3,11 +3,17 @@
 use crate::scalar::attention::{self, AttentionBlock, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
 use crate::scalar::quantize::{self, QuantizedRow};
-use crate::scalar::{gate, norm, rope, ternary};
+use crate::scalar::{gate, int8, norm, rope, ternary};
 use crate::{Isa, IsaError};
 
-/// [`ternary::ternary_i8`] of a tier.
-pub type TernaryI8 = fn(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]]);
+/// The products of one ternary layout whose lines hold `N` rows each.
+#[derive(Debug, Clone, Copy)]
+pub struct TernaryKernels<const N: usize> {
+    /// Int8 activations, exactly: [`ternary::row_quarters_i8`], [`ternary::row_fifths_i8`].
+    pub i8: fn(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; N]]),
+    /// Float activations: [`ternary::row_quarters_f32`], [`ternary::row_fifths_f32`].
+    pub f32: fn(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; N]]),
+}
 
 /// The kernels of one tier. Contracts and shapes stand at the functions of [`scalar`](crate::scalar).
 ///
@@ -16,10 +22,14 @@ pub type TernaryI8 = fn(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4
 pub struct Kernels {
     /// The tier.
     pub isa: Isa,
-    /// [`ternary::ternary_i8`].
-    pub ternary_i8: TernaryI8,
-    /// [`ternary::ternary_f32`].
-    pub ternary_f32: fn(codes: &[u8], x: &[f32], out: &mut [[f32; 4]]),
+    /// Products of [`layout::row_quarters`](crate::layout::row_quarters).
+    pub row_quarters: TernaryKernels<4>,
+    /// Products of [`layout::row_fifths`](crate::layout::row_fifths).
+    pub row_fifths: TernaryKernels<5>,
+    /// [`int8::int8_i16`].
+    pub int8_i16: fn(rows: &[i8], cols: usize, x: &[i16], out: &mut [i32]),
+    /// [`int8::quantize_i16`].
+    pub quantize_i16: fn(x: &[f32], q: &mut [i16]) -> f32,
     /// [`dense::dense`].
     pub dense: fn(row: DenseRow<'_>, x: &[f32], out: &mut [f32]),
     /// [`dense::widen`].
@@ -43,8 +53,10 @@ pub struct Kernels {
 
 static SCALAR: Kernels = Kernels {
     isa: Isa::Scalar,
-    ternary_i8: ternary::ternary_i8,
-    ternary_f32: ternary::ternary_f32,
+    row_quarters: TernaryKernels { i8: ternary::row_quarters_i8, f32: ternary::row_quarters_f32 },
+    row_fifths: TernaryKernels { i8: ternary::row_fifths_i8, f32: ternary::row_fifths_f32 },
+    int8_i16: int8::int8_i16,
+    quantize_i16: int8::quantize_i16,
     dense: dense::dense,
     widen: dense::widen,
     rms_norm: norm::rms_norm,

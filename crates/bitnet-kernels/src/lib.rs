@@ -16,7 +16,7 @@ pub mod scalar;
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
 mod x86_64;
 
-pub use dispatch::Kernels;
+pub use dispatch::{Kernels, TernaryKernels};
 pub use isa::{Isa, IsaError};
 pub use scalar::attention::{AttentionBlock, AttentionState, KvRows};
 pub use scalar::dense::DenseRow;

@@ -59,7 +59,7 @@ fn ternary_i8_is_exact_on_every_tier() {
                 let rows: Vec<&[i8]> = x.chunks_exact(cols).collect();
                 let sums: Vec<i32> = rows.iter().map(|x| x.iter().map(|&x| i32::from(x)).sum()).collect();
                 let mut out = vec![[0; 4]; tokens];
-                (kernels.ternary_i8)(&codes, &x, &sums, &mut out);
+                (kernels.row_quarters.i8)(&codes, &x, &sums, &mut out);
                 let expected: Vec<_> = rows.iter().map(|x| naive_ternary(&codes, x)).collect();
                 assert_eq!(out, expected, "{} {cols} x {tokens}", kernels.isa);
             }
@@ -76,7 +76,7 @@ fn ternary_i8_is_exact_at_the_edge_of_its_deferred_sums() {
                 for value in [-128i8, -127, 127] {
                     let (codes, x) = (vec![code; cols], vec![value; cols]);
                     let mut out = [[0; 4]];
-                    (kernels.ternary_i8)(&codes, &x, &[i32::from(value) * cols as i32], &mut out);
+                    (kernels.row_quarters.i8)(&codes, &x, &[i32::from(value) * cols as i32], &mut out);
                     let expected = (i32::from(code & 3) - 1) * i32::from(value) * cols as i32;
                     assert_eq!(out, [[expected; 4]], "{} {cols} {code} {value}", kernels.isa);
                 }
@@ -93,7 +93,7 @@ fn float_kernels_give_the_same_bits_on_every_tier() {
             let y = &y[9..];
             let run = |k: &Kernels| {
                 let mut rows = vec![[0.0; 4]; 3];
-                (k.ternary_f32)(&codes(cols), &x, &mut rows);
+                (k.row_quarters.f32)(&codes(cols), cols, &x, &mut rows);
                 let mut norm = vec![0.0; cols];
                 (k.rms_norm)(&x[..cols], y, 1e-5, &mut norm);
                 let mut q = vec![0; cols];

@@ -215,7 +215,7 @@ impl<'a> Pass<'a> {
                     for quad in quads.clone() {
                         let codes = &codes[quad * matrix.cols..][..matrix.cols];
                         let acc = &mut acc[..tile.len()];
-                        (self.kernels.ternary_i8)(codes, x, sums, acc);
+                        (self.kernels.row_quarters.i8)(codes, x, sums, acc);
                         self.put_quad(matrix, quad, &tile, out, |t, quarter| {
                             dequantize(acc[t][quarter], scales[t], *scale)
                         });
@@ -230,7 +230,7 @@ impl<'a> Pass<'a> {
                     for quad in quads.clone() {
                         let codes = &codes[quad * matrix.cols..][..matrix.cols];
                         let acc = &mut acc[..tile.len()];
-                        (self.kernels.ternary_f32)(codes, x, acc);
+                        (self.kernels.row_quarters.f32)(codes, matrix.cols, x, acc);
                         self.put_quad(matrix, quad, &tile, out, |t, quarter| match *scale {
                             WeightScale::Multiply(scale) => acc[t][quarter] * scale,
                             WeightScale::Divide(scale) => acc[t][quarter] / scale,

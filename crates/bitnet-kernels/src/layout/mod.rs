@@ -1,3 +1,5 @@
-//! In-memory layouts of ternary matrices, one a file.
+//! In-memory layouts of weight matrices, one a file.
 
+pub mod int8_rows;
+pub mod row_fifths;
 pub mod row_quarters;

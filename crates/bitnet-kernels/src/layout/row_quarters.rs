@@ -20,6 +20,12 @@
 /// `2^20` of them stay below `2^31`.
 pub const MAX_COLS: usize = 1 << 20;
 
+/// Returns the four codes of a byte.
+#[inline(always)]
+pub const fn codes(byte: u8) -> [u8; 4] {
+    [byte & 3, byte >> 2 & 3, byte >> 4 & 3, byte >> 6]
+}
+
 /// Returns the number of packed rows.
 pub const fn quads(rows: usize) -> usize {
     rows.div_ceil(4)

@@ -8,6 +8,7 @@ pub mod attention;
 pub mod dense;
 pub mod exp;
 pub mod gate;
+pub mod int8;
 pub mod lanes;
 pub mod norm;
 pub mod quantize;

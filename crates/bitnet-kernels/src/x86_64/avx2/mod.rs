@@ -12,8 +12,8 @@ pub(super) mod ternary;
 use crate::scalar::attention::{self, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
 use crate::scalar::quantize::{self, QuantizedRow};
-use crate::scalar::{gate, norm, rope, ternary as scalar_ternary};
-use crate::{Isa, Kernels};
+use crate::scalar::{gate, int8, norm, rope, ternary as scalar_ternary};
+use crate::{Isa, Kernels, TernaryKernels};
 
 /// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of
 /// AVX2 and F16C: this is what the `unsafe` calls below rely on.
@@ -23,9 +23,21 @@ pub(crate) static KERNELS: Kernels = ENTRIES;
 pub(crate) const ENTRIES: Kernels = Kernels {
     isa: Isa::Avx2,
     // SAFETY: for each entry, AVX2 and F16C were detected (see above).
-    ternary_i8: |codes, x, sums, out| unsafe { ternary::ternary_i8(codes, x, sums, out) },
+    row_quarters: TernaryKernels {
+        i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
+        // SAFETY: as above.
+        f32: |codes, cols, x, out| unsafe { row_quarters_f32(codes, cols, x, out) },
+    },
+    row_fifths: TernaryKernels {
+        // SAFETY: as above.
+        i8: |codes, x, sums, out| unsafe { row_fifths_i8(codes, x, sums, out) },
+        // SAFETY: as above.
+        f32: |codes, cols, x, out| unsafe { row_fifths_f32(codes, cols, x, out) },
+    },
     // SAFETY: as above.
-    ternary_f32: |codes, x, out| unsafe { ternary_f32(codes, x, out) },
+    int8_i16: |rows, cols, x, out| unsafe { int8_i16(rows, cols, x, out) },
+    // SAFETY: as above.
+    quantize_i16: |x, q| unsafe { quantize_i16(x, q) },
     // SAFETY: as above.
     dense: |row, x, out| unsafe { float::dense(row, x, out) },
     // SAFETY: as above.
@@ -47,8 +59,28 @@ pub(crate) const ENTRIES: Kernels = Kernels {
 };
 
 #[target_feature(enable = "avx2,f16c")]
-fn ternary_f32(codes: &[u8], x: &[f32], out: &mut [[f32; 4]]) {
-    scalar_ternary::ternary_f32(codes, x, out);
+fn row_quarters_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 4]]) {
+    scalar_ternary::row_quarters_f32(codes, cols, x, out);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn row_fifths_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 5]]) {
+    scalar_ternary::row_fifths_i8(codes, x, sums, out);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn row_fifths_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 5]]) {
+    scalar_ternary::row_fifths_f32(codes, cols, x, out);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn int8_i16(rows: &[i8], cols: usize, x: &[i16], out: &mut [i32]) {
+    int8::int8_i16(rows, cols, x, out);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn quantize_i16(x: &[f32], q: &mut [i16]) -> f32 {
+    int8::quantize_i16(x, q)
 }
 
 #[target_feature(enable = "avx2,f16c")]

@@ -5,13 +5,16 @@
 mod ternary;
 
 use super::avx2;
-use crate::{Isa, Kernels};
+use crate::{Isa, Kernels, TernaryKernels};
 
 /// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of
 /// AVX-512 F, BW and VNNI besides what the AVX2 tier asks for.
 pub(crate) static KERNELS: Kernels = Kernels {
     isa: Isa::Avx512,
     // SAFETY: AVX-512 F, BW and VNNI were detected (see above).
-    ternary_i8: |codes, x, sums, out| unsafe { ternary::ternary_i8(codes, x, sums, out) },
+    row_quarters: TernaryKernels {
+        i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
+        ..avx2::ENTRIES.row_quarters
+    },
     ..avx2::ENTRIES
 };

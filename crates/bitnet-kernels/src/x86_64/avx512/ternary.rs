@@ -15,25 +15,31 @@ const TOKENS: usize = 6;
 /// Bytes by which codes are prefetched ahead of their use.
 const AHEAD: usize = 4096;
 
-/// The contract of `scalar::ternary::ternary_i8`.
+/// The contract of `scalar::ternary::row_quarters_i8`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub fn ternary_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]]) {
-    let cols = codes.len();
-    assert!(x.len() >= out.len() * cols && sums.len() >= out.len(), "activations of {} tokens", out.len());
-    for (index, out) in out.chunks_mut(TOKENS).enumerate() {
-        let x = &x[index * TOKENS * cols..];
-        match out.len() {
-            1 => out.copy_from_slice(&tile::<1>(codes, x)),
-            2 => out.copy_from_slice(&tile::<2>(codes, x)),
-            3 => out.copy_from_slice(&tile::<3>(codes, x)),
-            4 => out.copy_from_slice(&tile::<4>(codes, x)),
-            5 => out.copy_from_slice(&tile::<5>(codes, x)),
-            _ => out.copy_from_slice(&tile::<TOKENS>(codes, x)),
-        }
+pub fn row_quarters_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]]) {
+    let tokens = sums.len();
+    if tokens == 0 || x.is_empty() {
+        out.fill([0; 4]);
+        return;
     }
-    for (out, &sum) in out.iter_mut().zip(sums) {
-        // Codes are values + 1, so the sum of the activations came along once.
-        *out = out.map(|acc| acc - sum);
+    let cols = x.len() / tokens;
+    for (line, out) in codes.chunks_exact(cols).zip(out.chunks_exact_mut(tokens)) {
+        for (index, out) in out.chunks_mut(TOKENS).enumerate() {
+            let x = &x[index * TOKENS * cols..];
+            match out.len() {
+                1 => out.copy_from_slice(&tile::<1>(line, x)),
+                2 => out.copy_from_slice(&tile::<2>(line, x)),
+                3 => out.copy_from_slice(&tile::<3>(line, x)),
+                4 => out.copy_from_slice(&tile::<4>(line, x)),
+                5 => out.copy_from_slice(&tile::<5>(line, x)),
+                _ => out.copy_from_slice(&tile::<TOKENS>(line, x)),
+            }
+        }
+        for (out, &sum) in out.iter_mut().zip(sums) {
+            // Codes are values + 1, so the sum of the activations came along once.
+            *out = out.map(|acc| acc - sum);
+        }
     }
 }
 
