@@ -1,8 +1,5 @@
 //! The row-quarters layout: round trip, agreement with its definition, validation.
 
-// A test may panic anywhere, its helpers too.
-#![allow(clippy::unwrap_used)]
-
 use bitnet_kernels::layout::row_quarters::{count_codes, find_invalid, pack, packed_len, unpack};
 use proptest::prelude::*;
 

@@ -1,0 +1,7 @@
+//! The in-memory layouts: round trips, agreement with their definitions, validation.
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
+mod int8_rows;
+mod row_fifths;
+mod row_quarters;

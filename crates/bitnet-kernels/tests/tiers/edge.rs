@@ -1,0 +1,108 @@
+//! The inputs that drive narrow and deferred sums of ternary products to their ends.
+
+use bitnet_kernels::layout::row_quarters::MAX_COLS;
+
+use crate::inputs::{FIFTHS, Layout, QUARTERS, tiers};
+
+/// Activations at their ends.
+const ENDS: [i8; 3] = [-128, -127, 127];
+const COLS: [usize; 10] = [511, 512, 513, 1024, 2048, 2049, 4097, 65_536, MAX_COLS - 1, MAX_COLS];
+
+/// One line whose row `i` holds `codes[i]` everywhere, and tokens that hold `value(t)` everywhere.
+fn check<const N: usize>(
+    layout: &Layout<N>,
+    codes: [u8; N],
+    cols: usize,
+    tokens: usize,
+    value: impl Fn(usize) -> i8,
+) {
+    let packed = vec![layout.pack(&[codes])[0]; cols];
+    let x: Vec<i8> = (0..tokens).flat_map(|t| std::iter::repeat_n(value(t), cols)).collect();
+    let sums: Vec<i32> = (0..tokens).map(|t| i32::from(value(t)) * cols as i32).collect();
+    let expected: Vec<[i32; N]> =
+        sums.iter().map(|&sum| codes.map(|code| (i32::from(code) - 1) * sum)).collect();
+    for kernels in tiers() {
+        let mut out = vec![[7; N]; tokens];
+        ((layout.of)(kernels).i8)(&packed, &x, &sums, &mut out);
+        let (isa, name) = (kernels.isa, layout.name);
+        assert_eq!(out, expected, "{isa} {name}: {cols} columns of {codes:?}, {tokens} tokens");
+    }
+}
+
+fn equal_codes<const N: usize>(layout: &Layout<N>) {
+    for cols in COLS {
+        for code in [0, 1, 2] {
+            for end in ENDS {
+                check(layout, [code; N], cols, 1, |_| end);
+                check(layout, [code; N], cols, 2, |_| end);
+            }
+        }
+        for end in ENDS {
+            check(layout, [2; N], cols, 16, |_| end);
+        }
+    }
+}
+
+fn unequal_codes<const N: usize>(layout: &Layout<N>) {
+    for cols in COLS {
+        for shift in 0..3 {
+            // Rows and tokens at different ends side by side: sums that spill meet others of another sign.
+            let codes = std::array::from_fn(|row| ((row + shift) % 3) as u8);
+            for tokens in [1, 2, 16] {
+                check(layout, codes, cols, tokens, |t| ENDS[(t + shift) % 3]);
+            }
+        }
+    }
+}
+
+#[test]
+fn row_quarters_are_exact_when_all_codes_are_equal() {
+    equal_codes(&QUARTERS);
+}
+
+#[test]
+fn row_fifths_are_exact_when_all_codes_are_equal() {
+    equal_codes(&FIFTHS);
+}
+
+#[test]
+fn row_quarters_are_exact_when_rows_and_tokens_pull_apart() {
+    unequal_codes(&QUARTERS);
+}
+
+#[test]
+fn row_fifths_are_exact_when_rows_and_tokens_pull_apart() {
+    unequal_codes(&FIFTHS);
+}
+
+#[test]
+fn alternating_ends_are_exact() {
+    // Pairs, groups of four and blocks that cancel in whole or in part, so that an intermediate clamp shows.
+    fn run<const N: usize>(layout: &Layout<N>) {
+        for period in [2, 4, 8, 16, 32, 64, 512, 1024] {
+            for cols in [512, 513, 2048, 4097] {
+                let x: Vec<i8> = (0..2 * cols).map(|i| [-128, 127][i / (period / 2) % 2]).collect();
+                let codes: Vec<[u8; N]> =
+                    (0..cols).map(|i| std::array::from_fn(|row| [2, 0][(i + row) % 3 / 2])).collect();
+                let sums: Vec<i32> =
+                    x.chunks_exact(cols).map(|x| x.iter().map(|&x| i32::from(x)).sum()).collect();
+                let expected: Vec<[i32; N]> = x
+                    .chunks_exact(cols)
+                    .map(|x| {
+                        std::array::from_fn(|row| {
+                            let term = |(c, &x): (&[u8; N], &i8)| (i32::from(c[row]) - 1) * i32::from(x);
+                            codes.iter().zip(x).map(term).sum()
+                        })
+                    })
+                    .collect();
+                for kernels in tiers() {
+                    let mut out = vec![[7; N]; 2];
+                    ((layout.of)(kernels).i8)(&layout.pack(&codes), &x, &sums, &mut out);
+                    assert_eq!(out, expected, "{} {}: {cols} by {period}", kernels.isa, layout.name);
+                }
+            }
+        }
+    }
+    run(&QUARTERS);
+    run(&FIFTHS);
+}

@@ -1,0 +1,14 @@
+//! Every available tier against the scalar truth, and the scalar truth against plain definitions.
+//!
+//! Sizes stand at the boundaries of vectors, lanes, blocks and deferred sums, plus and minus one; inputs have
+//! the prime period 251, so that exchanged blocks cannot cancel.
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
+mod edge;
+mod float;
+mod inputs;
+mod int8;
+mod quantize_i16;
+mod ternary;
+mod ternary_float;

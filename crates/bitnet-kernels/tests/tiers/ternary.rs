@@ -1,0 +1,84 @@
+//! Ternary products of int8 activations against their definition in 64 bits.
+
+use crate::inputs::{BLOCK_COLS, COLS, FIFTHS, LINES, Layout, QUARTERS, TOKENS, codes, int8, tiers};
+
+/// `[lines, tokens]` of the rows of a line, by definition.
+fn products<const N: usize>(codes: &[[u8; N]], cols: usize, x: &[i8]) -> Vec<[i32; N]> {
+    let product = |line: &[[u8; N]], x: &[i8]| {
+        let mut sums = [0i64; N];
+        for (codes, &x) in line.iter().zip(x) {
+            for (sum, &code) in sums.iter_mut().zip(codes) {
+                *sum += (i64::from(code) - 1) * i64::from(x);
+            }
+        }
+        sums.map(|sum| i32::try_from(sum).unwrap())
+    };
+    let of_line = |line| x.chunks_exact(cols).map(move |x| product(line, x));
+    codes.chunks_exact(cols).flat_map(of_line).collect()
+}
+
+fn check<const N: usize>(layout: &Layout<N>, lines: usize, tokens: usize, cols: usize) {
+    let (codes, x) = (codes::<N>(lines * cols), int8(tokens * cols));
+    let packed = layout.pack(&codes);
+    let sums: Vec<i32> = x.chunks_exact(cols).map(|x| x.iter().map(|&x| i32::from(x)).sum::<i32>()).collect();
+    let expected = products(&codes, cols, &x);
+    for kernels in tiers() {
+        // What was there before must not come through.
+        let mut out = vec![[i32::MIN + 7; N]; lines * tokens];
+        ((layout.of)(kernels).i8)(&packed, &x, &sums, &mut out);
+        let wrong = out.iter().zip(&expected).position(|(a, b)| a != b);
+        let at = wrong.map(|at| (at / tokens, at % tokens, out[at], expected[at]));
+        let (isa, name) = (kernels.isa, layout.name);
+        assert_eq!(at, None, "{isa} {name}: {lines} lines, {tokens} tokens, {cols} columns");
+    }
+}
+
+fn every_count<const N: usize>(layout: &Layout<N>) {
+    for lines in LINES {
+        for tokens in TOKENS {
+            for cols in [1, 15, 33, 97, 1030] {
+                check(layout, lines, tokens, cols);
+            }
+        }
+    }
+}
+
+fn every_length<const N: usize>(layout: &Layout<N>) {
+    for cols in (1..=130).chain(COLS).chain(BLOCK_COLS) {
+        for (lines, tokens) in [(1, 1), (2, 2), (3, 5), (2, 16), (3, 17)] {
+            check(layout, lines, tokens, cols);
+        }
+    }
+}
+
+#[test]
+fn any_count_of_lines_and_tokens_is_exact_in_row_quarters() {
+    every_count(&QUARTERS);
+}
+
+#[test]
+fn any_count_of_lines_and_tokens_is_exact_in_row_fifths() {
+    every_count(&FIFTHS);
+}
+
+#[test]
+fn any_length_of_a_line_is_exact_in_row_quarters() {
+    every_length(&QUARTERS);
+}
+
+#[test]
+fn any_length_of_a_line_is_exact_in_row_fifths() {
+    every_length(&FIFTHS);
+}
+
+#[test]
+fn empty_calls_write_zeros_or_nothing() {
+    for kernels in tiers() {
+        (kernels.row_quarters.i8)(&[0; 6], &[], &[], &mut []);
+        (kernels.row_fifths.i8)(&[0; 6], &[], &[], &mut []);
+        let (mut quarters, mut fifths) = ([[7; 4]; 6], [[7; 5]; 6]);
+        (kernels.row_quarters.i8)(&[], &[], &[0; 3], &mut quarters);
+        (kernels.row_fifths.i8)(&[], &[], &[0; 3], &mut fifths);
+        assert_eq!((quarters, fifths), ([[0; 4]; 6], [[0; 5]; 6]), "{}", kernels.isa);
+    }
+}
