@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod float;
+mod panel;
 pub(super) mod ternary;
 
 use crate::scalar::attention::{self, AttentionState};
