@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use bitnet_core::cpu::{HeadPrecision, TernaryLayout};
 use bitnet_core::device::Device;
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_inference::model::WeightAccess;
@@ -54,20 +55,21 @@ pub struct EngineArgs {
     /// Longest sequence, in tokens [default: the model's own limit]
     #[arg(long, value_name = "N")]
     pub ctx: Option<usize>,
-    /// Element type of the output matrix: as the file stores it
+    /// Element type of the output matrix: as the file stores it, or rows of int8, which are read in half the
+    /// time
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = HeadType::Stored)]
     pub head: HeadType,
     /// How weight files are brought into memory: mapped, copied, or mapped where the build can
     #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
     pub weights: WeightsArg,
+    /// How ternary weights are kept: two bits each as the file has them, or repacked to 1.6 bits
+    #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = LayoutArg::Quarters)]
+    pub layout: LayoutArg,
 }
 
 impl EngineArgs {
     /// Refuses what this build cannot do.
     pub fn check(&self) -> Result<()> {
-        if self.head == HeadType::I8 {
-            return Err(failure::usage("--head i8: not available in this version, expected stored"));
-        }
         match self.weights {
             WeightsArg::Mmap if cfg!(not(feature = "mmap")) => {
                 Err(failure::usage("--weights mmap: not available in this build: the feature `mmap` is off"))
@@ -103,8 +105,35 @@ impl From<KvType> for BitNetDType {
 pub enum HeadType {
     /// As the file stores it.
     Stored,
-    /// Eight bits (not available in this version).
+    /// Rows of int8 with a step each, made when the model is loaded.
     I8,
+}
+
+impl From<HeadType> for HeadPrecision {
+    fn from(head: HeadType) -> Self {
+        match head {
+            HeadType::Stored => HeadPrecision::Stored,
+            HeadType::I8 => HeadPrecision::Int8,
+        }
+    }
+}
+
+/// How ternary weights are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LayoutArg {
+    /// Four rows a byte, two bits a weight: used where the file left them.
+    Quarters,
+    /// Five rows a byte, 1.6 bits a weight: repacked when the model is loaded.
+    Fifths,
+}
+
+impl From<LayoutArg> for TernaryLayout {
+    fn from(layout: LayoutArg) -> Self {
+        match layout {
+            LayoutArg::Quarters => TernaryLayout::RowQuarters,
+            LayoutArg::Fifths => TernaryLayout::RowFifths,
+        }
+    }
 }
 
 impl From<WeightsArg> for WeightAccess {
@@ -122,7 +151,7 @@ impl From<WeightsArg> for WeightAccess {
 pub enum WeightsArg {
     /// Mapped: read when first touched, shared between processes.
     Mmap,
-    /// Read into memory once.
+    /// Read into memory once, on huge pages where the system has them.
     Copy,
     /// Mapped where the build can, else copied.
     Auto,

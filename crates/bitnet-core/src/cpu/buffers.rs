@@ -82,3 +82,46 @@ impl Buffer {
         }
     }
 }
+
+/// The normed rows that the head multiplies: `[logits_rows, width]`.
+pub struct HeadRows {
+    normed: Lent<f32>,
+    /// The rows as an int8 head takes them, with the step of each.
+    fine: Lent<i16>,
+    steps: Lent<f32>,
+}
+
+/// Lent [`HeadRows`].
+#[derive(Clone, Copy)]
+pub struct HeadView<'a> {
+    /// `[logits_rows, width]`.
+    pub normed: SharedSlice<'a, f32>,
+    /// `[logits_rows, width]`.
+    pub fine: SharedSlice<'a, i16>,
+    /// `[logits_rows]`.
+    pub steps: SharedSlice<'a, f32>,
+}
+
+impl HeadRows {
+    /// Allocates `rows` rows.
+    pub fn new(pool: &HybridMemoryPool, rows: usize, width: usize) -> Result<Self> {
+        let len = rows.checked_mul(width).ok_or_else(|| {
+            BitNetError::mismatch("head rows", "a size that fits memory", format_args!("{rows} x {width}"))
+        })?;
+        Ok(HeadRows {
+            normed: Lent::zeroed(pool, len, "rows of the head")?,
+            fine: Lent::zeroed(pool, len, "rows of an int8 head")?,
+            steps: Lent::zeroed(pool, rows, "rows of an int8 head")?,
+        })
+    }
+
+    /// Lends the rows.
+    pub fn lend(&mut self) -> HeadView<'_> {
+        HeadView { normed: self.normed.lend(), fine: self.fine.lend(), steps: self.steps.lend() }
+    }
+
+    /// Returns the size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.normed.bytes() + self.fine.bytes() + self.steps.bytes()
+    }
+}
