@@ -67,7 +67,7 @@ fn a_prompt_that_takes_several_passes_is_continued_alike() {
             let options = GenerateOptions { sampling, max_tokens: Some(8), ..GenerateOptions::default() };
             let continued = |chunk: usize| {
                 let mut engine = load(dir.path(), |b| b.step_tokens(chunk));
-                engine.generate_ids(&ids(150), &options).unwrap()
+                engine.generate_ids(&ids(150), &options, |_| {}).unwrap().ids
             };
             assert_eq!(continued(64), continued(256), "{label} at temperature {temperature}");
         }

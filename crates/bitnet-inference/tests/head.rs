@@ -49,7 +49,8 @@ fn an_int8_head_stays_within_its_divergence() {
     let (mean, share) = (divergence / tokens as f64, agreed as f64 / tokens as f64);
     println!("mean KL {mean:.2e}, top-1 equal {:.3} %, {tokens} tokens", share * 100.0);
     assert!(mean <= 1e-3, "mean KL {mean}");
-    assert!(share >= 0.995, "top-1 equal {share}");
+    // Stricter than the 99.5 % asked for: what may be the greatest logit is computed from the stored rows.
+    assert_eq!(agreed, tokens, "the likeliest token changed");
 }
 
 #[test]

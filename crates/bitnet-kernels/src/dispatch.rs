@@ -85,6 +85,8 @@ impl Kernels {
             Isa::AvxVnni => Ok(&crate::x86_64::avx_vnni::KERNELS),
             #[cfg(all(feature = "simd", target_arch = "x86_64"))]
             Isa::Avx512 => Ok(&crate::x86_64::avx512::KERNELS),
+            #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+            Isa::Avx512Vbmi => Ok(&crate::x86_64::avx512_vbmi::KERNELS),
             #[cfg(not(all(feature = "simd", target_arch = "x86_64")))]
             _ => Err(IsaError::Unavailable { isa, reason: "this build has no kernels for it" }),
         }

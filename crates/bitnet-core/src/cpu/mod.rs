@@ -74,7 +74,8 @@ pub enum HeadPrecision {
     #[default]
     Stored,
     /// Rows in int8 with a step each, activations to about 13 bits, summed in integers: half the bytes of a
-    /// 16-bit head. A head that is stored as ternary codes or int8 stays as it is.
+    /// 16-bit head. Every token that could be the likeliest, by a proven bound of the error of its logit, is
+    /// computed again from the stored row: the likeliest token is always that of the stored head.
     Int8,
 }
 
@@ -192,22 +193,16 @@ impl CpuBackend {
         Ok(())
     }
 
-    /// Puts an int8 form of the head's matrix in the place of a dense one.
-    ///
-    /// A matrix that the embedding uses too is kept beside it: rows are looked up as they are stored.
+    /// Puts an int8 form of the head's matrix in the place of a dense one, which stays beside it: its rows
+    /// are the embedding's, or decide between the likeliest tokens.
     fn narrow_head(&mut self, graph: &mut Graph) -> Result<()> {
-        let shared = |id: LinearId, op: &Op| matches!(op, Op::Embed { table, .. } | Op::Linear { weights: table, .. } if *table == id);
-        let Some(at) = graph.ops.iter().position(|op| matches!(op, Op::Head { .. })) else { return Ok(()) };
-        let Op::Head { weights: id, .. } = graph.ops[at] else { return Ok(()) };
-        let matrix = &self.matrices[id.0 as usize];
-        let Some(narrow) = matrix.to_int8(self.kernels, &self.pool, &mut self.team)? else { return Ok(()) };
-        if graph.ops.iter().any(|op| shared(id, op)) {
-            self.matrices.push(narrow);
-            if let Op::Head { weights, .. } = &mut graph.ops[at] {
-                *weights = LinearId((self.matrices.len() - 1) as u32);
+        for op in &mut graph.ops {
+            let Op::Head { weights, .. } = op else { continue };
+            let matrix = &self.matrices[weights.0 as usize];
+            if let Some(narrow) = matrix.to_int8(*weights, self.kernels, &self.pool, &mut self.team)? {
+                *weights = LinearId(self.matrices.len() as u32);
+                self.matrices.push(narrow);
             }
-        } else {
-            self.matrices[id.0 as usize] = narrow;
         }
         Ok(())
     }
@@ -352,7 +347,7 @@ impl Backend for CpuBackend {
             kv: KvCache::new(KvShape { layers: graph.layers, attention: graph.attention }, self.kv_dtype),
             cos: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary cosines")?,
             sin: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary sines")?,
-            head: HeadRows::new(pool, rows, head_width)?,
+            head: HeadRows::new(pool, rows, head_width, self.team.size())?,
             logits: Lent::zeroed(pool, size("logits", rows, graph.vocab)?, "logits")?,
             logits_len: 0,
             tokens: 0,

@@ -10,6 +10,7 @@ use std::ops::Range;
 use bitnet_backend::{
     Activation, AttentionShape, BufferId, KV_BLOCK_TOKENS, LinearId, Norm, Op, Step, VectorId, WeightScale,
 };
+use bitnet_kernels::scalar::int8;
 use bitnet_kernels::{AttentionBlock, AttentionState, DenseRow, Kernels, TernaryKernels};
 
 use super::buffers::{BufferView, HeadView};
@@ -17,7 +18,7 @@ use super::kv::{KvView, Part};
 use super::plan::Stage;
 use super::shared::SharedSlice;
 use super::team::Worker;
-use super::weights::{Elements, Matrix, TernaryLayout};
+use super::weights::{Elements, Int8Rows, Matrix, TernaryLayout};
 use crate::memory::PoolBuffer;
 
 /// Tokens that share one reading of a dense row; their activations stay in the second-level cache.
@@ -97,6 +98,7 @@ impl<'a> Pass<'a> {
                     self.head_norm(x, norm, fine, worker);
                 }
                 Stage::HeadProduct { weights } => self.head_product(weights, worker),
+                Stage::HeadRescore { weights } => self.head_rescore(weights, worker),
             }
         }
     }
@@ -421,9 +423,11 @@ impl<'a> Pass<'a> {
             (self.kernels.rms_norm)(x, self.vector(norm.weight), norm.eps, out);
             if fine {
                 // SAFETY: as above.
-                let (fine, step) =
-                    unsafe { (self.head.fine.get_mut(row), self.head.steps.get_mut(index..index + 1)) };
-                step[0] = (self.kernels.quantize_i16)(out, fine);
+                let (fine, facts) =
+                    unsafe { (self.head.fine.get_mut(row), self.head.row.get_mut(3 * index..3 * index + 3)) };
+                facts[0] = (self.kernels.quantize_i16)(out, fine);
+                facts[1] = int8::distance(out, &[0i16; 0], 0.0);
+                facts[2] = int8::distance(out, fine, facts[0]);
             }
         }
     }
@@ -431,18 +435,33 @@ impl<'a> Pass<'a> {
     fn head_product(&self, weights: LinearId, worker: Worker<'_>) {
         let (matrix, rows) = (self.matrix(weights), self.step.logits_rows.len());
         let out = Output { rows: self.logits, width: matrix.rows, accumulate: false };
-        if let Elements::Int8(codes, steps) = &matrix.elements {
-            return self.int8_head(matrix, codes, steps, out, worker);
+        if let Elements::Int8(rows) = &matrix.elements {
+            return self.int8_head(matrix, rows, out, worker);
         }
         // SAFETY: a barrier separates this stage from `head_norm`.
         let x = unsafe { self.head.normed.get(0..rows * matrix.cols) };
         self.dense(matrix, x, rows, out, worker);
     }
 
-    fn int8_head(&self, matrix: &Matrix, codes: &[i8], steps: &[f32], out: Output<'_>, worker: Worker<'_>) {
+    /// Returns how far an int8 logit can be from the stored one: Cauchy and Schwarz's inequality for the error
+    /// of the row and that of the activations, and the roundings of both sums.
+    fn logit_error(rows: &Int8Rows, row: usize, norm: f32, error: f32) -> f32 {
+        let (row_error, row_norm) = (rows.errors[row], rows.norms[row]);
+        row_error * norm + (row_norm + row_error) * error + int8::ROUNDING * row_norm * norm
+    }
+
+    fn int8_head(&self, matrix: &Matrix, weights: &Int8Rows, out: Output<'_>, worker: Worker<'_>) {
         let (cols, count) = (matrix.cols, self.step.logits_rows.len());
-        // SAFETY: a barrier separates this stage from `head_norm`.
-        let (x, x_steps) = unsafe { (self.head.fine.get(0..count * cols), self.head.steps.get(0..count)) };
+        // SAFETY: a barrier separates this stage from `head_norm`; each worker has floors of its own.
+        let (x, facts, floors) = unsafe {
+            let floors = worker.index * count..(worker.index + 1) * count;
+            (
+                self.head.fine.get(0..count * cols),
+                self.head.row.get(0..3 * count).as_chunks::<3>().0,
+                self.head.floors.get_mut(floors),
+            )
+        };
+        floors.fill(f32::NEG_INFINITY);
         let share = worker.share(matrix.rows, 1);
         // SAFETY: taken once in this stage.
         let scratch = unsafe { self.scratch(worker) };
@@ -452,12 +471,48 @@ impl<'a> Pass<'a> {
             for first in share.clone().step_by(block) {
                 let rows = first..share.end.min(first + block);
                 let acc: &mut [i32] = bytemuck::cast_slice_mut(&mut scratch[..rows.len() * tokens.len()]);
-                (self.kernels.int8_i16)(&codes[rows.start * cols..rows.end * cols], cols, x, acc);
+                (self.kernels.int8_i16)(&weights.codes[rows.start * cols..rows.end * cols], cols, x, acc);
                 for (row, acc) in rows.zip(acc.chunks_exact(tokens.len())) {
                     for (token, &acc) in tokens.clone().zip(acc) {
+                        let [step, norm, error] = facts[token];
+                        let value = acc as f32 * (step * weights.steps[row]);
+                        floors[token] =
+                            floors[token].max(value - Self::logit_error(weights, row, norm, error));
                         // SAFETY: rows are shared out disjointly.
-                        unsafe { out.put(token, row, acc as f32 * (x_steps[token] * steps[row])) };
+                        unsafe { out.put(token, row, value) };
                     }
+                }
+            }
+        }
+    }
+
+    /// Computes again, from the stored rows, every logit that may be the greatest.
+    fn head_rescore(&self, weights: LinearId, worker: Worker<'_>) {
+        let matrix = self.matrix(weights);
+        let Elements::Int8(rows) = &matrix.elements else { return };
+        let (cols, count) = (matrix.cols, self.step.logits_rows.len());
+        let stored = self.matrix(rows.stored);
+        let out = Output { rows: self.logits, width: matrix.rows, accumulate: false };
+        // SAFETY: a barrier separates this stage from those that write these.
+        let (normed, facts, floors) = unsafe {
+            (
+                self.head.normed.get(0..count * cols),
+                self.head.row.get(0..3 * count).as_chunks::<3>().0,
+                self.head.floors.get(0..worker.count() * count),
+            )
+        };
+        let share = worker.share(matrix.rows, 1);
+        for (token, (x, &[_, norm, error])) in normed.chunks_exact(cols).zip(facts).enumerate() {
+            let floor = floors.iter().skip(token).step_by(count).copied().fold(f32::NEG_INFINITY, f32::max);
+            let at = token * matrix.rows;
+            for row in share.clone() {
+                // SAFETY: rows are shared out disjointly.
+                let value = unsafe { self.logits.get(at + row..at + row + 1)[0] };
+                if value + Self::logit_error(rows, row, norm, error) >= floor {
+                    let mut product = [0.0];
+                    (self.kernels.dense)(dense_row(stored, row), x, &mut product);
+                    // SAFETY: as above.
+                    unsafe { out.put(token, row, product[0]) };
                 }
             }
         }

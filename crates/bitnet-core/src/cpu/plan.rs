@@ -23,6 +23,11 @@ pub enum Stage {
         /// Matrix `[vocab, width]`.
         weights: LinearId,
     },
+    /// Computes the logits that may be the greatest again, after an int8 head.
+    HeadRescore {
+        /// Matrix `[vocab, width]`.
+        weights: LinearId,
+    },
     /// All workers meet.
     Barrier,
 }
@@ -45,7 +50,11 @@ pub fn stages(ops: impl IntoIterator<Item = Op>) -> Vec<Stage> {
     let (mut read, mut written): (Vec<Resource>, Vec<Resource>) = (Vec::new(), Vec::new());
     let split = |op| match op {
         Op::Head { x, norm, weights } => {
-            vec![Stage::HeadNorm { x, norm, weights }, Stage::HeadProduct { weights }]
+            vec![
+                Stage::HeadNorm { x, norm, weights },
+                Stage::HeadProduct { weights },
+                Stage::HeadRescore { weights },
+            ]
         }
         op => vec![Stage::Op(op)],
     };
@@ -70,6 +79,7 @@ fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
     let op = match *stage {
         Stage::HeadNorm { x, .. } => return (vec![Buffer(x)], vec![HeadRows]),
         Stage::HeadProduct { .. } => return (vec![HeadRows], vec![Logits]),
+        Stage::HeadRescore { .. } => return (vec![HeadRows, Logits], vec![Logits]),
         Stage::Barrier => return (vec![], vec![]),
         Stage::Op(op) => op,
     };

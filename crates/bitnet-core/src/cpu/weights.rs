@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use bitnet_backend::{
-    BitNetDType, BitNetError, Device, LinearWeights, Result, TernaryWire, WeightBytes, WeightScale,
+    BitNetDType, BitNetError, Device, LinearId, LinearWeights, Result, TernaryWire, WeightBytes, WeightScale,
     WeightStorage,
 };
 use bitnet_kernels::layout::{int8_rows, row_fifths, row_quarters};
@@ -36,8 +36,22 @@ pub enum Elements {
     Ternary(TernaryLayout, Bytes, WeightScale),
     /// Dense floats, in place where the file aligned them.
     Dense(BitNetDType, Bytes),
-    /// Int8 rows and the step of each.
-    Int8(PoolBuffer<i8>, PoolBuffer<f32>),
+    /// Int8 rows.
+    Int8(Int8Rows),
+}
+
+/// The int8 form of a dense matrix, with what bounds its error.
+pub struct Int8Rows {
+    /// `[rows, cols]`.
+    pub codes: PoolBuffer<i8>,
+    /// Step of each row.
+    pub steps: PoolBuffer<f32>,
+    /// Euclidean norm of `stored - codes * step`, of each row, rounded up.
+    pub errors: PoolBuffer<f32>,
+    /// Euclidean norm of the stored row, rounded up.
+    pub norms: PoolBuffer<f32>,
+    /// The matrix as stored.
+    pub stored: LinearId,
 }
 
 /// How the CPU backend keeps ternary codes.
@@ -94,9 +108,10 @@ impl Matrix {
         Ok(Matrix { name, rows, cols, elements, bias })
     }
 
-    /// Makes the int8 form of a dense matrix; `None` when it is not dense.
+    /// Makes the int8 form of a dense matrix, whose own id is `stored`; `None` when it is not dense.
     pub fn to_int8(
         &self,
+        stored: LinearId,
         kernels: &Kernels,
         pool: &HybridMemoryPool,
         team: &mut Team,
@@ -111,10 +126,11 @@ impl Matrix {
         let purpose = format!("{} in int8", self.name);
         let len = self.rows * self.cols;
         let mut codes = PoolBuffer::<i8>::zeroed(pool, len, &Device::Cpu, &purpose)?;
-        let mut steps = PoolBuffer::<f32>::zeroed(pool, self.rows, &Device::Cpu, &purpose)?;
+        let vector = || PoolBuffer::<f32>::zeroed(pool, self.rows, &Device::Cpu, &purpose);
+        let (mut steps, mut errors, mut norms) = (vector()?, vector()?, vector()?);
         let mut wide = PoolBuffer::<f32>::zeroed(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
-        let (shared_codes, shared_steps) = (SharedSlice::new(&mut codes), SharedSlice::new(&mut steps));
-        let shared_wide = SharedSlice::new(&mut wide);
+        let (shared_codes, shared_wide) = (SharedSlice::new(&mut codes), SharedSlice::new(&mut wide));
+        let per_row = [&mut steps, &mut errors, &mut norms].map(|vector| SharedSlice::new(vector));
         team.run(&|worker| {
             // SAFETY: each worker has its own part.
             let wide =
@@ -123,10 +139,13 @@ impl Matrix {
                 let Some(weights) = self.dense_row(row) else { continue };
                 (kernels.widen)(weights, wide);
                 // SAFETY: rows are shared out disjointly.
-                unsafe {
+                let (codes, [step, error, norm]) = unsafe {
                     let codes = shared_codes.get_mut(row * self.cols..(row + 1) * self.cols);
-                    shared_steps.get_mut(row..row + 1)[0] = int8_rows::quantize_row(wide, codes);
-                }
+                    (codes, per_row.map(|vector| &mut vector.get_mut(row..row + 1)[0]))
+                };
+                *step = int8_rows::quantize_row(wide, codes);
+                *error = int8::distance(wide, codes, *step);
+                *norm = int8::distance(wide, &[0i8; 0], 0.0);
             }
         });
         if let Some(row) = steps.iter().position(|step| !step.is_finite()) {
@@ -136,7 +155,7 @@ impl Matrix {
                 steps[row],
             ));
         }
-        let elements = Elements::Int8(codes, steps);
+        let elements = Elements::Int8(Int8Rows { codes, steps, errors, norms, stored });
         let (name, bias) = (self.name.clone(), self.bias.clone());
         Ok(Some(Matrix { name, rows: self.rows, cols: self.cols, elements, bias }))
     }
@@ -159,7 +178,7 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         let elements = match &self.elements {
             Elements::Ternary(_, bytes, _) | Elements::Dense(_, bytes) => bytes.len(),
-            Elements::Int8(codes, steps) => codes.len() + size_of_val(&**steps),
+            Elements::Int8(rows) => rows.codes.len() + 3 * size_of_val(&*rows.steps),
         };
         elements + self.bias.as_ref().map_or(0, |bias| size_of_val(bias.as_slice()))
     }

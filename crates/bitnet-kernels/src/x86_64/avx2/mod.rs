@@ -9,6 +9,7 @@
 mod float;
 mod int8;
 mod panel;
+mod row_fifths;
 pub(super) mod ternary;
 
 use crate::scalar::attention::{self, AttentionState};
@@ -32,7 +33,7 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     },
     row_fifths: TernaryKernels {
         // SAFETY: as above.
-        i8: |codes, x, sums, out| unsafe { row_fifths_i8(codes, x, sums, out) },
+        i8: |codes, x, sums, out| unsafe { row_fifths::row_fifths_i8(codes, x, sums, out) },
         // SAFETY: as above.
         f32: |codes, cols, x, out| unsafe { row_fifths_f32(codes, cols, x, out) },
     },
@@ -63,11 +64,6 @@ pub(crate) const ENTRIES: Kernels = Kernels {
 #[target_feature(enable = "avx2,f16c")]
 fn row_quarters_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 4]]) {
     scalar_ternary::row_quarters_f32(codes, cols, x, out);
-}
-
-#[target_feature(enable = "avx2,f16c")]
-fn row_fifths_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 5]]) {
-    scalar_ternary::row_fifths_i8(codes, x, sums, out);
 }
 
 #[target_feature(enable = "avx2,f16c")]
