@@ -1,8 +1,9 @@
-//! The row-quarters layout: round trip, agreement with its definition, validation.
+//! The layouts of ternary codes: round trip, agreement with its definition, validation.
 
 // A test may panic anywhere, its helpers too.
 #![allow(clippy::unwrap_used)]
 
+use bitnet_kernels::layout::row_fifths;
 use bitnet_kernels::layout::row_quarters::{count_codes, find_invalid, pack, packed_len, unpack};
 use proptest::prelude::*;
 
@@ -67,5 +68,29 @@ fn rows_that_do_not_exist_are_not_counted() {
             }
         }
         assert_eq!(count_codes(&bytes, rows, cols), expected, "{rows} rows");
+    }
+}
+
+#[test]
+fn row_fifths_round_trip_and_repack_from_quarters() {
+    for rows in 1..=23usize {
+        for cols in [1usize, 2, 9] {
+            let values: Vec<i8> = (0..rows * cols).map(|i| (i * 7919 % 251 % 3) as i8 - 1).collect();
+            let mut packed = vec![0xff; row_fifths::packed_len(rows, cols).unwrap()];
+            row_fifths::pack(&values, rows, cols, &mut packed);
+            assert!(packed.iter().all(|&byte| usize::from(byte) < row_fifths::BYTES));
+            let mut back = vec![7; values.len()];
+            row_fifths::unpack(&packed, rows, cols, &mut back);
+            assert_eq!(back, values, "{rows} x {cols}");
+            let mut quarters = vec![0; packed_len(rows, cols).unwrap()];
+            pack(&values, rows, cols, &mut quarters);
+            for part in 1..=row_fifths::lines(rows) {
+                let mut whole = vec![0xff; packed.len()];
+                for (index, out) in whole.chunks_mut(part * cols).enumerate() {
+                    row_fifths::repack(&quarters, rows, cols, index * part, out);
+                }
+                assert_eq!(whole, packed, "{rows} x {cols} by {part} lines");
+            }
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Every available tier against the scalar truth, and the scalar truth against plain definitions.
+//! Float kernels of every available tier against the scalar truth, and the scalar truth against plain
+//! definitions. Integer products are in `ternary.rs` and `int8.rs`.
 //!
 //! Sizes stand at the boundaries of vectors, lanes and deferred sums, plus and minus one; inputs have the
 //! prime period 251, so that exchanged blocks cannot cancel.
@@ -6,7 +7,6 @@
 // A test may panic anywhere, its helpers too.
 #![allow(clippy::unwrap_used)]
 
-use bitnet_kernels::layout::row_quarters::MAX_COLS;
 use bitnet_kernels::scalar::attention::BLOCK;
 use bitnet_kernels::{AttentionBlock, AttentionState, DenseRow, Isa, Kernels, KvRows};
 use half::slice::HalfFloatSliceExt;
@@ -26,63 +26,12 @@ fn period(i: usize) -> i32 {
     (i % 251 * 7919 % 251) as i32
 }
 
-fn codes(cols: usize) -> Vec<u8> {
-    (0..cols).map(|i| (0..4).fold(0, |byte, q| byte | ((period(i + 61 * q) % 3) as u8) << (2 * q))).collect()
-}
-
-fn int8(n: usize) -> Vec<i8> {
-    (0..n).map(|i| (period(i) - 125).clamp(-127, 127) as i8).collect()
-}
-
 fn floats(n: usize) -> Vec<f32> {
     (0..n).map(|i| (period(i) - 125) as f32 * 0.037 + (i % 7) as f32 * 1e-3).collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
-}
-
-/// The definition, in 64 bits.
-fn naive_ternary(codes: &[u8], x: &[i8]) -> [i32; 4] {
-    std::array::from_fn(|quarter| {
-        let term = |(&code, &x): (&u8, &i8)| (i64::from(code >> (2 * quarter) & 3) - 1) * i64::from(x);
-        codes.iter().zip(x).map(term).sum::<i64>() as i32
-    })
-}
-
-#[test]
-fn ternary_i8_is_exact_on_every_tier() {
-    for kernels in tiers() {
-        for cols in COLS {
-            for tokens in [1, 2, 3, 5] {
-                let (codes, x) = (codes(cols), int8(tokens * cols));
-                let rows: Vec<&[i8]> = x.chunks_exact(cols).collect();
-                let sums: Vec<i32> = rows.iter().map(|x| x.iter().map(|&x| i32::from(x)).sum()).collect();
-                let mut out = vec![[0; 4]; tokens];
-                (kernels.row_quarters.i8)(&codes, &x, &sums, &mut out);
-                let expected: Vec<_> = rows.iter().map(|x| naive_ternary(&codes, x)).collect();
-                assert_eq!(out, expected, "{} {cols} x {tokens}", kernels.isa);
-            }
-        }
-    }
-}
-
-#[test]
-fn ternary_i8_is_exact_at_the_edge_of_its_deferred_sums() {
-    // All weights equal and activations at their ends: the case in which 16-bit sums are greatest.
-    for kernels in tiers() {
-        for cols in [512, 513, 2560, 65_536, MAX_COLS] {
-            for code in [0u8, 0b01_01_01_01, 0b10_10_10_10] {
-                for value in [-128i8, -127, 127] {
-                    let (codes, x) = (vec![code; cols], vec![value; cols]);
-                    let mut out = [[0; 4]];
-                    (kernels.row_quarters.i8)(&codes, &x, &[i32::from(value) * cols as i32], &mut out);
-                    let expected = (i32::from(code & 3) - 1) * i32::from(value) * cols as i32;
-                    assert_eq!(out, [[expected; 4]], "{} {cols} {code} {value}", kernels.isa);
-                }
-            }
-        }
-    }
 }
 
 #[test]
@@ -92,8 +41,6 @@ fn float_kernels_give_the_same_bits_on_every_tier() {
             let (x, y) = (floats(3 * cols), floats(cols + 9));
             let y = &y[9..];
             let run = |k: &Kernels| {
-                let mut rows = vec![[0.0; 4]; 3];
-                (k.row_quarters.f32)(&codes(cols), cols, &x, &mut rows);
                 let mut norm = vec![0.0; cols];
                 (k.rms_norm)(&x[..cols], y, 1e-5, &mut norm);
                 let mut q = vec![0; cols];
@@ -101,14 +48,13 @@ fn float_kernels_give_the_same_bits_on_every_tier() {
                 let (mut relu, mut silu) = (vec![0.0; cols], vec![0.0; cols]);
                 (k.squared_relu)(&x[..cols], y, &mut relu);
                 (k.silu)(&x[..cols], y, &mut silu);
-                (rows.concat(), norm, q, quantized.scale.to_bits(), quantized.sum, relu, silu)
+                (norm, q, quantized.scale.to_bits(), quantized.sum, relu, silu)
             };
             let (a, b) = (run(kernels), run(scalar()));
-            assert_eq!(bits(&a.0), bits(&b.0), "ternary_f32 {} {cols}", kernels.isa);
-            assert_eq!(bits(&a.1), bits(&b.1), "rms_norm {} {cols}", kernels.isa);
-            assert_eq!((&a.2, a.3, a.4), (&b.2, b.3, b.4), "quantize {} {cols}", kernels.isa);
-            assert_eq!(bits(&a.5), bits(&b.5), "squared_relu {} {cols}", kernels.isa);
-            assert_eq!(bits(&a.6), bits(&b.6), "silu {} {cols}", kernels.isa);
+            assert_eq!(bits(&a.0), bits(&b.0), "rms_norm {} {cols}", kernels.isa);
+            assert_eq!((&a.1, a.2, a.3), (&b.1, b.2, b.3), "quantize {} {cols}", kernels.isa);
+            assert_eq!(bits(&a.4), bits(&b.4), "squared_relu {} {cols}", kernels.isa);
+            assert_eq!(bits(&a.5), bits(&b.5), "silu {} {cols}", kernels.isa);
         }
     }
 }
