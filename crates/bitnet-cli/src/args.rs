@@ -39,6 +39,7 @@ pub enum Command {
     Logits(LogitsArgs),
     Tokenize(TokenizeArgs),
     Inspect(InspectArgs),
+    Bench(BenchArgs),
     Doctor(DoctorArgs),
 }
 
@@ -397,6 +398,78 @@ pub struct InspectArgs {
     pub kv: KvType,
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Ternary products alone, on one thread.
+    Kernels,
+    /// Decoding after a prompt of one token.
+    Decode,
+    /// A prompt.
+    Prefill,
+}
+
+/// Measure speed beside the machine's own limits.
+///
+/// Without a suite, a prompt and decoding after it. Weights are synthetic in a published shape unless a model
+/// is named. The logits of the first two layers are compared with the scalar tier, bit for bit, before
+/// anything is timed. Figures are medians over rounds; the share of the roofline is that of the read
+/// bandwidth (the better of plain and prefetched reads, with as many threads, between the rounds), for
+/// products of many tokens that of a multiply-and-add probe.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure [default: prefill and decode]
+    #[arg(value_name = "SUITE", value_enum)]
+    pub suite: Option<Suite>,
+    /// Model folder to measure
+    #[arg(long, value_name = "MODEL", conflicts_with = "shape")]
+    pub model: Option<PathBuf>,
+    /// Shape of the synthetic model: 2b-4t, large, 3b or tiny
+    #[arg(long, value_name = "SHAPE", default_value = "2b-4t")]
+    pub shape: String,
+    /// Tokens of the prompt
+    #[arg(short = 'p', value_name = "N", default_value_t = 128)]
+    pub prompt: usize,
+    /// Tokens to decode
+    #[arg(short = 'n', value_name = "N", default_value_t = 64)]
+    pub tokens: usize,
+    /// Thread counts to measure, one after the other [default: 1 and every core this process may use]
+    #[arg(short = 't', long = "threads", value_name = "N,...", value_delimiter = ',', value_parser = value_parser!(u16).range(1..=1024))]
+    pub thread_counts: Vec<u16>,
+    /// Fail when decoding reaches less than 0.5 of the roofline, or a cold product less than 0.7
+    #[arg(long)]
+    pub assert: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Element type of the KV cache
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
+    pub kv: KvType,
+    /// Element type of the output matrix
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = HeadType::Stored)]
+    pub head: HeadType,
+    /// How ternary weights are kept
+    #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = LayoutArg::Quarters)]
+    pub layout: LayoutArg,
+    /// How the weight files of a named model are brought into memory
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
+    pub weights: WeightsArg,
+}
+
+impl BenchArgs {
+    /// Returns the thread counts to measure.
+    pub fn threads(&self) -> Vec<usize> {
+        if !self.thread_counts.is_empty() {
+            return self.thread_counts.iter().map(|&threads| usize::from(threads)).collect();
+        }
+        let most = match cfg!(feature = "parallel") {
+            true => std::thread::available_parallelism().map_or(1, usize::from),
+            false => 1,
+        };
+        if most == 1 { vec![1] } else { vec![1, most] }
+    }
 }
 
 /// Show what this machine and this build can do.
