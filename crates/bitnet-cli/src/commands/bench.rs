@@ -170,6 +170,9 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
             line.decode_tokens,
             rate(line.decode_tok_per_s),
         ))?;
+        if line.share.is_nan() {
+            continue;
+        }
         out.line(&format!(
             "           {} a token of {:.1} GB/s read: {:.2} of the roofline",
             bytes(line.bytes_per_token as u64),
