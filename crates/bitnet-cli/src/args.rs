@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use bitnet_core::cpu::{HeadPrecision, TernaryLayout};
 use bitnet_core::device::Device;
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_inference::model::WeightAccess;
@@ -38,6 +39,7 @@ pub enum Command {
     Logits(LogitsArgs),
     Tokenize(TokenizeArgs),
     Inspect(InspectArgs),
+    Bench(BenchArgs),
     Doctor(DoctorArgs),
 }
 
@@ -54,20 +56,21 @@ pub struct EngineArgs {
     /// Longest sequence, in tokens [default: the model's own limit]
     #[arg(long, value_name = "N")]
     pub ctx: Option<usize>,
-    /// Element type of the output matrix: as the file stores it
+    /// Element type of the output matrix: as the file stores it, or rows of int8, which are read in half the
+    /// time
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = HeadType::Stored)]
     pub head: HeadType,
     /// How weight files are brought into memory: mapped, copied, or mapped where the build can
     #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
     pub weights: WeightsArg,
+    /// How ternary weights are kept: two bits each as the file has them, or repacked to 1.6 bits
+    #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = LayoutArg::Quarters)]
+    pub layout: LayoutArg,
 }
 
 impl EngineArgs {
     /// Refuses what this build cannot do.
     pub fn check(&self) -> Result<()> {
-        if self.head == HeadType::I8 {
-            return Err(failure::usage("--head i8: not available in this version, expected stored"));
-        }
         match self.weights {
             WeightsArg::Mmap if cfg!(not(feature = "mmap")) => {
                 Err(failure::usage("--weights mmap: not available in this build: the feature `mmap` is off"))
@@ -103,8 +106,35 @@ impl From<KvType> for BitNetDType {
 pub enum HeadType {
     /// As the file stores it.
     Stored,
-    /// Eight bits (not available in this version).
+    /// Rows of int8 with a step each, made when the model is loaded.
     I8,
+}
+
+impl From<HeadType> for HeadPrecision {
+    fn from(head: HeadType) -> Self {
+        match head {
+            HeadType::Stored => HeadPrecision::Stored,
+            HeadType::I8 => HeadPrecision::Int8,
+        }
+    }
+}
+
+/// How ternary weights are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LayoutArg {
+    /// Four rows a byte, two bits a weight: used where the file left them.
+    Quarters,
+    /// Five rows a byte, 1.6 bits a weight: repacked when the model is loaded.
+    Fifths,
+}
+
+impl From<LayoutArg> for TernaryLayout {
+    fn from(layout: LayoutArg) -> Self {
+        match layout {
+            LayoutArg::Quarters => TernaryLayout::RowQuarters,
+            LayoutArg::Fifths => TernaryLayout::RowFifths,
+        }
+    }
 }
 
 impl From<WeightsArg> for WeightAccess {
@@ -122,7 +152,7 @@ impl From<WeightsArg> for WeightAccess {
 pub enum WeightsArg {
     /// Mapped: read when first touched, shared between processes.
     Mmap,
-    /// Read into memory once.
+    /// Read into memory once, on huge pages where the system has them.
     Copy,
     /// Mapped where the build can, else copied.
     Auto,
@@ -368,6 +398,78 @@ pub struct InspectArgs {
     pub kv: KvType,
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Ternary products alone, on one thread.
+    Kernels,
+    /// Decoding after a prompt of one token.
+    Decode,
+    /// A prompt.
+    Prefill,
+}
+
+/// Measure speed beside the machine's own limits.
+///
+/// Without a suite, a prompt and decoding after it. Weights are synthetic in a published shape unless a model
+/// is named. The logits of the first two layers are compared with the scalar tier, bit for bit, before
+/// anything is timed. Figures are medians over rounds; the share of the roofline is that of the read
+/// bandwidth (the better of plain and prefetched reads, with as many threads, between the rounds), for
+/// products of many tokens that of a multiply-and-add probe.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure [default: prefill and decode]
+    #[arg(value_name = "SUITE", value_enum)]
+    pub suite: Option<Suite>,
+    /// Model folder to measure
+    #[arg(long, value_name = "MODEL", conflicts_with = "shape")]
+    pub model: Option<PathBuf>,
+    /// Shape of the synthetic model: 2b-4t, large, 3b or tiny
+    #[arg(long, value_name = "SHAPE", default_value = "2b-4t")]
+    pub shape: String,
+    /// Tokens of the prompt
+    #[arg(short = 'p', value_name = "N", default_value_t = 128)]
+    pub prompt: usize,
+    /// Tokens to decode
+    #[arg(short = 'n', value_name = "N", default_value_t = 64)]
+    pub tokens: usize,
+    /// Thread counts to measure, one after the other [default: 1 and every core this process may use]
+    #[arg(short = 't', long = "threads", value_name = "N,...", value_delimiter = ',', value_parser = value_parser!(u16).range(1..=1024))]
+    pub thread_counts: Vec<u16>,
+    /// Fail when decoding reaches less than 0.5 of the roofline, or a cold product less than 0.7
+    #[arg(long)]
+    pub assert: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Element type of the KV cache
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
+    pub kv: KvType,
+    /// Element type of the output matrix
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = HeadType::Stored)]
+    pub head: HeadType,
+    /// How ternary weights are kept
+    #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = LayoutArg::Quarters)]
+    pub layout: LayoutArg,
+    /// How the weight files of a named model are brought into memory
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
+    pub weights: WeightsArg,
+}
+
+impl BenchArgs {
+    /// Returns the thread counts to measure.
+    pub fn threads(&self) -> Vec<usize> {
+        if !self.thread_counts.is_empty() {
+            return self.thread_counts.iter().map(|&threads| usize::from(threads)).collect();
+        }
+        let most = match cfg!(feature = "parallel") {
+            true => std::thread::available_parallelism().map_or(1, usize::from),
+            false => 1,
+        };
+        if most == 1 { vec![1] } else { vec![1, most] }
+    }
 }
 
 /// Show what this machine and this build can do.

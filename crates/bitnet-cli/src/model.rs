@@ -64,7 +64,7 @@ pub fn load_with(source: &ModelSource, args: &EngineArgs, kv: BitNetDType, text:
     let mut progress = |now| bar.load(now);
     let builder = Engine::builder().device(args.device).threads(args.threads.map(usize::from));
     let builder = builder.kv(kv).context(args.ctx).weights(args.weights.into()).progress(&mut progress);
-    let builder = builder.tokenizer(text == Text::Needed);
+    let builder = builder.head(args.head.into()).layout(args.layout.into()).tokenizer(text == Text::Needed);
     let engine = builder.load_source(source)?;
     for assumption in engine.assumptions() {
         crate::output::note(&format!("assumed: {assumption}"));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use bitnet_core::backend::{Backend, MemoryPart, StepLimits};
-use bitnet_core::cpu::{CpuBackend, CpuOptions};
+use bitnet_core::cpu::{CpuBackend, CpuOptions, HeadPrecision, TernaryLayout};
 use bitnet_core::device::{self, Device};
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
@@ -31,6 +31,8 @@ pub struct EngineBuilder<'a> {
     context: Option<usize>,
     step_tokens: Option<usize>,
     weights: WeightAccess,
+    head: HeadPrecision,
+    layout: TernaryLayout,
     without_tokenizer: bool,
     isa: Option<Isa>,
     progress: Option<&'a mut dyn FnMut(LoadProgress)>,
@@ -76,6 +78,20 @@ impl<'a> EngineBuilder<'a> {
     #[must_use]
     pub fn weights(mut self, access: WeightAccess) -> Self {
         self.weights = access;
+        self
+    }
+
+    /// Multiplies the language-model head as stored (the default) or in int8.
+    #[must_use]
+    pub fn head(mut self, head: HeadPrecision) -> Self {
+        self.head = head;
+        self
+    }
+
+    /// Keeps ternary codes in `layout`; in place by default. Results do not depend on it.
+    #[must_use]
+    pub fn layout(mut self, layout: TernaryLayout) -> Self {
+        self.layout = layout;
         self
     }
 
@@ -155,7 +171,14 @@ impl<'a> EngineBuilder<'a> {
         match self.device {
             Device::Cpu => {
                 let kv = self.kv.unwrap_or(BitNetDType::F16);
-                let options = CpuOptions { threads: self.threads, isa: self.isa, kv, pool: None };
+                let options = CpuOptions {
+                    threads: self.threads,
+                    isa: self.isa,
+                    kv,
+                    head: self.head,
+                    layout: self.layout,
+                    pool: None,
+                };
                 Ok(Box::new(CpuBackend::new(options)?))
             }
             device => Err(EngineError::NoBackend {

@@ -202,6 +202,10 @@ impl Generator {
         let greedy = sampled.iter().all(|&index| self.lanes[index].sampler.params().is_plain_greedy());
         let mut chosen = Vec::with_capacity(sampled.len());
         runner.forward(&feeds)?;
+        if sampled.is_empty() {
+            // A part of a prompt: the pass computed no logits.
+            return Ok(());
+        }
         if greedy {
             runner.argmax(&mut chosen)?;
         } else {

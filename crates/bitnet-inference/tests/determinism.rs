@@ -6,9 +6,10 @@
 mod common;
 
 use bitnet_core::backend::LogitsWanted;
+use bitnet_core::cpu::TernaryLayout;
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_inference::runner::Feed;
-use bitnet_inference::{Engine, GenerateOptions, SamplingParams};
+use bitnet_inference::{Engine, EngineBuilder, GenerateOptions, SamplingParams};
 use bitnet_kernels::Isa;
 use bitnet_testing::golden::{GOLDEN_MODELS, golden_dir};
 use bitnet_testing::{ModelShape, SyntheticFamily, SyntheticModel, rng::Rng, shapes, temp::TempDir};
@@ -36,7 +37,7 @@ fn ids(count: usize) -> Vec<u32> {
 }
 
 #[test]
-fn logits_do_not_depend_on_threads_chunks_or_tier() {
+fn logits_do_not_depend_on_threads_chunks_tier_or_layout() {
     for (label, dir) in models() {
         let ids = ids(200);
         let expected = bits(&all_logits(&mut load(dir.path(), |b| b.threads(Some(1))), &ids));
@@ -51,6 +52,24 @@ fn logits_do_not_depend_on_threads_chunks_or_tier() {
         for isa in Isa::available() {
             let found = all_logits(&mut load(dir.path(), |b| b.isa(isa)), &ids);
             assert!(bits(&found) == expected, "{label}: {isa}");
+            let fifths = |b: EngineBuilder<'static>| b.isa(isa).layout(TernaryLayout::RowFifths);
+            let found = all_logits(&mut load(dir.path(), fifths), &ids);
+            assert!(bits(&found) == expected, "{label}: {isa}, row fifths");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_that_takes_several_passes_is_continued_alike() {
+    for (label, dir) in models() {
+        for temperature in [0.0, 0.9] {
+            let sampling = SamplingParams { temperature, seed: 5, ..SamplingParams::default() };
+            let options = GenerateOptions { sampling, max_tokens: Some(8), ..GenerateOptions::default() };
+            let continued = |chunk: usize| {
+                let mut engine = load(dir.path(), |b| b.step_tokens(chunk));
+                engine.generate_ids(&ids(150), &options, |_| {}).unwrap().ids
+            };
+            assert_eq!(continued(64), continued(256), "{label} at temperature {temperature}");
         }
     }
 }

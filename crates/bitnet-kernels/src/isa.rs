@@ -19,6 +19,8 @@ pub enum Isa {
     AvxVnni,
     /// AVX2 and AVX-512 F, BW and VNNI.
     Avx512,
+    /// These and AVX-512 VBMI.
+    Avx512Vbmi,
 }
 
 /// A tier that cannot be used.
@@ -45,7 +47,7 @@ pub enum IsaError {
 
 impl Isa {
     /// Every tier of every machine, ascending.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
+    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vbmi];
 
     /// Returns the name that `BITNET_ISA` and logs use.
     pub const fn name(self) -> &'static str {
@@ -54,6 +56,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avx-vnni",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Vbmi => "avx512-vbmi",
         }
     }
 
@@ -78,7 +81,8 @@ impl Isa {
         match self {
             _ if !avx2 => Some("the processor lacks AVX2 or F16C"),
             Isa::AvxVnni if !has!("avxvnni") => Some("the processor lacks AVX-VNNI"),
-            Isa::Avx512 if !avx512 => Some("the processor lacks AVX-512 F, BW or VNNI"),
+            Isa::Avx512 | Isa::Avx512Vbmi if !avx512 => Some("the processor lacks AVX-512 F, BW or VNNI"),
+            Isa::Avx512Vbmi if !has!("avx512vbmi") => Some("the processor lacks AVX-512 VBMI"),
             _ => None,
         }
     }

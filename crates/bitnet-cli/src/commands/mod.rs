@@ -1,5 +1,6 @@
 //! One module a command.
 
+mod bench;
 mod chat;
 mod doctor;
 mod eval;
@@ -21,6 +22,7 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Logits(args) => logits::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Doctor(args) => doctor::run(args),
     }
 }

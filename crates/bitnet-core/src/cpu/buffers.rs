@@ -82,3 +82,56 @@ impl Buffer {
         }
     }
 }
+
+/// The normed rows that the head multiplies, and what an int8 head needs besides.
+pub struct HeadRows {
+    normed: Lent<f32>,
+    fine: Lent<i16>,
+    row: Lent<f32>,
+    floors: Lent<f32>,
+}
+
+/// Lent [`HeadRows`].
+#[derive(Clone, Copy)]
+pub struct HeadView<'a> {
+    /// `[logits_rows, width]`.
+    pub normed: SharedSlice<'a, f32>,
+    /// `[logits_rows, width]`: the rows as an int8 head takes them.
+    pub fine: SharedSlice<'a, i16>,
+    /// `[logits_rows, 3]`: of the quantised row its step, its norm and its error, both rounded up.
+    pub row: SharedSlice<'a, f32>,
+    /// `[workers, logits_rows]`: the greatest logit that a worker's part is sure to reach.
+    pub floors: SharedSlice<'a, f32>,
+}
+
+impl HeadRows {
+    /// Allocates `rows` rows for `workers` workers.
+    pub fn new(pool: &HybridMemoryPool, rows: usize, width: usize, workers: usize) -> Result<Self> {
+        let size = |a: usize, b: usize| {
+            a.checked_mul(b).ok_or_else(|| {
+                BitNetError::mismatch("head rows", "a size that fits memory", format_args!("{a} x {b}"))
+            })
+        };
+        Ok(HeadRows {
+            normed: Lent::zeroed(pool, size(rows, width)?, "rows of the head")?,
+            fine: Lent::zeroed(pool, size(rows, width)?, "rows of an int8 head")?,
+            row: Lent::zeroed(pool, size(rows, 3)?, "rows of an int8 head")?,
+            floors: Lent::zeroed(pool, size(workers, rows)?, "rows of an int8 head")?,
+        })
+    }
+
+    /// Lends the rows.
+    pub fn lend(&mut self) -> HeadView<'_> {
+        HeadView {
+            normed: self.normed.lend(),
+            fine: self.fine.lend(),
+            row: self.row.lend(),
+            floors: self.floors.lend(),
+        }
+    }
+
+    /// Returns the size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.normed.bytes() + self.fine.bytes() + self.row.bytes() + self.floors.bytes()
+    }
+}

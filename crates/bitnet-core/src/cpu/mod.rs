@@ -22,12 +22,13 @@ use bitnet_kernels::scalar::attention::MAX_HEAD_DIM;
 use bitnet_kernels::scalar::rope;
 use bitnet_kernels::{Isa, IsaError, Kernels};
 
-use self::buffers::{Buffer, Lent};
+use self::buffers::{Buffer, HeadRows, Lent};
 use self::kv::{KvCache, KvShape};
 use self::pass::Pass;
 use self::plan::Stage;
 use self::team::Team;
-use self::weights::Matrix;
+pub use self::weights::TernaryLayout;
+use self::weights::{Elements, Matrix};
 use crate::memory::{HybridMemoryPool, PoolBuffer};
 
 // A block of the cache is a block of the attention kernel.
@@ -45,14 +46,37 @@ pub struct CpuOptions {
     pub isa: Option<Isa>,
     /// Element type of the KV cache, `F16` or `F32`.
     pub kv: BitNetDType,
+    /// Arithmetic of the language-model head.
+    pub head: HeadPrecision,
+    /// How ternary codes are kept.
+    pub layout: TernaryLayout,
     /// Where activations, scratch and KV blocks come from; `None` makes a pool.
     pub pool: Option<HybridMemoryPool>,
 }
 
 impl Default for CpuOptions {
     fn default() -> Self {
-        CpuOptions { threads: None, isa: None, kv: BitNetDType::F16, pool: None }
+        CpuOptions {
+            threads: None,
+            isa: None,
+            kv: BitNetDType::F16,
+            head: HeadPrecision::default(),
+            layout: TernaryLayout::default(),
+            pool: None,
+        }
     }
+}
+
+/// How the language-model head is multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum HeadPrecision {
+    /// As the file stores it, in f32 arithmetic.
+    #[default]
+    Stored,
+    /// Rows in int8 with a step each, activations to about 13 bits, summed in integers: half the bytes of a
+    /// 16-bit head. Every token that could be the likeliest, by a proven bound of the error of its logit, is
+    /// computed again from the stored row: the likeliest token is always that of the stored head.
+    Int8,
 }
 
 /// Runs graphs on the host processor.
@@ -61,6 +85,8 @@ pub struct CpuBackend {
     team: Team,
     pool: HybridMemoryPool,
     kv_dtype: BitNetDType,
+    head: HeadPrecision,
+    layout: TernaryLayout,
     matrices: Vec<Matrix>,
     vectors: Vec<PoolBuffer<f32>>,
     loaded: Option<Loaded>,
@@ -75,7 +101,7 @@ struct Loaded {
     kv: KvCache,
     cos: PoolBuffer<f32>,
     sin: PoolBuffer<f32>,
-    head_rows: Lent<f32>,
+    head: HeadRows,
     logits: Lent<f32>,
     /// Elements of `logits` that the last pass wrote.
     logits_len: usize,
@@ -118,6 +144,8 @@ impl CpuBackend {
             team,
             pool,
             kv_dtype: options.kv,
+            head: options.head,
+            layout: options.layout,
             matrices: Vec::new(),
             vectors: Vec::new(),
             loaded: None,
@@ -152,7 +180,7 @@ impl CpuBackend {
                 }
                 Op::Linear { x, weights, .. }
                     if graph.spec(x)?.kind == BufferKind::Int8PerToken
-                        && self.matrices[weights.0 as usize].dense_row(0).is_some() =>
+                        && !matches!(self.matrices[weights.0 as usize].elements, Elements::Ternary(..)) =>
                 {
                     let name = &self.matrices[weights.0 as usize].name;
                     return Err(
@@ -160,6 +188,20 @@ impl CpuBackend {
                     );
                 }
                 _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an int8 form of the head's matrix in the place of a dense one, which stays beside it: its rows
+    /// are the embedding's, or decide between the likeliest tokens.
+    fn narrow_head(&mut self, graph: &mut Graph) -> Result<()> {
+        for op in &mut graph.ops {
+            let Op::Head { weights, .. } = op else { continue };
+            let matrix = &self.matrices[weights.0 as usize];
+            if let Some(narrow) = matrix.to_int8(*weights, self.kernels, &self.pool, &mut self.team)? {
+                *weights = LinearId(self.matrices.len() as u32);
+                self.matrices.push(narrow);
             }
         }
         Ok(())
@@ -209,7 +251,7 @@ impl CpuBackend {
             kv: loaded.kv.lend(),
             cos: &loaded.cos,
             sin: &loaded.sin,
-            head_rows: loaded.head_rows.lend(),
+            head: loaded.head.lend(),
             logits: loaded.logits.lend(),
             scratch: loaded.scratch.lend(),
             scratch_width: loaded.scratch_width,
@@ -265,7 +307,7 @@ impl Backend for CpuBackend {
     }
 
     fn prepare_linear(&mut self, weights: LinearWeights) -> Result<LinearId> {
-        self.matrices.push(Matrix::prepare(weights, &self.pool)?);
+        self.matrices.push(Matrix::prepare(weights, self.layout, &self.pool, &mut self.team)?);
         Ok(LinearId((self.matrices.len() - 1) as u32))
     }
 
@@ -276,8 +318,11 @@ impl Backend for CpuBackend {
         Ok(VectorId((self.vectors.len() - 1) as u32))
     }
 
-    fn load_graph(&mut self, graph: Graph, limits: StepLimits) -> Result<()> {
+    fn load_graph(&mut self, mut graph: Graph, limits: StepLimits) -> Result<()> {
         self.check_graph(&graph)?;
+        if self.head == HeadPrecision::Int8 {
+            self.narrow_head(&mut graph)?;
+        }
         #[cfg(feature = "tracing")]
         tracing::debug!(ops = graph.ops.len(), layers = graph.layers, ?limits, "graph loaded");
         let (pool, tokens, rows) = (&self.pool, limits.max_tokens, limits.max_logits_rows);
@@ -288,7 +333,8 @@ impl Backend for CpuBackend {
         };
         let half = graph.attention.head_dim / 2;
         let angles = size("rotary angles", tokens, half)?;
-        let scratch_width = graph.buffers.iter().map(|buffer| buffer.width).max().unwrap_or(0);
+        let widest = graph.buffers.iter().map(|buffer| buffer.width).max().unwrap_or(0);
+        let scratch_width = widest.max(pass::SCRATCH);
         let head_width = graph.ops.iter().fold(0, |width, op| match op {
             Op::Head { weights, .. } => self.matrices[weights.0 as usize].cols,
             _ => width,
@@ -301,7 +347,7 @@ impl Backend for CpuBackend {
             kv: KvCache::new(KvShape { layers: graph.layers, attention: graph.attention }, self.kv_dtype),
             cos: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary cosines")?,
             sin: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary sines")?,
-            head_rows: Lent::zeroed(pool, size("head rows", rows, head_width)?, "rows of the head")?,
+            head: HeadRows::new(pool, rows, head_width, self.team.size())?,
             logits: Lent::zeroed(pool, size("logits", rows, graph.vocab)?, "logits")?,
             logits_len: 0,
             tokens: 0,
@@ -374,7 +420,7 @@ impl Backend for CpuBackend {
         let mut parts = vec![MemoryPart { part: "weights", bytes: weights }];
         if let Some(loaded) = &self.loaded {
             let activations = loaded.buffers.iter().map(Buffer::bytes).sum::<usize>()
-                + loaded.head_rows.bytes()
+                + loaded.head.bytes()
                 + loaded.logits.bytes();
             let angles = (loaded.cos.len() + loaded.sin.len()) * 4;
             parts.push(MemoryPart { part: "kv", bytes: loaded.kv.bytes() });

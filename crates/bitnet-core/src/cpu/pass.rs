@@ -10,19 +10,26 @@ use std::ops::Range;
 use bitnet_backend::{
     Activation, AttentionShape, BufferId, KV_BLOCK_TOKENS, LinearId, Norm, Op, Step, VectorId, WeightScale,
 };
-use bitnet_kernels::layout::row_quarters;
-use bitnet_kernels::{AttentionBlock, AttentionState, DenseRow, Kernels};
+use bitnet_kernels::layout::int8_rows;
+use bitnet_kernels::scalar::int8;
+use bitnet_kernels::{AttentionBlock, AttentionState, DenseRow, Kernels, TernaryKernels};
 
-use super::buffers::BufferView;
+use super::buffers::{BufferView, HeadView};
 use super::kv::{KvView, Part};
 use super::plan::Stage;
 use super::shared::SharedSlice;
 use super::team::Worker;
-use super::weights::{Elements, Matrix};
+use super::weights::{Elements, Int8Rows, Matrix, TernaryLayout};
 use crate::memory::PoolBuffer;
 
-/// Tokens that share one reading of a weight row; their activations stay in the second-level cache.
-const TOKEN_TILE: usize = 16;
+/// Tokens that share one reading of a dense row; their activations stay in the second-level cache.
+const DENSE_TOKENS: usize = 16;
+/// Tokens that share one reading of ternary or int8 rows.
+const TERNARY_TOKENS: usize = 128;
+/// Sums of one call of a kernel, of every row in it: what a worker's scratch has to hold.
+const SUMS: usize = 8192;
+/// Floats of scratch that a worker needs at least.
+pub const SCRATCH: usize = SUMS;
 /// Query heads that share one reading of keys and values.
 const HEAD_TILE: usize = bitnet_kernels::scalar::attention::HEADS;
 
@@ -39,8 +46,8 @@ pub struct Pass<'a> {
     pub cos: &'a [f32],
     /// `[tokens, head_dim / 2]`.
     pub sin: &'a [f32],
-    /// Normed rows of the head, `[logits_rows, width]`.
-    pub head_rows: SharedSlice<'a, f32>,
+    /// What the head multiplies.
+    pub head: HeadView<'a>,
     /// `[logits_rows, vocab]`.
     pub logits: SharedSlice<'a, f32>,
     /// `[workers, scratch_width]`.
@@ -87,8 +94,12 @@ impl<'a> Pass<'a> {
             match *stage {
                 Stage::Barrier => worker.barrier(),
                 Stage::Op(op) => self.op(op, worker),
-                Stage::HeadNorm { x, norm } => self.head_norm(x, norm, worker),
+                Stage::HeadNorm { x, norm, weights } => {
+                    let fine = matches!(self.matrix(weights).elements, Elements::Int8(..));
+                    self.head_norm(x, norm, fine, worker);
+                }
                 Stage::HeadProduct { weights } => self.head_product(weights, worker),
+                Stage::HeadRescore { weights } => self.head_rescore(weights, worker),
             }
         }
     }
@@ -206,66 +217,95 @@ impl<'a> Pass<'a> {
 
     fn product(&self, matrix: &Matrix, x: Input<'_>, out: Output<'_>, worker: Worker<'_>) {
         match (&matrix.elements, x) {
-            (Elements::Ternary(codes, scale), Input::Int8 { values, scales, sums }) => {
-                let quads = worker.share(row_quarters::quads(matrix.rows), 1);
-                for tile in tiles(self.tokens()) {
-                    let x = &values[tile.start * matrix.cols..tile.end * matrix.cols];
-                    let (scales, sums) = (&scales[tile.clone()], &sums[tile.clone()]);
-                    let mut acc = [[0i32; 4]; TOKEN_TILE];
-                    for quad in quads.clone() {
-                        let codes = &codes[quad * matrix.cols..][..matrix.cols];
-                        let acc = &mut acc[..tile.len()];
-                        (self.kernels.row_quarters.i8)(codes, x, sums, acc);
-                        self.put_quad(matrix, quad, &tile, out, |t, quarter| {
-                            dequantize(acc[t][quarter], scales[t], *scale)
-                        });
-                    }
-                }
+            (Elements::Ternary(TernaryLayout::RowQuarters, codes, scale), x) => {
+                self.ternary(&self.kernels.row_quarters, matrix, (codes, *scale), x, out, worker);
             }
-            (Elements::Ternary(codes, scale), Input::F32(x)) => {
-                let quads = worker.share(row_quarters::quads(matrix.rows), 1);
-                for tile in tiles(self.tokens()) {
-                    let x = &x[tile.start * matrix.cols..tile.end * matrix.cols];
-                    let mut acc = [[0f32; 4]; TOKEN_TILE];
-                    for quad in quads.clone() {
-                        let codes = &codes[quad * matrix.cols..][..matrix.cols];
-                        let acc = &mut acc[..tile.len()];
-                        (self.kernels.row_quarters.f32)(codes, matrix.cols, x, acc);
-                        self.put_quad(matrix, quad, &tile, out, |t, quarter| match *scale {
-                            WeightScale::Multiply(scale) => acc[t][quarter] * scale,
-                            WeightScale::Divide(scale) => acc[t][quarter] / scale,
-                        });
-                    }
-                }
+            (Elements::Ternary(TernaryLayout::RowFifths, codes, scale), x) => {
+                self.ternary(&self.kernels.row_fifths, matrix, (codes, *scale), x, out, worker);
             }
             (Elements::Dense(..), Input::F32(x)) => self.dense(matrix, x, self.tokens(), out, worker),
-            (Elements::Dense(..), Input::Int8 { .. }) => {
-                unreachable!("CpuBackend::load_graph refuses dense matrices with int8 activations")
+            (Elements::Dense(..) | Elements::Int8(..), _) => {
+                unreachable!("CpuBackend::load_graph refuses this pair of weights and activations")
             }
         }
     }
 
-    /// Puts the four outputs of one packed row, for each token of a tile.
-    fn put_quad(
+    /// Multiplies ternary codes whose lines hold `N` rows each.
+    fn ternary<const N: usize>(
+        &self,
+        kernels: &TernaryKernels<N>,
+        matrix: &Matrix,
+        (codes, scale): (&[u8], WeightScale),
+        x: Input<'_>,
+        out: Output<'_>,
+        worker: Worker<'_>,
+    ) {
+        let cols = matrix.cols;
+        let share = worker.share(matrix.rows.div_ceil(N), 1);
+        // SAFETY: taken once in this stage.
+        let scratch = unsafe { self.scratch(worker) };
+        for tokens in tiles(self.tokens(), TERNARY_TOKENS) {
+            // One worker's lines go to the kernel in blocks whose sums fit the scratch.
+            let block = (SUMS / N / tokens.len()).max(1);
+            for first in share.clone().step_by(block) {
+                let lines = first..share.end.min(first + block);
+                let codes = &codes[lines.start * cols..lines.end * cols];
+                let sums = &mut scratch[..lines.len() * tokens.len() * N];
+                match x {
+                    Input::Int8 { values, scales, sums: token_sums } => {
+                        let acc: &mut [i32] = bytemuck::cast_slice_mut(sums);
+                        let acc = acc.as_chunks_mut::<N>().0;
+                        let values = &values[tokens.start * cols..tokens.end * cols];
+                        (kernels.i8)(codes, values, &token_sums[tokens.clone()], acc);
+                        let scales = &scales[tokens.clone()];
+                        self.put_lines(matrix, lines, &tokens, acc, out, |t, acc| {
+                            dequantize(acc, scales[t], scale)
+                        });
+                    }
+                    Input::F32(x) => {
+                        let acc = sums.as_chunks_mut::<N>().0;
+                        (kernels.f32)(codes, cols, &x[tokens.start * cols..tokens.end * cols], acc);
+                        self.put_lines(matrix, lines, &tokens, acc, out, |_, acc| match scale {
+                            WeightScale::Multiply(scale) => acc * scale,
+                            WeightScale::Divide(scale) => acc / scale,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts the outputs of a block of lines: `acc` is `[lines, tokens]` of the rows of a line.
+    fn put_lines<T: Copy, const N: usize>(
         &self,
         matrix: &Matrix,
-        quad: usize,
-        tile: &Range<usize>,
+        lines: Range<usize>,
+        tokens: &Range<usize>,
+        acc: &[[T; N]],
         out: Output<'_>,
-        value: impl Fn(usize, usize) -> f32,
+        value: impl Fn(usize, T) -> f32,
     ) {
-        let quads = row_quarters::quads(matrix.rows);
-        for quarter in 0..4 {
-            let row = quarter * quads + quad;
-            if row >= matrix.rows {
-                break;
-            }
-            let bias = matrix.bias.as_ref().map(|bias| bias[row]);
-            for t in 0..tile.len() {
-                let value = value(t, quarter);
-                let value = bias.map_or(value, |bias| value + bias);
-                // SAFETY: packed rows are shared out disjointly, and each row belongs to one of them.
-                unsafe { out.put(tile.start + t, row, value) };
+        let total = matrix.rows.div_ceil(N);
+        for part in 0..N {
+            // One part of neighbouring lines is neighbouring rows; the last part may be short.
+            let first = part * total + lines.start;
+            let rows = first..matrix.rows.min(part * total + lines.end).max(first);
+            let bias = matrix.bias.as_ref().and_then(|bias| bias.get(rows.clone()));
+            for t in 0..tokens.len() {
+                let at = (tokens.start + t) * out.width;
+                // SAFETY: lines are shared out disjointly, and each row belongs to one of them.
+                let row = unsafe { out.rows.get_mut(at + rows.start..at + rows.end) };
+                let values = acc[t..].iter().step_by(tokens.len()).map(|acc| value(t, acc[part]));
+                match (bias, out.accumulate) {
+                    (None, false) => row.iter_mut().zip(values).for_each(|(out, value)| *out = value),
+                    (None, true) => row.iter_mut().zip(values).for_each(|(out, value)| *out += value),
+                    (Some(bias), accumulate) => {
+                        for ((out, value), &bias) in row.iter_mut().zip(values).zip(bias) {
+                            let value = value + bias;
+                            *out = if accumulate { *out + value } else { value };
+                        }
+                    }
+                }
             }
         }
     }
@@ -274,8 +314,8 @@ impl<'a> Pass<'a> {
         for row in worker.share(matrix.rows, 1) {
             let weights = dense_row(matrix, row);
             let bias = matrix.bias.as_ref().map(|bias| bias[row]);
-            for tile in tiles(tokens) {
-                let mut products = [0f32; TOKEN_TILE];
+            for tile in tiles(tokens, DENSE_TOKENS) {
+                let mut products = [0f32; DENSE_TOKENS];
                 let products = &mut products[..tile.len()];
                 (self.kernels.dense)(weights, &x[tile.start * matrix.cols..tile.end * matrix.cols], products);
                 for (t, &mut value) in tile.zip(products) {
@@ -382,25 +422,109 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn head_norm(&self, x: BufferId, norm: Norm, worker: Worker<'_>) {
+    fn head_norm(&self, x: BufferId, norm: Norm, fine: bool, worker: Worker<'_>) {
         let (width, x) = self.f32_buffer(x);
         for index in worker.share(self.step.logits_rows.len(), 1) {
             let token = self.step.logits_rows[index] as usize;
+            let row = index * width..(index + 1) * width;
             // SAFETY: rows are shared out disjointly; `x` is not written in this stage.
-            let (x, out) = unsafe {
-                let out = self.head_rows.get_mut(index * width..(index + 1) * width);
-                (x.get(token * width..(token + 1) * width), out)
-            };
+            let (x, out) =
+                unsafe { (x.get(token * width..(token + 1) * width), self.head.normed.get_mut(row.clone())) };
             (self.kernels.rms_norm)(x, self.vector(norm.weight), norm.eps, out);
+            if fine {
+                // SAFETY: as above.
+                let (fine, facts) =
+                    unsafe { (self.head.fine.get_mut(row), self.head.row.get_mut(3 * index..3 * index + 3)) };
+                facts[0] = (self.kernels.quantize_i16)(out, fine);
+                (facts[2], facts[1]) = int8_rows::bounds(out, fine, facts[0]);
+            }
         }
     }
 
     fn head_product(&self, weights: LinearId, worker: Worker<'_>) {
         let (matrix, rows) = (self.matrix(weights), self.step.logits_rows.len());
-        // SAFETY: a barrier separates this stage from `head_norm`.
-        let x = unsafe { self.head_rows.get(0..rows * matrix.cols) };
         let out = Output { rows: self.logits, width: matrix.rows, accumulate: false };
+        if let Elements::Int8(rows) = &matrix.elements {
+            return self.int8_head(matrix, rows, out, worker);
+        }
+        // SAFETY: a barrier separates this stage from `head_norm`.
+        let x = unsafe { self.head.normed.get(0..rows * matrix.cols) };
         self.dense(matrix, x, rows, out, worker);
+    }
+
+    /// Returns how far an int8 logit can be from the stored one: Cauchy and Schwarz's inequality for the error
+    /// of the row and that of the activations, and the roundings of both sums.
+    fn logit_error(rows: &Int8Rows, row: usize, norm: f32, error: f32) -> f32 {
+        let (row_error, row_norm) = (rows.errors[row], rows.norms[row]);
+        row_error * norm + (row_norm + row_error) * error + int8::ROUNDING * row_norm * norm
+    }
+
+    fn int8_head(&self, matrix: &Matrix, weights: &Int8Rows, out: Output<'_>, worker: Worker<'_>) {
+        let (cols, count) = (matrix.cols, self.step.logits_rows.len());
+        // SAFETY: a barrier separates this stage from `head_norm`; each worker has floors of its own.
+        let (x, facts, floors) = unsafe {
+            let floors = worker.index * count..(worker.index + 1) * count;
+            (
+                self.head.fine.get(0..count * cols),
+                self.head.row.get(0..3 * count).as_chunks::<3>().0,
+                self.head.floors.get_mut(floors),
+            )
+        };
+        floors.fill(f32::NEG_INFINITY);
+        let share = worker.share(matrix.rows, 1);
+        // SAFETY: taken once in this stage.
+        let scratch = unsafe { self.scratch(worker) };
+        for tokens in tiles(count, TERNARY_TOKENS) {
+            let block = (SUMS / tokens.len()).max(1);
+            let x = &x[tokens.start * cols..tokens.end * cols];
+            for first in share.clone().step_by(block) {
+                let rows = first..share.end.min(first + block);
+                let acc: &mut [i32] = bytemuck::cast_slice_mut(&mut scratch[..rows.len() * tokens.len()]);
+                (self.kernels.int8_i16)(&weights.codes[rows.start * cols..rows.end * cols], cols, x, acc);
+                for (row, acc) in rows.zip(acc.chunks_exact(tokens.len())) {
+                    for (token, &acc) in tokens.clone().zip(acc) {
+                        let [step, norm, error] = facts[token];
+                        let value = acc as f32 * (step * weights.steps[row]);
+                        floors[token] =
+                            floors[token].max(value - Self::logit_error(weights, row, norm, error));
+                        // SAFETY: rows are shared out disjointly.
+                        unsafe { out.put(token, row, value) };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Computes again, from the stored rows, every logit that may be the greatest.
+    fn head_rescore(&self, weights: LinearId, worker: Worker<'_>) {
+        let matrix = self.matrix(weights);
+        let Elements::Int8(rows) = &matrix.elements else { return };
+        let (cols, count) = (matrix.cols, self.step.logits_rows.len());
+        let stored = self.matrix(rows.stored);
+        let out = Output { rows: self.logits, width: matrix.rows, accumulate: false };
+        // SAFETY: a barrier separates this stage from those that write these.
+        let (normed, facts, floors) = unsafe {
+            (
+                self.head.normed.get(0..count * cols),
+                self.head.row.get(0..3 * count).as_chunks::<3>().0,
+                self.head.floors.get(0..worker.count() * count),
+            )
+        };
+        let share = worker.share(matrix.rows, 1);
+        for (token, (x, &[_, norm, error])) in normed.chunks_exact(cols).zip(facts).enumerate() {
+            let floor = floors.iter().skip(token).step_by(count).copied().fold(f32::NEG_INFINITY, f32::max);
+            let at = token * matrix.rows;
+            for row in share.clone() {
+                // SAFETY: rows are shared out disjointly.
+                let value = unsafe { self.logits.get(at + row..at + row + 1)[0] };
+                if value + Self::logit_error(rows, row, norm, error) >= floor {
+                    let mut product = [0.0];
+                    (self.kernels.dense)(dense_row(stored, row), x, &mut product);
+                    // SAFETY: as above.
+                    unsafe { out.put(token, row, product[0]) };
+                }
+            }
+        }
     }
 }
 
@@ -413,8 +537,8 @@ fn dense_row(matrix: &Matrix, row: usize) -> DenseRow<'_> {
 }
 
 /// Cuts `0..tokens` into tiles.
-fn tiles(tokens: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..tokens).step_by(TOKEN_TILE).map(move |start| start..tokens.min(start + TOKEN_TILE))
+fn tiles(tokens: usize, tile: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..tokens).step_by(tile).map(move |start| start..tokens.min(start + tile))
 }
 
 /// Returns `acc / s_x * m`, or `acc / (s_x * s)`, in f32 as the reference evaluates it.

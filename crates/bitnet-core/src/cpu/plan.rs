@@ -1,8 +1,8 @@
 //! A graph's ops as stages of a pass, with barriers only where data passes between workers.
 
-use bitnet_backend::{BufferId, Norm, Op};
+use bitnet_backend::{BufferId, LinearId, Norm, Op};
 
-use super::weights::Matrix;
+use super::weights::{Elements, Matrix};
 
 /// One stage: every worker does its share.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,11 +15,18 @@ pub enum Stage {
         x: BufferId,
         /// The final norm.
         norm: Norm,
+        /// The matrix that the rows are for.
+        weights: LinearId,
     },
     /// Multiplies them by the head.
     HeadProduct {
         /// Matrix `[vocab, width]`.
-        weights: bitnet_backend::LinearId,
+        weights: LinearId,
+    },
+    /// Computes the logits that may be the greatest again, after an int8 head.
+    HeadRescore {
+        /// Matrix `[vocab, width]`.
+        weights: LinearId,
     },
     /// All workers meet.
     Barrier,
@@ -42,7 +49,13 @@ pub fn stages(ops: impl IntoIterator<Item = Op>) -> Vec<Stage> {
     let mut out = Vec::new();
     let (mut read, mut written): (Vec<Resource>, Vec<Resource>) = (Vec::new(), Vec::new());
     let split = |op| match op {
-        Op::Head { x, norm, weights } => vec![Stage::HeadNorm { x, norm }, Stage::HeadProduct { weights }],
+        Op::Head { x, norm, weights } => {
+            vec![
+                Stage::HeadNorm { x, norm, weights },
+                Stage::HeadProduct { weights },
+                Stage::HeadRescore { weights },
+            ]
+        }
         op => vec![Stage::Op(op)],
     };
     for stage in ops.into_iter().flat_map(split) {
@@ -66,6 +79,7 @@ fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
     let op = match *stage {
         Stage::HeadNorm { x, .. } => return (vec![Buffer(x)], vec![HeadRows]),
         Stage::HeadProduct { .. } => return (vec![HeadRows], vec![Logits]),
+        Stage::HeadRescore { .. } => return (vec![HeadRows, Logits], vec![Logits]),
         Stage::Barrier => return (vec![], vec![]),
         Stage::Op(op) => op,
     };
@@ -82,12 +96,17 @@ fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
 
 /// Says why the backend cannot run an op on these matrices; `None` when it can.
 pub fn unsupported(op: &Op, matrices: &[Matrix]) -> Option<String> {
-    let ternary = |id: bitnet_backend::LinearId| {
-        matrices.get(id.0 as usize).is_some_and(|matrix| matrix.dense_row(0).is_none())
-    };
+    let elements = |id: LinearId| matrices.get(id.0 as usize).map(|matrix| &matrix.elements);
     match *op {
-        Op::Embed { table, .. } if ternary(table) => Some("an embedding of ternary codes".into()),
-        Op::Head { weights, .. } if ternary(weights) => Some("a head of ternary codes".into()),
+        Op::Embed { table, .. } if !matches!(elements(table), None | Some(Elements::Dense(..))) => {
+            Some("an embedding that is not dense".into())
+        }
+        Op::Head { weights, .. } if matches!(elements(weights), Some(Elements::Ternary(..))) => {
+            Some("a head of ternary codes".into())
+        }
+        Op::Linear { weights, .. } if matches!(elements(weights), Some(Elements::Int8(..))) => {
+            Some("int8 rows outside the head".into())
+        }
         Op::Embed { .. }
         | Op::Norm { .. }
         | Op::Quantize { .. }
@@ -103,7 +122,6 @@ pub fn unsupported(op: &Op, matrices: &[Matrix]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitnet_backend::LinearId;
 
     #[test]
     fn independent_products_share_a_stretch_between_barriers() {

@@ -1,11 +1,18 @@
 //! Matrices as the CPU kernels read them.
 
+#![allow(unsafe_code)]
+
 use bitnet_backend::{
-    BitNetDType, BitNetError, LinearWeights, Result, TernaryWire, WeightBytes, WeightScale, WeightStorage,
+    BitNetDType, BitNetError, Device, LinearId, LinearWeights, Result, TernaryWire, WeightBytes, WeightScale,
+    WeightStorage,
 };
-use bitnet_kernels::DenseRow;
-use bitnet_kernels::layout::row_quarters;
+use bitnet_kernels::layout::{row_fifths, row_quarters};
+use bitnet_kernels::scalar::int8;
+use bitnet_kernels::{DenseRow, Kernels};
 use half::{bf16, f16};
+
+use super::shared::SharedSlice;
+use super::team::Team;
 
 use crate::memory::{HybridMemoryPool, PoolBuffer};
 
@@ -25,10 +32,36 @@ pub struct Matrix {
 
 /// The elements of a matrix.
 pub enum Elements {
-    /// Row-quarter codes, in place.
-    Ternary(Bytes, WeightScale),
+    /// Ternary codes: a layout, the codes and their scale.
+    Ternary(TernaryLayout, Bytes, WeightScale),
     /// Dense floats, in place where the file aligned them.
     Dense(BitNetDType, Bytes),
+    /// Int8 rows.
+    Int8(Int8Rows),
+}
+
+/// The int8 form of a dense matrix, with what bounds its error.
+pub struct Int8Rows {
+    /// `[rows, cols]`.
+    pub codes: PoolBuffer<i8>,
+    /// Step of each row.
+    pub steps: PoolBuffer<f32>,
+    /// Euclidean norm of `stored - codes * step`, of each row, rounded up.
+    pub errors: PoolBuffer<f32>,
+    /// Euclidean norm of the stored row, rounded up.
+    pub norms: PoolBuffer<f32>,
+    /// The matrix as stored.
+    pub stored: LinearId,
+}
+
+/// How the CPU backend keeps ternary codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TernaryLayout {
+    /// Two bits a weight, in place: the layout of Hugging Face checkpoints.
+    #[default]
+    RowQuarters,
+    /// 1.6 bits a weight, repacked when loaded.
+    RowFifths,
 }
 
 /// Bytes of a matrix: the loader's, or a copy of them in the pool.
@@ -51,18 +84,79 @@ impl std::ops::Deref for Bytes {
 }
 
 impl Matrix {
-    /// Adopts what a loader read.
-    pub fn prepare(weights: LinearWeights, pool: &HybridMemoryPool) -> Result<Matrix> {
+    /// Adopts what a loader read, ternary codes in `layout`.
+    pub fn prepare(
+        weights: LinearWeights,
+        layout: TernaryLayout,
+        pool: &HybridMemoryPool,
+        team: &mut Team,
+    ) -> Result<Matrix> {
         weights.validate()?;
         let LinearWeights { name, rows, cols, storage, bias } = weights;
         let elements = match storage {
             WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes, scale } => {
-                ternary(&name, cols, bytes, scale)?
+                check_ternary(&name, cols, scale)?;
+                let bytes = match layout {
+                    TernaryLayout::RowQuarters => Bytes::InPlace(bytes),
+                    TernaryLayout::RowFifths => Bytes::Copied(fifths(&name, rows, cols, &bytes, pool, team)?),
+                };
+                Elements::Ternary(layout, bytes, scale)
             }
             WeightStorage::Dense { dtype, bytes } => dense(&name, dtype, bytes, pool)?,
             other => return Err(unsupported(format!("matrix {name} stored as {other:?}"))),
         };
         Ok(Matrix { name, rows, cols, elements, bias })
+    }
+
+    /// Makes the int8 form of a dense matrix, whose own id is `stored`; `None` when it is not dense.
+    pub fn to_int8(
+        &self,
+        stored: LinearId,
+        kernels: &Kernels,
+        pool: &HybridMemoryPool,
+        team: &mut Team,
+    ) -> Result<Option<Matrix>> {
+        if self.dense_row(0).is_none() {
+            return Ok(None);
+        }
+        if self.cols > int8::MAX_COLS {
+            let expected = format!("at most {} input features", int8::MAX_COLS);
+            return Err(BitNetError::mismatch(format!("{} in int8", self.name), expected, self.cols));
+        }
+        let purpose = format!("{} in int8", self.name);
+        let len = self.rows * self.cols;
+        let mut codes = PoolBuffer::<i8>::zeroed(pool, len, &Device::Cpu, &purpose)?;
+        let vector = || PoolBuffer::<f32>::zeroed(pool, self.rows, &Device::Cpu, &purpose);
+        let (mut steps, mut errors, mut norms) = (vector()?, vector()?, vector()?);
+        let mut wide = PoolBuffer::<f32>::zeroed(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
+        let (shared_codes, shared_wide) = (SharedSlice::new(&mut codes), SharedSlice::new(&mut wide));
+        let per_row = [&mut steps, &mut errors, &mut norms].map(|vector| SharedSlice::new(vector));
+        team.run(&|worker| {
+            // SAFETY: each worker has its own part.
+            let wide =
+                unsafe { shared_wide.get_mut(worker.index * self.cols..(worker.index + 1) * self.cols) };
+            for row in worker.share(self.rows, 1) {
+                let Some(weights) = self.dense_row(row) else { continue };
+                (kernels.widen)(weights, wide);
+                // SAFETY: rows are shared out disjointly.
+                let (codes, [step, error, norm]) = unsafe {
+                    let codes = shared_codes.get_mut(row * self.cols..(row + 1) * self.cols);
+                    (codes, per_row.map(|vector| &mut vector.get_mut(row..row + 1)[0]))
+                };
+                let row = (kernels.quantize_int8_row)(wide, codes);
+                (*step, *error, *norm) = (row.step, row.error, row.norm);
+            }
+        });
+        if let Some(row) = steps.iter().position(|step| !step.is_finite()) {
+            return Err(BitNetError::mismatch(
+                format!("{} row {row}", self.name),
+                "finite weights",
+                steps[row],
+            ));
+        }
+        let elements = Elements::Int8(Int8Rows { codes, steps, errors, norms, stored });
+        let (name, bias) = (self.name.clone(), self.bias.clone());
+        Ok(Some(Matrix { name, rows: self.rows, cols: self.cols, elements, bias }))
     }
 
     /// Returns a row of a dense matrix; `None` when the matrix is ternary.
@@ -81,12 +175,15 @@ impl Matrix {
 
     /// Returns the bytes of the elements and the bias.
     pub fn bytes(&self) -> usize {
-        let (Elements::Ternary(bytes, _) | Elements::Dense(_, bytes)) = &self.elements;
-        bytes.len() + self.bias.as_ref().map_or(0, |bias| size_of_val(bias.as_slice()))
+        let elements = match &self.elements {
+            Elements::Ternary(_, bytes, _) | Elements::Dense(_, bytes) => bytes.len(),
+            Elements::Int8(rows) => rows.codes.len() + 3 * size_of_val(&*rows.steps),
+        };
+        elements + self.bias.as_ref().map_or(0, |bias| size_of_val(bias.as_slice()))
     }
 }
 
-fn ternary(name: &str, cols: usize, bytes: WeightBytes, scale: WeightScale) -> Result<Elements> {
+fn check_ternary(name: &str, cols: usize, scale: WeightScale) -> Result<()> {
     if cols > row_quarters::MAX_COLS {
         let expected = format!("at most {} input features", row_quarters::MAX_COLS);
         return Err(BitNetError::mismatch(name, expected, cols));
@@ -94,7 +191,28 @@ fn ternary(name: &str, cols: usize, bytes: WeightBytes, scale: WeightScale) -> R
     if !(scale.value().is_finite() && scale.value() > 0.0) {
         return Err(BitNetError::mismatch(format!("{name}: scale"), "a positive number", scale.value()));
     }
-    Ok(Elements::Ternary(Bytes::InPlace(bytes), scale))
+    Ok(())
+}
+
+/// Repacks codes to row fifths, every worker its lines.
+fn fifths(
+    name: &str,
+    rows: usize,
+    cols: usize,
+    quarters: &[u8],
+    pool: &HybridMemoryPool,
+    team: &mut Team,
+) -> Result<PoolBuffer<u8>> {
+    let lines = row_fifths::lines(rows);
+    let mut out = PoolBuffer::zeroed(pool, lines * cols, &Device::Cpu, name)?;
+    let shared = SharedSlice::new(&mut out);
+    team.run(&|worker| {
+        let share = worker.share(lines, 1);
+        // SAFETY: lines are shared out disjointly.
+        let part = unsafe { shared.get_mut(share.start * cols..share.end * cols) };
+        row_fifths::repack(quarters, rows, cols, share.start, part);
+    });
+    Ok(out)
 }
 
 fn dense(name: &str, dtype: BitNetDType, bytes: WeightBytes, pool: &HybridMemoryPool) -> Result<Elements> {
@@ -109,7 +227,7 @@ fn dense(name: &str, dtype: BitNetDType, bytes: WeightBytes, pool: &HybridMemory
     if bytes.as_ptr().addr().is_multiple_of(align) {
         return Ok(Elements::Dense(dtype, Bytes::InPlace(bytes)));
     }
-    let mut copy = PoolBuffer::zeroed(pool, bytes.len(), &bitnet_backend::Device::Cpu, name)?;
+    let mut copy = PoolBuffer::zeroed(pool, bytes.len(), &Device::Cpu, name)?;
     copy.copy_from_slice(&bytes);
     Ok(Elements::Dense(dtype, Bytes::Copied(copy)))
 }

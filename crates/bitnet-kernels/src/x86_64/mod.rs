@@ -2,4 +2,5 @@
 
 pub mod avx2;
 pub mod avx512;
+pub mod avx512_vbmi;
 pub mod avx_vnni;

@@ -1,11 +1,11 @@
-//! Int8 rows: how near they are, and the rows that have no step of their own.
+//! Int8 rows: how near codes are, and the rows that have no step of their own.
 
 use bitnet_kernels::layout::int8_rows::quantize_row;
 
 /// Quantises a row over what was there before.
 fn quantize(row: &[f32]) -> (Vec<i8>, f32) {
     let mut codes = vec![99; row.len()];
-    let step = quantize_row(row, &mut codes);
+    let step = quantize_row(row, &mut codes).step;
     (codes, step)
 }
 

@@ -9,6 +9,7 @@ mod edge;
 mod float;
 mod inputs;
 mod int8;
+mod int8_rows;
 mod quantize_i16;
 mod ternary;
 mod ternary_float;

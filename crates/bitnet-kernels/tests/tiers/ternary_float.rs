@@ -1,6 +1,6 @@
 //! Ternary products of float activations: one definition, one text of bits.
 
-use crate::inputs::{BLOCK_COLS, COLS, FIFTHS, Layout, QUARTERS, bits, codes, floats, scalar, tiers};
+use crate::inputs::{BLOCK_COLS, COLS, FIFTHS, Layout, QUARTERS, bits, codes, floats, period, scalar, tiers};
 
 fn check<const N: usize>(layout: &Layout<N>, lines: usize, tokens: usize, cols: usize) {
     let (codes, x) = (codes::<N>(lines * cols), floats(tokens * cols));
@@ -50,6 +50,26 @@ fn row_quarters_give_the_same_bits_on_every_tier() {
 #[test]
 fn row_fifths_give_the_same_bits_on_every_tier() {
     run(&FIFTHS);
+}
+
+#[test]
+fn a_row_gives_the_same_bits_in_both_layouts() {
+    for kernels in tiers() {
+        for cols in [1, 33, 300, 2560] {
+            // The same twenty rows are five lines of quarters and four of fifths.
+            let (x, code) = (floats(cols), |row: usize, col: usize| (period(col + 61 * row) % 3) as u8);
+            let (mut quarters, mut fifths) = (vec![[7.0; 4]; 5], vec![[7.0; 5]; 4]);
+            let at = |lines: usize, i: usize| move |part: usize| code(part * lines + i / cols, i % cols);
+            let codes: Vec<[u8; 4]> = (0..5 * cols).map(|i| std::array::from_fn(at(5, i))).collect();
+            (kernels.row_quarters.f32)(&QUARTERS.pack(&codes), cols, &x, &mut quarters);
+            let codes: Vec<[u8; 5]> = (0..4 * cols).map(|i| std::array::from_fn(at(4, i))).collect();
+            (kernels.row_fifths.f32)(&FIFTHS.pack(&codes), cols, &x, &mut fifths);
+            for row in 0..20 {
+                let (quarter, fifth) = (quarters[row % 5][row / 5], fifths[row % 4][row / 4]);
+                assert_eq!(quarter.to_bits(), fifth.to_bits(), "{} row {row}, {cols}", kernels.isa);
+            }
+        }
+    }
 }
 
 #[test]

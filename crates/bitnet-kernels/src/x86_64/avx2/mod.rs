@@ -7,12 +7,16 @@
 #![allow(unsafe_code)]
 
 mod float;
+mod int8;
+mod panel;
+mod row_fifths;
 pub(super) mod ternary;
 
+use crate::layout::int8_rows::{self, Int8Row};
 use crate::scalar::attention::{self, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
 use crate::scalar::quantize::{self, QuantizedRow};
-use crate::scalar::{gate, int8, norm, rope, ternary as scalar_ternary};
+use crate::scalar::{gate, int8 as scalar_int8, norm, rope, ternary as scalar_ternary};
 use crate::{Isa, Kernels, TernaryKernels};
 
 /// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of
@@ -30,12 +34,14 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     },
     row_fifths: TernaryKernels {
         // SAFETY: as above.
-        i8: |codes, x, sums, out| unsafe { row_fifths_i8(codes, x, sums, out) },
+        i8: |codes, x, sums, out| unsafe { row_fifths::row_fifths_i8(codes, x, sums, out) },
         // SAFETY: as above.
         f32: |codes, cols, x, out| unsafe { row_fifths_f32(codes, cols, x, out) },
     },
     // SAFETY: as above.
-    int8_i16: |rows, cols, x, out| unsafe { int8_i16(rows, cols, x, out) },
+    int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
+    // SAFETY: as above.
+    quantize_int8_row: |row, out| unsafe { quantize_int8_row(row, out) },
     // SAFETY: as above.
     quantize_i16: |x, q| unsafe { quantize_i16(x, q) },
     // SAFETY: as above.
@@ -64,23 +70,18 @@ fn row_quarters_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 4]]) 
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn row_fifths_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 5]]) {
-    scalar_ternary::row_fifths_i8(codes, x, sums, out);
-}
-
-#[target_feature(enable = "avx2,f16c")]
 fn row_fifths_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 5]]) {
     scalar_ternary::row_fifths_f32(codes, cols, x, out);
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn int8_i16(rows: &[i8], cols: usize, x: &[i16], out: &mut [i32]) {
-    int8::int8_i16(rows, cols, x, out);
+fn quantize_int8_row(row: &[f32], out: &mut [i8]) -> Int8Row {
+    int8_rows::quantize_row(row, out)
 }
 
 #[target_feature(enable = "avx2,f16c")]
 fn quantize_i16(x: &[f32], q: &mut [i16]) -> f32 {
-    int8::quantize_i16(x, q)
+    scalar_int8::quantize_i16(x, q)
 }
 
 #[target_feature(enable = "avx2,f16c")]

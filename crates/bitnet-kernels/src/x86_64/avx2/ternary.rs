@@ -1,10 +1,13 @@
-//! `avx2-ternary-i8`: 13 vector operations for 128 weights and one token.
+//! `avx2-ternary-i8`: 13 vector operations for 128 weights and one token, 9 and a quarter from four tokens on.
 //!
-//! One load of 32 packed bytes gives 4 x 32 codes. Two quarters are masked where they stand and two
-//! after one shift, so that two of the four carry a factor of 4, which is taken off the finished sum.
-//! `vpmaddubsw` multiplies unsigned codes by signed activations and adds pairs in 16 bits.
+//! A line is read twice, for the lower and the upper two quarters of its bytes: one load of 32 bytes gives
+//! 2 x 32 codes, masked where they stand after at most one shift, so that one of two carries a factor of 4,
+//! which is taken off the finished sum. `vpmaddubsw` multiplies unsigned codes by signed activations and adds
+//! pairs in 16 bits. Two passes leave registers for four tokens, which share the codes.
 
 use std::arch::x86_64::*;
+
+use super::panel;
 
 /// Steps of 32 columns whose 16-bit sums provably fit.
 ///
@@ -12,7 +15,14 @@ use std::arch::x86_64::*;
 /// `16 * 2048 = 2^15`; the positive side stays below since `x <= 127` (`16 * 2032 = 32512`), the
 /// negative side meets `i16::MIN` exactly.
 const STEPS: usize = 16;
-const WIDTH: usize = 32;
+/// Steps between two jumps: taken branches are dear beside a loop this short.
+const UNROLL: usize = 8;
+/// Bytes of a register.
+pub const WIDTH: usize = 32;
+/// Tokens that share one separation of the codes.
+const TOKENS: usize = 4;
+/// Tokens from which spreading the codes into a panel pays.
+const PANEL_TOKENS: usize = 24;
 /// Bytes by which codes are prefetched ahead of their use.
 const AHEAD: usize = 4096;
 
@@ -25,14 +35,24 @@ pub fn row_quarters_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]
         return;
     }
     let cols = x.len() / tokens;
-    for (line, out) in codes.chunks_exact(cols).zip(out.chunks_exact_mut(tokens)) {
-        for (index, out) in out.chunks_mut(2).enumerate() {
-            let x = &x[2 * index * cols..];
-            match out.len() {
-                1 => out.copy_from_slice(&tile::<1>(line, x)),
-                _ => out.copy_from_slice(&tile::<2>(line, x)),
+    if tokens >= PANEL_TOKENS {
+        out.fill([0; 4]);
+        panel::add_products(codes, cols, x, tokens, out);
+    } else {
+        for start in (0..tokens).step_by(TOKENS) {
+            let x = &x[start * cols..];
+            for (line, out) in codes.chunks_exact(cols).zip(out.chunks_exact_mut(tokens)) {
+                let out = &mut out[start..tokens.min(start + TOKENS)];
+                match out.len() {
+                    1 => products::<1>(line, x, out),
+                    2 => products::<2>(line, x, out),
+                    3 => products::<3>(line, x, out),
+                    _ => products::<TOKENS>(line, x, out),
+                }
             }
         }
+    }
+    for out in out.chunks_exact_mut(tokens) {
         for (out, &sum) in out.iter_mut().zip(sums) {
             // Codes are values + 1, so the sum of the activations came along once.
             *out = out.map(|acc| acc - sum);
@@ -40,83 +60,129 @@ pub fn row_quarters_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]
     }
 }
 
-/// Returns `sum(code * x)` of the four quarters for `T` tokens.
+/// Writes `sum(code * x)` of the four quarters for `T` tokens.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn tile<const T: usize>(codes: &[u8], x: &[i8]) -> [[i32; 4]; T] {
+fn products<const T: usize>(line: &[u8], x: &[i8], out: &mut [[i32; 4]]) {
+    if T == 1 {
+        // Few enough sums for one pass.
+        out.copy_from_slice(&pass::<T, 4, 0>(line, x));
+        return;
+    }
+    let lower = pass::<T, 2, 0>(line, x);
+    let upper = pass::<T, 2, 2>(line, x);
+    for ((out, lower), upper) in out.iter_mut().zip(lower).zip(upper) {
+        *out = [lower[0], lower[1], upper[0], upper[1]];
+    }
+}
+
+/// Returns `sum(code * x)` of `Q` quarters from quarter `FIRST`, for `T` tokens.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pass<const T: usize, const Q: usize, const FIRST: usize>(codes: &[u8], x: &[i8]) -> [[i32; Q]; T] {
     let cols = codes.len();
-    let mut totals = [[_mm256_setzero_si256(); 4]; T];
-    let whole = cols / WIDTH;
-    let mut step = 0;
-    while step < whole {
-        let end = whole.min(step + STEPS);
-        let mut sums = [[_mm256_setzero_si256(); 4]; T];
-        while step < end {
-            let at = step * WIDTH;
-            let packed = load(&codes[at..at + WIDTH]);
-            prefetch(codes, at + AHEAD);
-            let quarters = split(packed);
-            for t in 0..T {
-                add(&mut sums[t], quarters, load_i8(&x[t * cols + at..t * cols + at + WIDTH]));
+    assert!(x.len() >= T * cols);
+    let mut totals = [[_mm256_setzero_si256(); Q]; T];
+    let (blocks, rest) = codes.as_chunks::<{ STEPS * WIDTH }>();
+    for (index, block) in blocks.iter().enumerate() {
+        let mut sums = [[_mm256_setzero_si256(); Q]; T];
+        let (runs, _) = block.as_chunks::<{ UNROLL * WIDTH }>();
+        for (run, codes) in runs.iter().enumerate() {
+            for step in 0..UNROLL {
+                let at = (index * STEPS + run * UNROLL + step) * WIDTH;
+                // SAFETY: 32 columns from `at` end within the blocks, which end within every row of `x`.
+                unsafe {
+                    add_step::<T, Q, FIRST>(&mut sums, &codes[step * WIDTH..], x.as_ptr().add(at), cols)
+                };
+                if FIRST == 0 && step % 2 == 0 {
+                    prefetch(codes, step * WIDTH + AHEAD);
+                }
             }
-            step += 1;
         }
         widen(&mut totals, &sums);
     }
-    if whole * WIDTH < cols {
-        let mut sums = [[_mm256_setzero_si256(); 4]; T];
-        // The rest of a row, padded by codes and activations of 0, which add nothing.
-        let (at, rest) = (whole * WIDTH, cols - whole * WIDTH);
-        let mut padded = [0u8; WIDTH];
-        padded[..rest].copy_from_slice(&codes[at..]);
-        let quarters = split(load(&padded));
-        for t in 0..T {
-            let mut padded = [0i8; WIDTH];
-            padded[..rest].copy_from_slice(&x[t * cols + at..][..rest]);
-            add(&mut sums[t], quarters, load_i8(&padded));
+    if !rest.is_empty() {
+        let mut sums = [[_mm256_setzero_si256(); Q]; T];
+        let start = cols - rest.len();
+        let (steps, last) = rest.as_chunks::<WIDTH>();
+        for (step, codes) in steps.iter().enumerate() {
+            // SAFETY: as above, within `rest`.
+            unsafe { add_step::<T, Q, FIRST>(&mut sums, codes, x.as_ptr().add(start + step * WIDTH), cols) };
+        }
+        if !last.is_empty() {
+            // The rest of a row, padded by codes and activations of 0, which add nothing.
+            let mut codes = [0u8; WIDTH];
+            codes[..last.len()].copy_from_slice(last);
+            let mut padded = [[0i8; WIDTH]; T];
+            for (t, padded) in padded.iter_mut().enumerate() {
+                padded[..last.len()].copy_from_slice(&x[(t + 1) * cols - last.len()..(t + 1) * cols]);
+            }
+            // SAFETY: `padded` is rows of 32 elements.
+            unsafe { add_step::<T, Q, FIRST>(&mut sums, &codes, padded.as_flattened().as_ptr(), WIDTH) };
         }
         widen(&mut totals, &sums);
     }
-    totals.map(|total| {
-        let [a, b, c, d] = total.map(|sum| horizontal_sum(sum));
-        // Quarters 1 and 3 carry the factor 4 of their place in the byte.
-        [a, b >> 2, c, d >> 2]
-    })
+    let mut out = [[0; Q]; T];
+    for (out, totals) in out.iter_mut().zip(totals) {
+        for (quarter, (out, total)) in out.iter_mut().zip(totals).enumerate() {
+            // Every second quarter carries the factor 4 of its place.
+            *out = horizontal_sum(total) >> (2 * (quarter % 2));
+        }
+    }
+    out
 }
 
-/// Separates the four quarters; the second and fourth stay scaled by 4.
+/// Adds one step of 32 columns.
+///
+/// # Safety
+/// 32 elements can be read at `x` and at each of the `T - 1` rows that follow at distance `cols`.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn split(packed: __m256i) -> [__m256i; 4] {
-    let (low, high) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c));
-    // A 16-bit shift: bits that cross from the upper byte land above the masks.
-    let shifted = _mm256_srli_epi16::<4>(packed);
-    [
-        _mm256_and_si256(packed, low),
-        _mm256_and_si256(packed, high),
-        _mm256_and_si256(shifted, low),
-        _mm256_and_si256(shifted, high),
-    ]
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn add(sums: &mut [__m256i; 4], quarters: [__m256i; 4], x: __m256i) {
-    for i in 0..4 {
-        sums[i] = _mm256_add_epi16(sums[i], _mm256_maddubs_epi16(quarters[i], x));
+unsafe fn add_step<const T: usize, const Q: usize, const FIRST: usize>(
+    sums: &mut [[__m256i; Q]; T],
+    codes: &[u8],
+    x: *const i8,
+    cols: usize,
+) {
+    let packed = load(codes);
+    let mut quarters = [packed; Q];
+    for (index, quarter) in quarters.iter_mut().enumerate() {
+        // A 16-bit shift: bits that cross from the upper byte land above the masks.
+        let shifted = if FIRST + index >= 2 { _mm256_srli_epi16::<4>(packed) } else { packed };
+        let mask = if index % 2 == 0 { 0x03 } else { 0x0c };
+        *quarter = _mm256_and_si256(shifted, _mm256_set1_epi8(mask));
+    }
+    for (t, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: by the contract; `loadu` asks for no alignment.
+        let x = unsafe { _mm256_loadu_si256(x.add(t * cols).cast()) };
+        for (sum, &codes) in sums.iter_mut().zip(&quarters) {
+            *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(codes, x));
+        }
     }
 }
 
 /// Adds 16-bit sums to 32-bit totals.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn widen<const T: usize>(totals: &mut [[__m256i; 4]; T], sums: &[[__m256i; 4]; T]) {
+fn widen<const T: usize, const Q: usize>(totals: &mut [[__m256i; Q]; T], sums: &[[__m256i; Q]; T]) {
     let ones = _mm256_set1_epi16(1);
-    for t in 0..T {
-        for i in 0..4 {
-            totals[t][i] = _mm256_add_epi32(totals[t][i], _mm256_madd_epi16(sums[t][i], ones));
-        }
+    for (totals, sums) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+        *totals = _mm256_add_epi32(*totals, _mm256_madd_epi16(*sums, ones));
     }
+}
+
+/// Separates the four quarters into plain codes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn split_unscaled(packed: __m256i) -> [__m256i; 4] {
+    let mask = _mm256_set1_epi8(0x03);
+    // 16-bit shifts: bits that cross from the upper byte land above the mask.
+    [
+        _mm256_and_si256(packed, mask),
+        _mm256_and_si256(_mm256_srli_epi16::<2>(packed), mask),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask),
+        _mm256_and_si256(_mm256_srli_epi16::<6>(packed), mask),
+    ]
 }
 
 #[inline]
@@ -130,7 +196,7 @@ pub fn horizontal_sum(v: __m256i) -> i32 {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load(bytes: &[u8]) -> __m256i {
+pub fn load(bytes: &[u8]) -> __m256i {
     assert!(bytes.len() >= WIDTH);
     // SAFETY: 32 readable bytes, asserted; `loadu` has no alignment requirement.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
@@ -138,7 +204,7 @@ fn load(bytes: &[u8]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_i8(values: &[i8]) -> __m256i {
+pub fn load_i8(values: &[i8]) -> __m256i {
     assert!(values.len() >= WIDTH);
     // SAFETY: 32 readable bytes, asserted; `loadu` has no alignment requirement.
     unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }

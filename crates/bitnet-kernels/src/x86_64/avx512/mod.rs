@@ -1,7 +1,8 @@
-//! AVX-512 with VNNI: ternary int8 products on 512 bits; everything else is the AVX2 tier's.
+//! AVX-512 with VNNI: ternary and int8 products on 512 bits; everything else is the AVX2 tier's.
 
 #![allow(unsafe_code)]
 
+mod int8;
 mod ternary;
 
 use super::avx2;
@@ -9,12 +10,17 @@ use crate::{Isa, Kernels, TernaryKernels};
 
 /// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of
 /// AVX-512 F, BW and VNNI besides what the AVX2 tier asks for.
-pub(crate) static KERNELS: Kernels = Kernels {
+pub(crate) static KERNELS: Kernels = ENTRIES;
+
+/// The entries, for the tiers above to take over.
+pub(crate) const ENTRIES: Kernels = Kernels {
     isa: Isa::Avx512,
-    // SAFETY: AVX-512 F, BW and VNNI were detected (see above).
     row_quarters: TernaryKernels {
+        // SAFETY: AVX-512 F, BW and VNNI were detected (see above).
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
         ..avx2::ENTRIES.row_quarters
     },
+    // SAFETY: as above.
+    int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     ..avx2::ENTRIES
 };

@@ -1,0 +1,46 @@
+//! Benchmarks of BitNet Core: what `bitnet bench` and the criterion suites run.
+//!
+//! Every figure is a median over rounds, and stands beside the machine's own limit measured in the same
+//! rounds ([`roofline`]): shared machines are noisy, ratios are what lasts. [`synthetic`] makes models of
+//! published shapes in memory; [`kernels`] times ternary products alone, [`speed`] prompts and decoding of
+//! whole models.
+
+pub mod kernels;
+pub mod roofline;
+pub mod shape;
+pub mod speed;
+pub mod statistics;
+pub mod synthetic;
+
+use bitnet_core::backend::BitNetError;
+use bitnet_inference::EngineError;
+use bitnet_kernels::IsaError;
+
+/// Why a benchmark gave no figure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// The engine refused.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The backend refused.
+    #[error(transparent)]
+    Backend(#[from] BitNetError),
+    /// The tier is not available.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
+    /// A tier computes something else than the scalar one.
+    #[error(
+        "logits of {tier}: expected those of the scalar tier, found {found} where it has {expected} at {at}"
+    )]
+    Differs {
+        /// The tier.
+        tier: String,
+        /// Index of the first difference.
+        at: usize,
+        /// The scalar tier's value.
+        expected: f32,
+        /// The other.
+        found: f32,
+    },
+}

@@ -1,0 +1,51 @@
+//! `bitnet bench` as a user runs it.
+
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
+use std::process::{Command, Output};
+
+fn bench(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bitnet")).arg("bench").args(args).output().unwrap()
+}
+
+#[test]
+fn speed_of_a_synthetic_model_is_one_json_object() {
+    for suite in [&[][..], &["decode"], &["prefill"]] {
+        let common = ["--shape", "tiny", "-p", "8", "-n", "4", "-t", "1,2", "--head", "i8", "--json"];
+        let output = bench(&[suite, &common].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(report["schema"], 1);
+        let lines = report["speed"].as_array().unwrap();
+        assert_eq!(lines.iter().map(|line| line["threads"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2]);
+        for line in lines {
+            // 12 layers of 7.1 M weights in two bits, 24.6 M of int8 head, keys and values.
+            let bytes = line["bytes_per_token"].as_u64().unwrap();
+            assert!((46_000_000..48_000_000).contains(&bytes), "{bytes}");
+            assert!(line["prompt_tok_per_s"].as_f64().unwrap() > 0.0);
+            assert_eq!(line["decode_tok_per_s"].is_null(), suite == ["prefill"], "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_a_usage_error() {
+    let cases: [&[&str]; 5] = [
+        &["--shape", "9b"],
+        &["cpu"],
+        &["-p", "0"],
+        &["--shape", "tiny", "-p", "4096", "-n", "64"],
+        &["-t", "0"],
+    ];
+    for args in cases {
+        let output = bench(args);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
+        assert!(
+            output.stdout.is_empty() && message.contains("expected") || message.contains("error"),
+            "{message}"
+        );
+    }
+}
