@@ -50,9 +50,6 @@ pub fn quantize_row(row: &[f32], out: &mut [i8]) -> Int8Row {
 #[inline(always)]
 pub fn bounds<Q: Copy + Into<f32>>(x: &[f32], q: &[Q], step: f32) -> (f32, f32) {
     const LANES: usize = 32;
-    if step == 0.0 {
-        return (0.0, 0.0);
-    }
     let (mut errors, mut squares) = ([0f32; LANES], [0f32; LANES]);
     let inverse = 1.0 / step;
     let scale = if inverse.is_finite() { inverse } else { f32::MAX };
