@@ -54,7 +54,8 @@ pub struct Kernels {
     pub finish: fn(states: &[AttentionState], head_dim: usize, out: &mut [f32]),
 }
 
-static SCALAR: Kernels = Kernels {
+/// The scalar table, for tiers to take over what they do not replace.
+pub(crate) const SCALAR: Kernels = Kernels {
     isa: Isa::Scalar,
     row_quarters: TernaryKernels { i8: ternary::row_quarters_i8, f32: ternary::row_quarters_f32 },
     row_fifths: TernaryKernels { i8: ternary::row_fifths_i8, f32: ternary::row_fifths_f32 },
@@ -83,6 +84,10 @@ impl Kernels {
         }
         match isa {
             Isa::Scalar => Ok(&SCALAR),
+            #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+            Isa::Sse2 => Ok(&crate::x86_64::sse2::KERNELS),
+            #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+            Isa::Ssse3 => Ok(&crate::x86_64::ssse3::KERNELS),
             #[cfg(all(feature = "simd", target_arch = "x86_64"))]
             Isa::Avx2 => Ok(&crate::x86_64::avx2::KERNELS),
             #[cfg(all(feature = "simd", target_arch = "x86_64"))]

@@ -13,6 +13,10 @@ pub const ISA_VARIABLE: &str = "BITNET_ISA";
 pub enum Isa {
     /// Portable code: the truth.
     Scalar,
+    /// SSE2: any x86-64.
+    Sse2,
+    /// SSE2 and SSSE3 (`pmaddubsw` on 128 bits).
+    Ssse3,
     /// x86-64 with AVX2 and F16C.
     Avx2,
     /// AVX2 and AVX-VNNI (`vpdpbusd` on 256 bits).
@@ -47,12 +51,15 @@ pub enum IsaError {
 
 impl Isa {
     /// Every tier of every machine, ascending.
-    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vbmi];
+    pub const ALL: [Isa; 7] =
+        [Isa::Scalar, Isa::Sse2, Isa::Ssse3, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vbmi];
 
     /// Returns the name that `BITNET_ISA` and logs use.
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
+            Isa::Sse2 => "sse2",
+            Isa::Ssse3 => "ssse3",
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avx-vnni",
             Isa::Avx512 => "avx512",
@@ -79,6 +86,9 @@ impl Isa {
         let avx2 = has!("avx2") && has!("f16c");
         let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vnni");
         match self {
+            Isa::Sse2 => None,
+            Isa::Ssse3 if has!("ssse3") => None,
+            Isa::Ssse3 => Some("the processor lacks SSSE3"),
             _ if !avx2 => Some("the processor lacks AVX2 or F16C"),
             Isa::AvxVnni if !has!("avxvnni") => Some("the processor lacks AVX-VNNI"),
             Isa::Avx512 | Isa::Avx512Vbmi if !avx512 => Some("the processor lacks AVX-512 F, BW or VNNI"),

@@ -4,3 +4,5 @@ pub mod avx2;
 pub mod avx512;
 pub mod avx512_vbmi;
 pub mod avx_vnni;
+pub mod sse2;
+pub mod ssse3;
