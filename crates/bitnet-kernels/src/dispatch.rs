@@ -9,6 +9,7 @@ use crate::{Isa, IsaError};
 
 /// The products of one ternary layout whose lines hold `N` rows each.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::type_complexity, reason = "the names of the arguments say more than an alias would")]
 pub struct TernaryKernels<const N: usize> {
     /// Int8 activations, exactly: [`ternary::row_quarters_i8`], [`ternary::row_fifths_i8`].
     pub i8: fn(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; N]]),

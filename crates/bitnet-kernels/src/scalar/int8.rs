@@ -8,8 +8,10 @@
 /// Returns the greatest magnitude of a quantised activation such that `cols` products with int8 cannot
 /// overflow 32 bits.
 pub const fn limit(cols: usize) -> i32 {
-    let most = if cols == 0 { i16::MAX as usize } else { i32::MAX as usize / 127 / cols };
-    if most < i16::MAX as usize { most as i32 } else { i16::MAX as i32 }
+    match (i32::MAX as usize / 127).checked_div(cols) {
+        Some(most) if most < i16::MAX as usize => most as i32,
+        _ => i16::MAX as i32,
+    }
 }
 
 /// Columns up to which activations keep at least eight bits.

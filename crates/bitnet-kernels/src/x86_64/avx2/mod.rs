@@ -26,8 +26,8 @@ pub(crate) static KERNELS: Kernels = ENTRIES;
 /// The entries, for the tiers above to take over.
 pub(crate) const ENTRIES: Kernels = Kernels {
     isa: Isa::Avx2,
-    // SAFETY: for each entry, AVX2 and F16C were detected (see above).
     row_quarters: TernaryKernels {
+        // SAFETY: for each entry, AVX2 and F16C were detected (see above).
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
         // SAFETY: as above.
         f32: |codes, cols, x, out| unsafe { row_quarters_f32(codes, cols, x, out) },

@@ -11,8 +11,8 @@ use crate::{Isa, Kernels, TernaryKernels};
 /// AVX-VNNI besides what the AVX2 tier asks for.
 pub(crate) static KERNELS: Kernels = Kernels {
     isa: Isa::AvxVnni,
-    // SAFETY: AVX2 and AVX-VNNI were detected (see above).
     row_quarters: TernaryKernels {
+        // SAFETY: AVX2 and AVX-VNNI were detected (see above).
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
         ..avx2::ENTRIES.row_quarters
     },
