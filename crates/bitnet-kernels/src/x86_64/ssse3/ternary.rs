@@ -16,6 +16,8 @@ const WIDTH: usize = 16;
 /// `16 * 2048 = 2^15`; the positive side stays below since `x <= 127` (`16 * 2032 = 32512`), the
 /// negative side meets `i16::MIN` exactly.
 const STEPS: usize = 16;
+/// Steps between two jumps, and two prefetches: a line of the cache.
+const UNROLL: usize = 4;
 /// Bytes by which codes are prefetched ahead of their use.
 const AHEAD: usize = 4096;
 
@@ -49,31 +51,40 @@ fn tile<const T: usize>(codes: &[u8], x: &[i8]) -> [[i32; 4]; T] {
     let cols = codes.len();
     assert!(x.len() == T * cols);
     let mut totals = [[_mm_setzero_si128(); 4]; T];
-    for (index, block) in codes.chunks(STEPS * WIDTH).enumerate() {
-        let start = index * STEPS * WIDTH;
+    let (blocks, rest) = codes.as_chunks::<{ STEPS * WIDTH }>();
+    for (index, block) in blocks.iter().enumerate() {
         let mut sums = [[_mm_setzero_si128(); 4]; T];
-        let (steps, rest) = block.as_chunks::<WIDTH>();
-        for (step, codes) in steps.iter().enumerate() {
+        let (runs, _) = block.as_chunks::<{ UNROLL * WIDTH }>();
+        for (run, codes) in runs.iter().enumerate() {
             prefetch(codes, AHEAD);
-            // SAFETY: 16 columns from here lie within every row of `x`, as they do within the line.
-            unsafe { add_step(&mut sums, codes, x.as_ptr().add(start + step * WIDTH), cols) };
+            let at = (index * STEPS + run * UNROLL) * WIDTH;
+            for (step, codes) in codes.as_chunks().0.iter().enumerate() {
+                // SAFETY: the blocks end within the line, and so within every row of `x`.
+                unsafe { add_step(&mut sums, codes, x.as_ptr().add(at + step * WIDTH), cols) };
+            }
         }
-        if !rest.is_empty() {
-            // The rest of a row, padded by codes and activations of 0, which add nothing. The block is not
-            // whole, so that this is one of its 16 steps.
+        widen(&mut totals, &sums);
+    }
+    if !rest.is_empty() {
+        let mut sums = [[_mm_setzero_si128(); 4]; T];
+        let at = cols - rest.len();
+        let (steps, last) = rest.as_chunks();
+        for (step, codes) in steps.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { add_step(&mut sums, codes, x.as_ptr().add(at + step * WIDTH), cols) };
+        }
+        if !last.is_empty() {
+            // The last of a row, padded by codes and activations of 0, which add nothing.
             let mut codes = [0u8; WIDTH];
-            codes[..rest.len()].copy_from_slice(rest);
+            codes[..last.len()].copy_from_slice(last);
             let mut padded = [[0i8; WIDTH]; T];
             for (t, padded) in padded.iter_mut().enumerate() {
-                padded[..rest.len()].copy_from_slice(&x[(t + 1) * cols - rest.len()..(t + 1) * cols]);
+                padded[..last.len()].copy_from_slice(&x[(t + 1) * cols - last.len()..(t + 1) * cols]);
             }
             // SAFETY: `padded` is rows of 16 elements.
             unsafe { add_step(&mut sums, &codes, padded.as_flattened().as_ptr(), WIDTH) };
         }
-        let ones = _mm_set1_epi16(1);
-        for (total, &sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
-            *total = _mm_add_epi32(*total, _mm_madd_epi16(sum, ones));
-        }
+        widen(&mut totals, &sums);
     }
     let mut out = [[0; 4]; T];
     for (out, totals) in out.iter_mut().zip(totals) {
@@ -83,6 +94,16 @@ fn tile<const T: usize>(codes: &[u8], x: &[i8]) -> [[i32; 4]; T] {
         }
     }
     out
+}
+
+/// Adds 16-bit sums to 32-bit totals.
+#[inline]
+#[target_feature(enable = "ssse3")]
+fn widen<const T: usize>(totals: &mut [[__m128i; 4]; T], sums: &[[__m128i; 4]; T]) {
+    let ones = _mm_set1_epi16(1);
+    for (total, &sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+        *total = _mm_add_epi32(*total, _mm_madd_epi16(sum, ones));
+    }
 }
 
 /// Adds one step of 16 columns.
