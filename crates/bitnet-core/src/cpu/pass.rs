@@ -287,9 +287,9 @@ impl<'a> Pass<'a> {
     ) {
         let total = matrix.rows.div_ceil(N);
         for part in 0..N {
-            // One part of neighbouring lines is neighbouring rows; the last part may be short.
-            let first = part * total + lines.start;
-            let rows = first..matrix.rows.min(part * total + lines.end).max(first);
+            // One part of neighbouring lines is neighbouring rows; of the last part some or all may be absent.
+            let row = |line: usize| matrix.rows.min(part * total + line);
+            let rows = row(lines.start)..row(lines.end);
             let bias = matrix.bias.as_ref().and_then(|bias| bias.get(rows.clone()));
             for t in 0..tokens.len() {
                 let at = (tokens.start + t) * out.width;
