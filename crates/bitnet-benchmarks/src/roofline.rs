@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -9,8 +10,11 @@ use bitnet_kernels::probe::{self, ComputeProbe};
 
 /// Bytes that a round of reading goes over at least: small weights are read several times.
 const LEAST_READ: usize = 128 << 20;
-/// Iterations of a round of the compute probe: some milliseconds.
-const ITERATIONS: u32 = 2_000_000;
+/// Seconds of a round of the compute probe, those of a round of products: where others use the machine too, a
+/// shorter one would slip through between two of their turns.
+const COMPUTE_SECONDS: f64 = 0.02;
+/// Iterations between two looks at the clock.
+const ITERATIONS: u32 = 1 << 16;
 
 /// Returns the bytes a second at which `threads` threads together read `parts`: the better of plain and
 /// prefetched reads.
@@ -45,11 +49,16 @@ fn read_pass(parts: &[&[u8]], threads: usize, read: fn(&[u8]) -> u64) -> f64 {
 /// # Panics
 /// When this machine lacks the instructions; [`ComputeProbe::for_isa`] has ruled it out.
 pub fn compute_round(probe: ComputeProbe, threads: usize) -> f64 {
-    let Some(once) = probe.run(1) else { panic!("{}: not on this machine", probe.name()) };
+    let Some(one) = probe.run(ITERATIONS) else { panic!("{}: not on this machine", probe.name()) };
+    let runs = AtomicU64::new(0);
     let seconds = together(threads, |_, _| {
-        black_box(probe.run(black_box(ITERATIONS)));
+        let started = Instant::now();
+        while started.elapsed().as_secs_f64() < COMPUTE_SECONDS {
+            black_box(probe.run(black_box(ITERATIONS)));
+            runs.fetch_add(1, Ordering::Relaxed);
+        }
     });
-    once.operations as f64 * f64::from(ITERATIONS) * threads.max(1) as f64 / seconds
+    (one.operations * runs.into_inner()) as f64 / seconds
 }
 
 /// Runs `work(thread, threads)` on as many threads at once, and returns the seconds from the start of the first
@@ -114,7 +123,9 @@ mod tests {
         let best = bitnet_kernels::Isa::available().next_back().unwrap();
         if let Some(probe) = ComputeProbe::for_isa(best) {
             // No core does less than a billion or more than a hundred thousand billions.
-            assert!((1e9..1e14).contains(&compute_round(probe, 1)), "{probe:?}");
+            let rate = compute_round(probe, 1);
+            assert!((1e9..1e14).contains(&rate), "{probe:?}: {rate}");
+            assert!(compute_round(probe, 3) > 0.0);
         }
     }
 }

@@ -1,18 +1,17 @@
 //! Multiplies int8 in registers as fast as one thread can: the ceiling of ternary products.
 //!
-//! Eight sums grow from two vectors of codes and four of activations, as in a product of several tokens; no
-//! memory is touched. The operands differ from one iteration to the next as far as the compiler can tell, so
-//! that no product is computed once and kept.
+//! Sums grow from two vectors of codes and several of activations, as in a product of several tokens; no memory
+//! is waited for. There are more sums than an instruction's latency times how many start in a cycle. The codes
+//! differ from one iteration to the next as far as the compiler can tell, so that no product is computed once
+//! and kept.
 
 use crate::Isa;
 
-/// Sums that grow side by side: more than the latency of an instruction times how many start a cycle.
-#[cfg(target_arch = "x86_64")]
-const SUMS: usize = CODES.len() * ACTIVATIONS.len();
 #[cfg(target_arch = "x86_64")]
 const CODES: [i8; 2] = [2, 1];
+/// A probe uses as many of the first as its registers and latencies ask for.
 #[cfg(target_arch = "x86_64")]
-const ACTIVATIONS: [i8; 4] = [3, -2, 5, -7];
+const ACTIVATIONS: [i8; 8] = [3, -2, 5, -7, 4, -1, 6, -3];
 
 /// The instructions that a tier multiplies int8 with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,6 +74,16 @@ impl ComputeProbe {
         false
     }
 
+    /// Returns the vectors of activations of an iteration, and the bytes of a vector.
+    #[cfg(target_arch = "x86_64")]
+    const fn step(self) -> (usize, usize) {
+        match self {
+            ComputeProbe::MaddubsPaddw => (x86_64::MADDUBS_ACTIVATIONS, 32),
+            ComputeProbe::Vpdpbusd256 => (x86_64::VNNI_256_ACTIVATIONS, 32),
+            ComputeProbe::Vpdpbusd512 => (x86_64::VNNI_512_ACTIVATIONS, 64),
+        }
+    }
+
     /// Adds one product to each sum, `iterations` times; `None` where the machine lacks the instructions.
     pub fn run(self, iterations: u32) -> Option<ComputeRun> {
         if !self.is_available() {
@@ -83,14 +92,16 @@ impl ComputeProbe {
         #[cfg(target_arch = "x86_64")]
         {
             // SAFETY: the CPU has what the functions enable.
-            let (bytes, checksum) = unsafe {
+            let checksum = unsafe {
                 match self {
-                    ComputeProbe::MaddubsPaddw => (32, x86_64::maddubs_paddw(iterations)),
-                    ComputeProbe::Vpdpbusd256 => (32, x86_64::vpdpbusd_256(iterations)),
-                    ComputeProbe::Vpdpbusd512 => (64, x86_64::vpdpbusd_512(iterations)),
+                    ComputeProbe::MaddubsPaddw => x86_64::maddubs_paddw(iterations),
+                    ComputeProbe::Vpdpbusd256 => x86_64::vpdpbusd_256(iterations),
+                    ComputeProbe::Vpdpbusd512 => x86_64::vpdpbusd_512(iterations),
                 }
             };
-            Some(ComputeRun { operations: u64::from(iterations) * SUMS as u64 * bytes * 2, checksum })
+            let (activations, bytes) = self.step();
+            let products = (CODES.len() * activations * bytes) as u64;
+            Some(ComputeRun { operations: u64::from(iterations) * products * 2, checksum })
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
@@ -105,24 +116,31 @@ mod x86_64 {
     use std::arch::asm;
     use std::arch::x86_64::*;
 
-    use super::{ACTIVATIONS, CODES, SUMS};
+    use super::{ACTIVATIONS, CODES};
+
+    /// Eight sums: products do not wait for each other, and an addition takes one cycle.
+    pub(super) const MADDUBS_ACTIVATIONS: usize = 4;
+    /// Twelve sums: two start a cycle, each waits five for the one before.
+    pub(super) const VNNI_256_ACTIVATIONS: usize = 6;
+    /// Sixteen sums, and registers for all operands.
+    pub(super) const VNNI_512_ACTIVATIONS: usize = 8;
 
     /// Returns the wrapping sum of the 16-bit lanes.
     #[target_feature(enable = "avx2")]
     pub(super) fn maddubs_paddw(iterations: u32) -> i32 {
-        let (mut codes, x) =
-            (CODES.map(|code| _mm256_set1_epi8(code)), ACTIVATIONS.map(|x| _mm256_set1_epi8(x)));
-        let mut sums = [_mm256_setzero_si256(); SUMS];
+        const T: usize = MADDUBS_ACTIVATIONS;
+        let mut codes = CODES.map(|code| _mm256_set1_epi8(code));
+        let x: [__m256i; T] = std::array::from_fn(|t| _mm256_set1_epi8(ACTIVATIONS[t]));
+        let mut sums = [[_mm256_setzero_si256(); T]; CODES.len()];
         for _ in 0..iterations {
-            for (c, codes) in codes.iter_mut().enumerate() {
+            for (codes, sums) in codes.iter_mut().zip(&mut sums) {
                 *codes = opaque_256(*codes);
-                for (t, &x) in x.iter().enumerate() {
-                    let sum = &mut sums[c * ACTIVATIONS.len() + t];
+                for (sum, &x) in sums.iter_mut().zip(&x) {
                     *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(*codes, x));
                 }
             }
         }
-        sums.iter().fold(0, |all, &sum| {
+        sums.iter().flatten().fold(0, |all, &sum| {
             let mut lanes = [0i16; 16];
             // SAFETY: `lanes` takes the 32 bytes; `storeu` asks for no alignment.
             unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sum) };
@@ -133,19 +151,19 @@ mod x86_64 {
     /// Returns the wrapping sum of the 32-bit lanes.
     #[target_feature(enable = "avx2,avxvnni")]
     pub(super) fn vpdpbusd_256(iterations: u32) -> i32 {
-        let (mut codes, x) =
-            (CODES.map(|code| _mm256_set1_epi8(code)), ACTIVATIONS.map(|x| _mm256_set1_epi8(x)));
-        let mut sums = [_mm256_setzero_si256(); SUMS];
+        const T: usize = VNNI_256_ACTIVATIONS;
+        let mut codes = CODES.map(|code| _mm256_set1_epi8(code));
+        let x: [__m256i; T] = std::array::from_fn(|t| _mm256_set1_epi8(ACTIVATIONS[t]));
+        let mut sums = [[_mm256_setzero_si256(); T]; CODES.len()];
         for _ in 0..iterations {
-            for (c, codes) in codes.iter_mut().enumerate() {
+            for (codes, sums) in codes.iter_mut().zip(&mut sums) {
                 *codes = opaque_256(*codes);
-                for (t, &x) in x.iter().enumerate() {
-                    let sum = &mut sums[c * ACTIVATIONS.len() + t];
+                for (sum, &x) in sums.iter_mut().zip(&x) {
                     *sum = _mm256_dpbusd_avx_epi32(*sum, *codes, x);
                 }
             }
         }
-        sums.iter().fold(0, |all, &sum| {
+        sums.iter().flatten().fold(0, |all, &sum| {
             let mut lanes = [0i32; 8];
             // SAFETY: `lanes` takes the 32 bytes; `storeu` asks for no alignment.
             unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sum) };
@@ -156,19 +174,19 @@ mod x86_64 {
     /// Returns the wrapping sum of the 32-bit lanes.
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub(super) fn vpdpbusd_512(iterations: u32) -> i32 {
-        let (mut codes, x) =
-            (CODES.map(|code| _mm512_set1_epi8(code)), ACTIVATIONS.map(|x| _mm512_set1_epi8(x)));
-        let mut sums = [_mm512_setzero_si512(); SUMS];
+        const T: usize = VNNI_512_ACTIVATIONS;
+        let mut codes = CODES.map(|code| _mm512_set1_epi8(code));
+        let x: [__m512i; T] = std::array::from_fn(|t| _mm512_set1_epi8(ACTIVATIONS[t]));
+        let mut sums = [[_mm512_setzero_si512(); T]; CODES.len()];
         for _ in 0..iterations {
-            for (c, codes) in codes.iter_mut().enumerate() {
+            for (codes, sums) in codes.iter_mut().zip(&mut sums) {
                 *codes = opaque_512(*codes);
-                for (t, &x) in x.iter().enumerate() {
-                    let sum = &mut sums[c * ACTIVATIONS.len() + t];
+                for (sum, &x) in sums.iter_mut().zip(&x) {
                     *sum = _mm512_dpbusd_epi32(*sum, *codes, x);
                 }
             }
         }
-        sums.iter().fold(0, |all, &sum| all.wrapping_add(_mm512_reduce_add_epi32(sum)))
+        sums.iter().flatten().fold(0, |all, &sum| all.wrapping_add(_mm512_reduce_add_epi32(sum)))
     }
 
     /// Returns `vector`, of which the compiler then knows nothing.
@@ -195,9 +213,10 @@ mod tests {
     use super::*;
 
     /// The sum of all lanes after `iterations`; 16-bit lanes are left below their limit.
-    fn expected(bytes: i32, iterations: u32) -> i32 {
-        let products = CODES.iter().flat_map(|&c| ACTIVATIONS.map(|x| i32::from(c) * i32::from(x)));
-        products.sum::<i32>() * bytes * iterations as i32
+    fn expected(probe: ComputeProbe, iterations: u32) -> i32 {
+        let (activations, bytes) = probe.step();
+        let sum = |values: &[i8]| values.iter().map(|&value| i32::from(value)).sum::<i32>();
+        sum(&CODES) * sum(&ACTIVATIONS[..activations]) * bytes as i32 * iterations as i32
     }
 
     #[test]
@@ -208,9 +227,13 @@ mod tests {
                     assert!(!probe.is_available(), "{probe:?}");
                     continue;
                 };
-                let bytes = if probe == ComputeProbe::Vpdpbusd512 { 64 } else { 32 };
-                assert_eq!(run.checksum, expected(bytes, iterations), "{probe:?}, {iterations}");
-                assert_eq!(run.operations, u64::from(iterations) * 8 * bytes as u64 * 2);
+                assert_eq!(run.checksum, expected(probe, iterations), "{probe:?}, {iterations}");
+                let products = match probe {
+                    ComputeProbe::MaddubsPaddw => 8 * 32,
+                    ComputeProbe::Vpdpbusd256 => 12 * 32,
+                    ComputeProbe::Vpdpbusd512 => 16 * 64,
+                };
+                assert_eq!(run.operations, u64::from(iterations) * products * 2);
             }
         }
     }
