@@ -1,5 +1,6 @@
 //! The kernel table: one entry a tier, resolved once.
 
+use crate::layout::int8_rows::{self, Int8Row};
 use crate::scalar::attention::{self, AttentionBlock, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
 use crate::scalar::quantize::{self, QuantizedRow};
@@ -28,6 +29,8 @@ pub struct Kernels {
     pub row_fifths: TernaryKernels<5>,
     /// [`int8::int8_i16`].
     pub int8_i16: fn(rows: &[i8], cols: usize, x: &[i16], out: &mut [i32]),
+    /// [`int8_rows::quantize_row`].
+    pub quantize_int8_row: fn(row: &[f32], out: &mut [i8]) -> Int8Row,
     /// [`int8::quantize_i16`].
     pub quantize_i16: fn(x: &[f32], q: &mut [i16]) -> f32,
     /// [`dense::dense`].
@@ -56,6 +59,7 @@ static SCALAR: Kernels = Kernels {
     row_quarters: TernaryKernels { i8: ternary::row_quarters_i8, f32: ternary::row_quarters_f32 },
     row_fifths: TernaryKernels { i8: ternary::row_fifths_i8, f32: ternary::row_fifths_f32 },
     int8_i16: int8::int8_i16,
+    quantize_int8_row: int8_rows::quantize_row,
     quantize_i16: int8::quantize_i16,
     dense: dense::dense,
     widen: dense::widen,

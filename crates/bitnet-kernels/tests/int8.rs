@@ -3,8 +3,7 @@
 // A test may panic anywhere, its helpers too.
 #![allow(clippy::unwrap_used)]
 
-use bitnet_kernels::layout::int8_rows::quantize_row;
-use bitnet_kernels::scalar::int8::{MAX_COLS, distance, limit};
+use bitnet_kernels::scalar::int8::{MAX_COLS, limit};
 use bitnet_kernels::{Isa, Kernels};
 
 fn tiers() -> Vec<&'static Kernels> {
@@ -83,28 +82,50 @@ fn activations_round_to_the_nearest_step_on_every_tier() {
     }
 }
 
-#[test]
-fn rows_round_to_the_nearest_step() {
-    let tiny = f32::from_bits(3);
-    for row in [floats(300), vec![1.0, -1.0], vec![tiny, -f32::from_bits(1), 0.0], vec![f32::MAX, 1.0]] {
-        let mut codes = vec![0; row.len()];
-        let step = quantize_row(&row, &mut codes);
-        assert!(codes.iter().any(|&code| code.unsigned_abs() == 127), "{codes:?}");
-        let error = distance(&row, &codes, step);
-        assert!(f64::from(error) <= 0.51 * f64::from(step.max(tiny)) * (row.len() as f64).sqrt() + 1e-44);
-    }
-    let mut codes = [9; 3];
-    assert_eq!(quantize_row(&[0.0; 3], &mut codes), 0.0);
-    assert_eq!(codes, [0; 3]);
-    assert!(quantize_row(&[1.0, f32::NAN, 2.0], &mut codes).is_nan());
-    assert!(quantize_row(&[1.0, f32::INFINITY, 2.0], &mut codes).is_nan());
+/// The norms of `x - q * step` and of `x`, in f64.
+fn exact(x: &[f32], q: &[i8], step: f32) -> (f64, f64) {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let differences = &mut x.iter().zip(q).map(|(&x, &q)| f64::from(x) - f64::from(q) * f64::from(step));
+    (norm(differences), norm(&mut x.iter().map(|&x| f64::from(x))))
 }
 
 #[test]
-fn a_distance_is_rounded_up() {
-    let x = floats(1000);
-    let exact = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-    let found = f64::from(distance(&x, &[0i8; 0], 0.0));
-    assert!(found >= exact && found <= exact * 1.000_01, "{found} for {exact}");
-    assert_eq!(distance(&[2.0, -4.0], &[1i16, -2], 2.0), 0.0);
+fn rows_round_to_the_nearest_step_within_their_bounds_on_every_tier() {
+    let tiny = f32::from_bits(3);
+    let wave = |scale: f32| floats(2571).iter().map(|x| x * scale).collect::<Vec<_>>();
+    let long: Vec<f32> = (0..MAX_COLS).map(|i| (period(i) - 125) as f32 * 1e-2).collect();
+    let rows = [
+        wave(1.0),
+        wave(1e-30),
+        wave(1e30),
+        long,
+        vec![1.0, -1.0],
+        vec![tiny, -f32::from_bits(1), 0.0],
+        vec![f32::MAX, 1.0],
+        (-127..=127).map(|q| q as f32 * 0.5).collect(),
+    ];
+    for kernels in tiers() {
+        for row in &rows {
+            let mut codes = vec![0; row.len()];
+            let found = (kernels.quantize_int8_row)(row, &mut codes);
+            assert!(codes.iter().any(|&code| code.unsigned_abs() == 127), "{codes:?}");
+            for (&x, &q) in row.iter().zip(&codes) {
+                let distance = (f64::from(x) - f64::from(q) * f64::from(found.step)).abs();
+                assert!(distance <= 0.51 * f64::from(found.step) + f64::from(tiny) * 50.0, "{x} as {q}");
+            }
+            let (error, norm) = exact(row, &codes, found.step);
+            assert!(f64::from(found.error) >= error, "{} below {error}", found.error);
+            assert!(f64::from(found.norm) >= norm, "{} below {norm}", found.norm);
+            if norm > 1e-37 && norm < 1e37 {
+                assert!(f64::from(found.norm) <= norm * 1.01);
+                assert!(f64::from(found.error) <= error * 1.01 + norm * 1e-5, "{} for {error}", found.error);
+            }
+        }
+        let mut codes = [9; 3];
+        let zero = (kernels.quantize_int8_row)(&[0.0; 3], &mut codes);
+        assert_eq!((zero.step, zero.error, zero.norm, codes), (0.0, 0.0, 0.0, [0; 3]));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!((kernels.quantize_int8_row)(&[1.0, bad, 2.0], &mut codes).step.is_nan());
+        }
+    }
 }

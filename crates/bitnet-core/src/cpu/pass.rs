@@ -10,6 +10,7 @@ use std::ops::Range;
 use bitnet_backend::{
     Activation, AttentionShape, BufferId, KV_BLOCK_TOKENS, LinearId, Norm, Op, Step, VectorId, WeightScale,
 };
+use bitnet_kernels::layout::int8_rows;
 use bitnet_kernels::scalar::int8;
 use bitnet_kernels::{AttentionBlock, AttentionState, DenseRow, Kernels, TernaryKernels};
 
@@ -258,15 +259,15 @@ impl<'a> Pass<'a> {
                         (kernels.i8)(codes, values, &token_sums[tokens.clone()], acc);
                         let scales = &scales[tokens.clone()];
                         self.put_lines(matrix, lines, &tokens, acc, out, |t, acc| {
-                            acc.map(|acc| dequantize(acc, scales[t], scale))
+                            dequantize(acc, scales[t], scale)
                         });
                     }
                     Input::F32(x) => {
                         let acc = sums.as_chunks_mut::<N>().0;
                         (kernels.f32)(codes, cols, &x[tokens.start * cols..tokens.end * cols], acc);
                         self.put_lines(matrix, lines, &tokens, acc, out, |_, acc| match scale {
-                            WeightScale::Multiply(scale) => acc.map(|acc| acc * scale),
-                            WeightScale::Divide(scale) => acc.map(|acc| acc / scale),
+                            WeightScale::Multiply(scale) => acc * scale,
+                            WeightScale::Divide(scale) => acc / scale,
                         });
                     }
                 }
@@ -282,19 +283,28 @@ impl<'a> Pass<'a> {
         tokens: &Range<usize>,
         acc: &[[T; N]],
         out: Output<'_>,
-        value: impl Fn(usize, [T; N]) -> [f32; N],
+        value: impl Fn(usize, T) -> f32,
     ) {
         let total = matrix.rows.div_ceil(N);
-        for (line, acc) in lines.zip(acc.chunks_exact(tokens.len())) {
-            for (t, &acc) in acc.iter().enumerate() {
-                for (part, value) in value(t, acc).into_iter().enumerate() {
-                    let row = part * total + line;
-                    if row >= matrix.rows {
-                        break;
+        for part in 0..N {
+            // One part of neighbouring lines is neighbouring rows; the last part may be short.
+            let first = part * total + lines.start;
+            let rows = first..matrix.rows.min(part * total + lines.end).max(first);
+            let bias = matrix.bias.as_ref().and_then(|bias| bias.get(rows.clone()));
+            for t in 0..tokens.len() {
+                let at = (tokens.start + t) * out.width;
+                // SAFETY: lines are shared out disjointly, and each row belongs to one of them.
+                let row = unsafe { out.rows.get_mut(at + rows.start..at + rows.end) };
+                let values = acc[t..].iter().step_by(tokens.len()).map(|acc| value(t, acc[part]));
+                match (bias, out.accumulate) {
+                    (None, false) => row.iter_mut().zip(values).for_each(|(out, value)| *out = value),
+                    (None, true) => row.iter_mut().zip(values).for_each(|(out, value)| *out += value),
+                    (Some(bias), accumulate) => {
+                        for ((out, value), &bias) in row.iter_mut().zip(values).zip(bias) {
+                            let value = value + bias;
+                            *out = if accumulate { *out + value } else { value };
+                        }
                     }
-                    let value = matrix.bias.as_ref().map_or(value, |bias| value + bias[row]);
-                    // SAFETY: lines are shared out disjointly, and each row belongs to one of them.
-                    unsafe { out.put(tokens.start + t, row, value) };
                 }
             }
         }
@@ -426,8 +436,7 @@ impl<'a> Pass<'a> {
                 let (fine, facts) =
                     unsafe { (self.head.fine.get_mut(row), self.head.row.get_mut(3 * index..3 * index + 3)) };
                 facts[0] = (self.kernels.quantize_i16)(out, fine);
-                facts[1] = int8::distance(out, &[0i16; 0], 0.0);
-                facts[2] = int8::distance(out, fine, facts[0]);
+                (facts[2], facts[1]) = int8_rows::bounds(out, fine, facts[0]);
             }
         }
     }

@@ -6,7 +6,7 @@ use bitnet_backend::{
     BitNetDType, BitNetError, Device, LinearId, LinearWeights, Result, TernaryWire, WeightBytes, WeightScale,
     WeightStorage,
 };
-use bitnet_kernels::layout::{int8_rows, row_fifths, row_quarters};
+use bitnet_kernels::layout::{row_fifths, row_quarters};
 use bitnet_kernels::scalar::int8;
 use bitnet_kernels::{DenseRow, Kernels};
 use half::{bf16, f16};
@@ -143,9 +143,8 @@ impl Matrix {
                     let codes = shared_codes.get_mut(row * self.cols..(row + 1) * self.cols);
                     (codes, per_row.map(|vector| &mut vector.get_mut(row..row + 1)[0]))
                 };
-                *step = int8_rows::quantize_row(wide, codes);
-                *error = int8::distance(wide, codes, *step);
-                *norm = int8::distance(wide, &[0i8; 0], 0.0);
+                let row = (kernels.quantize_int8_row)(wide, codes);
+                (*step, *error, *norm) = (row.step, row.error, row.norm);
             }
         });
         if let Some(row) = steps.iter().position(|step| !step.is_finite()) {

@@ -39,15 +39,6 @@ pub fn quantize_i16(x: &[f32], q: &mut [i16]) -> f32 {
     floor / limit
 }
 
-/// Returns the Euclidean norm of `x - q * step`, rounded up; codes past the end of `q` count as 0.
-pub fn distance<Q: Copy + Into<f64>>(x: &[f32], q: &[Q], step: f32) -> f32 {
-    let codes = q.iter().map(|&q| q.into()).chain(std::iter::repeat(0.0));
-    let square = |(&x, q): (&f32, f64)| (f64::from(x) - q * f64::from(step)).powi(2);
-    let sum: f64 = x.iter().zip(codes).map(square).sum();
-    // Far more than the roundings of the sum, of the root and of the conversion.
-    (sum.sqrt() * (1.0 + 1e-6)) as f32
-}
-
 /// Share of the norms' product within which sums of up to [`MAX_COLS`] products in f32, over virtual lanes,
 /// stay beside their exact value: `(65,536 / 32 + 5 + 2)` roundings of `2^-24` each, doubled.
 pub const ROUNDING: f32 = 2.5e-4;

@@ -12,6 +12,7 @@ mod panel;
 mod row_fifths;
 pub(super) mod ternary;
 
+use crate::layout::int8_rows::{self, Int8Row};
 use crate::scalar::attention::{self, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
 use crate::scalar::quantize::{self, QuantizedRow};
@@ -39,6 +40,8 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     },
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
+    // SAFETY: as above.
+    quantize_int8_row: |row, out| unsafe { quantize_int8_row(row, out) },
     // SAFETY: as above.
     quantize_i16: |x, q| unsafe { quantize_i16(x, q) },
     // SAFETY: as above.
@@ -69,6 +72,11 @@ fn row_quarters_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 4]]) 
 #[target_feature(enable = "avx2,f16c")]
 fn row_fifths_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 5]]) {
     scalar_ternary::row_fifths_f32(codes, cols, x, out);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn quantize_int8_row(row: &[f32], out: &mut [i8]) -> Int8Row {
+    int8_rows::quantize_row(row, out)
 }
 
 #[target_feature(enable = "avx2,f16c")]

@@ -48,16 +48,25 @@ fn products<const T: usize>(row: &[i8], x: &[i16]) -> [i32; T] {
         }
         for step in 0..UNROLL {
             // SAFETY: columns up to `at + step * 32 + 32` exist in the row and every token.
-            unsafe {
-                add_step(&mut sums, step % 2, u32::MAX, row.as_ptr(), x.as_ptr(), cols, at + step * WIDTH)
-            };
+            unsafe { add_step(&mut sums, step % 2, row.as_ptr(), x.as_ptr(), cols, at + step * WIDTH) };
         }
     }
-    for at in (unrolled..cols).step_by(WIDTH) {
-        // The last step may be short: what lies past the row reads as 0 and adds nothing.
-        let mask = u32::MAX >> (WIDTH - WIDTH.min(cols - at));
-        // SAFETY: the columns that the mask admits exist.
-        unsafe { add_step(&mut sums, 0, mask, row.as_ptr(), x.as_ptr(), cols, at) };
+    let whole = cols / WIDTH * WIDTH;
+    for at in (unrolled..whole).step_by(WIDTH) {
+        // SAFETY: as above.
+        unsafe { add_step(&mut sums, 0, row.as_ptr(), x.as_ptr(), cols, at) };
+    }
+    if whole < cols {
+        // The rest of a row, padded by zeros, which add nothing.
+        let rest = cols - whole;
+        let mut weights = [0i8; WIDTH];
+        weights[..rest].copy_from_slice(&row[whole..]);
+        let mut padded = [[0i16; WIDTH]; T];
+        for (t, padded) in padded.iter_mut().enumerate() {
+            padded[..rest].copy_from_slice(&x[t * cols + whole..(t + 1) * cols]);
+        }
+        // SAFETY: one step of 32 columns.
+        unsafe { add_step(&mut sums, 0, weights.as_ptr(), padded.as_flattened().as_ptr(), WIDTH, 0) };
     }
     let mut out = [0; T];
     for (out, sums) in out.iter_mut().zip(sums) {
@@ -66,27 +75,25 @@ fn products<const T: usize>(row: &[i8], x: &[i16]) -> [i32; T] {
     out
 }
 
-/// Adds the columns of `mask` from column `at` to one sum of every token.
+/// Adds 32 columns from column `at` to one sum of every token.
 ///
 /// # Safety
-/// `row` has `cols` elements and `x` `T` rows of as many; the columns of the mask lie below `cols`.
+/// `row` has `cols` elements and `x` `T` rows of as many, and `at + 32 <= cols`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn add_step<const T: usize>(
     sums: &mut [[__m512i; 2]; T],
     sum: usize,
-    mask: u32,
     row: *const i8,
     x: *const i16,
     cols: usize,
     at: usize,
 ) {
-    // SAFETY: by the contract; a masked load touches no other byte.
-    let codes = unsafe { _mm512_maskz_loadu_epi8(u64::from(mask), row.add(at)) };
-    let codes = _mm512_cvtepi8_epi16(_mm512_castsi512_si256(codes));
+    // SAFETY: by the contract; `loadu` asks for no alignment.
+    let codes = _mm512_cvtepi8_epi16(unsafe { _mm256_loadu_si256(row.add(at).cast()) });
     for (t, sums) in sums.iter_mut().enumerate() {
         // SAFETY: as above.
-        let x = unsafe { _mm512_maskz_loadu_epi16(mask, x.add(t * cols + at)) };
+        let x = unsafe { _mm512_loadu_si512(x.add(t * cols + at).cast()) };
         sums[sum] = _mm512_dpwssd_epi32(sums[sum], codes, x);
     }
 }

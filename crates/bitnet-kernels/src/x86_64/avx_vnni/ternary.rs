@@ -12,6 +12,10 @@ use std::arch::x86_64::*;
 use crate::x86_64::avx2::ternary::horizontal_sum;
 
 const WIDTH: usize = 32;
+/// Tokens that share the separated codes: eight of 16 registers are sums.
+const TOKENS: usize = 2;
+/// Steps between two jumps.
+const UNROLL: usize = 4;
 /// Bytes by which codes are prefetched ahead of their use.
 const AHEAD: usize = 4096;
 
@@ -24,14 +28,18 @@ pub fn row_quarters_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]
         return;
     }
     let cols = x.len() / tokens;
-    for (line, out) in codes.chunks_exact(cols).zip(out.chunks_exact_mut(tokens)) {
-        for (index, out) in out.chunks_mut(2).enumerate() {
-            let x = &x[2 * index * cols..];
+    // Activations of a tile stay in the first-level cache while all lines pass.
+    for start in (0..tokens).step_by(TOKENS) {
+        let x = &x[start * cols..];
+        for (line, out) in codes.chunks_exact(cols).zip(out.chunks_exact_mut(tokens)) {
+            let out = &mut out[start..tokens.min(start + TOKENS)];
             match out.len() {
                 1 => out.copy_from_slice(&tile::<1>(line, x)),
-                _ => out.copy_from_slice(&tile::<2>(line, x)),
+                _ => out.copy_from_slice(&tile::<TOKENS>(line, x)),
             }
         }
+    }
+    for out in out.chunks_exact_mut(tokens) {
         for (out, &sum) in out.iter_mut().zip(sums) {
             // Codes are values + 1, so the sum of the activations came along once.
             *out = out.map(|acc| acc - sum);
@@ -47,58 +55,66 @@ fn tile<const T: usize>(codes: &[u8], x: &[i8]) -> [[i32; 4]; T] {
     assert!(x.len() >= T * cols);
     let mut totals = [[_mm256_setzero_si256(); 4]; T];
     let whole = cols / WIDTH * WIDTH;
-    for at in (0..whole).step_by(WIDTH) {
-        // SAFETY: 32 bytes from `at` lie within the row; `loadu` asks for no alignment.
-        let packed = unsafe { _mm256_loadu_si256(codes.as_ptr().add(at).cast()) };
-        _mm_prefetch::<_MM_HINT_T0>(codes.as_ptr().wrapping_add(at + AHEAD).cast());
-        let quarters = split(packed);
-        for t in 0..T {
-            // SAFETY: as above, within the row of token `t`.
-            let x = unsafe { _mm256_loadu_si256(x.as_ptr().add(t * cols + at).cast()) };
-            add(&mut totals[t], quarters, x);
+    let unrolled = cols / (UNROLL * WIDTH) * (UNROLL * WIDTH);
+    for at in (0..unrolled).step_by(UNROLL * WIDTH) {
+        for step in 0..UNROLL {
+            if step % 2 == 0 {
+                _mm_prefetch::<_MM_HINT_T0>(codes.as_ptr().wrapping_add(at + step * WIDTH + AHEAD).cast());
+            }
+            // SAFETY: columns up to `at + step * 32 + 32` exist in the row and every token.
+            unsafe { add_step(&mut totals, codes.as_ptr(), x.as_ptr(), cols, at + step * WIDTH) };
         }
+    }
+    for at in (unrolled..whole).step_by(WIDTH) {
+        // SAFETY: as above.
+        unsafe { add_step(&mut totals, codes.as_ptr(), x.as_ptr(), cols, at) };
     }
     if whole < cols {
         // The rest of a row, padded by codes and activations of 0, which add nothing.
-        let quarters = split(padded(&codes[whole..]));
-        for t in 0..T {
-            let rest = x[t * cols + whole..(t + 1) * cols].iter().map(|&x| x as u8);
-            let mut bytes = [0u8; WIDTH];
-            bytes.iter_mut().zip(rest).for_each(|(byte, x)| *byte = x);
-            add(&mut totals[t], quarters, padded(&bytes));
+        let rest = cols - whole;
+        let mut padded_codes = [0u8; WIDTH];
+        padded_codes[..rest].copy_from_slice(&codes[whole..]);
+        let mut padded = [[0i8; WIDTH]; T];
+        for (t, padded) in padded.iter_mut().enumerate() {
+            padded[..rest].copy_from_slice(&x[t * cols + whole..(t + 1) * cols]);
         }
+        // SAFETY: one step of 32 columns.
+        unsafe { add_step(&mut totals, padded_codes.as_ptr(), padded.as_flattened().as_ptr(), WIDTH, 0) };
     }
-    totals.map(|[a, b, c, d]| {
-        [
+    let mut out = [[0; 4]; T];
+    for (out, [a, b, c, d]) in out.iter_mut().zip(totals) {
+        *out = [
             horizontal_sum(a),
             horizontal_sum(_mm256_srai_epi32::<2>(b)),
             horizontal_sum(_mm256_srai_epi32::<4>(c)),
             horizontal_sum(_mm256_srai_epi32::<6>(d)),
-        ]
-    })
+        ];
+    }
+    out
 }
 
+/// Adds one step of 32 columns from column `at`.
+///
+/// # Safety
+/// `codes` has `cols` elements and `x` `T` rows of as many, and `at + 32 <= cols`.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-fn add(totals: &mut [__m256i; 4], quarters: [__m256i; 4], x: __m256i) {
-    for i in 0..4 {
-        totals[i] = _mm256_dpbusd_avx_epi32(totals[i], quarters[i], x);
+unsafe fn add_step<const T: usize>(
+    totals: &mut [[__m256i; 4]; T],
+    codes: *const u8,
+    x: *const i8,
+    cols: usize,
+    at: usize,
+) {
+    // SAFETY: by the contract; `loadu` asks for no alignment.
+    let packed = unsafe { _mm256_loadu_si256(codes.add(at).cast()) };
+    for (t, totals) in totals.iter_mut().enumerate() {
+        // SAFETY: as above.
+        let x = unsafe { _mm256_loadu_si256(x.add(t * cols + at).cast()) };
+        for (total, mask) in totals.iter_mut().zip([0x03, 0x0c, 0x30, 0xc0u8]) {
+            // Each quarter where it stands in the byte.
+            let quarter = _mm256_and_si256(packed, _mm256_set1_epi8(mask as i8));
+            *total = _mm256_dpbusd_avx_epi32(*total, quarter, x);
+        }
     }
-}
-
-/// Separates the four quarters, each where it stands in the byte.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn split(packed: __m256i) -> [__m256i; 4] {
-    [0x03, 0x0c, 0x30, 0xc0u8].map(|mask| _mm256_and_si256(packed, _mm256_set1_epi8(mask as i8)))
-}
-
-/// Loads up to 32 bytes, zeros after them.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn padded(bytes: &[u8]) -> __m256i {
-    let mut whole = [0u8; WIDTH];
-    whole[..bytes.len()].copy_from_slice(bytes);
-    // SAFETY: an array of 32 bytes; `loadu` asks for no alignment.
-    unsafe { _mm256_loadu_si256(whole.as_ptr().cast()) }
 }
