@@ -4,19 +4,20 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bitnet_kernels::Kernels;
+use bitnet_kernels::probe::ComputeProbe;
 
-use crate::roofline::{ReadProbe, compute_round};
-use crate::statistics::median;
+use crate::roofline::{compute_round, read_round};
+use crate::statistics::Summary;
 
 /// Output and input features of the products: those of a 2B-4T model.
 pub const SHAPES: [(usize, usize); 3] = [(2560, 2560), (6912, 2560), (2560, 6912)];
 /// Tokens of the products.
-pub const TOKENS: [usize; 5] = [1, 4, 8, 16, 128];
+pub const TOKENS: [usize; 8] = [1, 2, 3, 4, 8, 16, 32, 128];
 /// Bytes of weights over which a cold product goes: far above any cache.
 const COLD_BYTES: usize = 512 << 20;
 const ROUNDS: usize = 7;
-/// Operations of a round: some tens of milliseconds.
-const ROUND_OPERATIONS: f64 = 6e9;
+/// Seconds that a round takes at least.
+const ROUND_SECONDS: f64 = 0.02;
 
 /// Operands of one product, aligned to cache lines.
 #[derive(Debug)]
@@ -109,9 +110,9 @@ pub struct Figure {
     /// Weights came from memory rather than a cache.
     pub cold: bool,
     /// Billions of operations a second.
-    pub gops: f64,
-    /// Share of the limit measured in the same rounds: read bandwidth when cold, else the compute probe. NaN
-    /// where there is no probe.
+    pub gops: Summary,
+    /// Share of the limit measured in the same rounds: reads of the same weights when cold, else the
+    /// [`ComputeProbe`] of the tier. NaN where there is none.
     pub share: f64,
 }
 
@@ -119,32 +120,70 @@ pub struct Figure {
 pub fn measure(kernels: &Kernels) -> Vec<Figure> {
     let mut figures = Vec::new();
     for (rows, cols) in SHAPES {
-        let copies = COLD_BYTES / (rows.div_ceil(4) * cols);
-        let probe = ReadProbe::new(COLD_BYTES / 2, 1);
-        figures.push(figure(kernels, &mut Case::new(rows, cols, 1, copies), Some(&probe)));
+        let copies = COLD_BYTES.div_ceil(rows.div_ceil(4) * cols);
+        figures.push(figure(kernels, &mut Case::new(rows, cols, 1, copies), true));
         for tokens in TOKENS {
-            figures.push(figure(kernels, &mut Case::new(rows, cols, tokens, 1), None));
+            figures.push(figure(kernels, &mut Case::new(rows, cols, tokens, 1), false));
         }
     }
     figures
 }
 
-fn figure(kernels: &Kernels, case: &mut Case, cold: Option<&ReadProbe>) -> Figure {
-    let repeats = (ROUND_OPERATIONS / case.operations()).ceil().max(1.0) as usize;
-    let (mut rates, mut shares) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+fn figure(kernels: &Kernels, case: &mut Case, cold: bool) -> Figure {
+    let probe = ComputeProbe::for_isa(kernels.isa);
+    let timed = |case: &mut Case, repeats: usize| {
         let started = Instant::now();
         (0..repeats).for_each(|_| case.run(kernels));
-        let seconds = started.elapsed().as_secs_f64();
-        let rate = case.operations() * repeats as f64 / seconds;
-        let limit = match cold {
+        started.elapsed().as_secs_f64().max(f64::MIN_POSITIVE)
+    };
+    // The first run touches the pages and is not counted.
+    timed(case, 1);
+    let repeats = (ROUND_SECONDS / timed(case, 1)).ceil().max(1.0) as usize;
+    let (mut rates, mut shares) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let rate = case.operations() * repeats as f64 / timed(case, repeats);
+        let limit = match (cold, probe) {
             // Eight operations a byte of two-bit weights.
-            Some(probe) => probe.round() * 8.0,
-            None => compute_round().unwrap_or(f64::NAN),
+            (true, _) => read_round(&[case.codes.get()], 1) * 8.0,
+            (false, Some(probe)) => compute_round(probe, 1),
+            (false, None) => f64::NAN,
         };
         rates.push(rate / 1e9);
         shares.push(rate / limit);
     }
     let Case { rows, cols, tokens, .. } = *case;
-    Figure { rows, cols, tokens, cold: cold.is_some(), gops: median(&rates), share: median(&shares) }
+    Figure { rows, cols, tokens, cold, gops: Summary::of(&rates), share: Summary::of(&shares).median }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitnet_kernels::Isa;
+
+    use super::*;
+
+    /// Every element of every call is written: a case that stops short would look fast.
+    #[test]
+    fn a_case_computes_all_lines_for_all_tokens() {
+        let scalar = Kernels::for_isa(Isa::Scalar).unwrap();
+        for tokens in [1, 3, 128] {
+            let mut case = Case::new(20, 96, tokens, 2);
+            assert_eq!((case.bytes(), case.operations()), (2 * 5 * 96, (2 * 20 * 96 * 2 * tokens) as f64));
+            let lines = 10.min(Case::block(tokens));
+            case.out.fill([i32::MAX; 4]);
+            case.run(scalar);
+            assert!(case.out[..lines * tokens].iter().all(|out| !out.contains(&i32::MAX)), "{tokens}");
+        }
+    }
+
+    #[test]
+    fn a_figure_holds_a_rate_and_a_share() {
+        let kernels = Kernels::select().unwrap();
+        let cold = figure(kernels, &mut Case::new(64, 256, 1, 3), true);
+        assert!(cold.cold && cold.share > 0.0, "{cold:?}");
+        assert!(
+            cold.gops.min > 0.0 && cold.gops.min <= cold.gops.median && cold.gops.median <= cold.gops.max
+        );
+        let warm = figure(kernels, &mut Case::new(64, 256, 5, 1), false);
+        assert_eq!(warm.share.is_nan(), ComputeProbe::for_isa(kernels.isa).is_none(), "{warm:?}");
+    }
 }

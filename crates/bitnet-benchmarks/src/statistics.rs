@@ -1,13 +1,30 @@
 //! What is said of repeated measurements.
 
-/// Returns the median; NaN of nothing.
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+/// The middle and the ends of repeated measurements.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Summary {
+    /// The median.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+impl Summary {
+    /// Nothing was measured.
+    pub const NONE: Summary = Summary { median: f64::NAN, min: f64::NAN, max: f64::NAN };
+
+    /// Sums up values; [`NONE`](Self::NONE) of none, or where one is NaN.
+    pub fn of(values: &[f64]) -> Summary {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (Some(&min), Some(&max)) = (sorted.first(), sorted.last()) else { return Summary::NONE };
+        if values.iter().any(|value| value.is_nan()) {
+            return Summary::NONE;
+        }
+        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        Summary { median: low + (high - low) / 2.0, min, max }
     }
 }
 
@@ -17,8 +34,14 @@ mod tests {
 
     #[test]
     fn the_median_is_in_the_middle() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(&[]).is_nan());
+        assert_eq!(Summary::of(&[3.0, 1.0, 2.0]), Summary { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(Summary::of(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
+        assert_eq!(Summary::of(&[5.0]), Summary { median: 5.0, min: 5.0, max: 5.0 });
+    }
+
+    #[test]
+    fn of_nothing_and_of_what_is_no_number_nothing_is_said() {
+        assert!(Summary::of(&[]).median.is_nan());
+        assert!(Summary::of(&[1.0, f64::NAN, 2.0]).max.is_nan());
     }
 }

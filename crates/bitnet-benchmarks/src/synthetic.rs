@@ -34,7 +34,7 @@ impl Random {
             let bits = self.next();
             for lane in 0..4u32 {
                 // 16 bits scaled to 0..81: the four base-3 digits.
-                let number = (bits >> (16 * lane) & 0xffff) * 81 >> 16;
+                let number = ((bits >> (16 * lane) & 0xffff) * 81) >> 16;
                 let digit = |place: u64| (number / place % 3) as u8;
                 out.push(digit(1) | digit(3) << 2 | digit(9) << 4 | digit(27) << 6);
             }

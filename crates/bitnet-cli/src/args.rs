@@ -415,9 +415,10 @@ pub enum Suite {
 ///
 /// Without a suite, a prompt and decoding after it. Weights are synthetic in a published shape unless a model
 /// is named. The logits of the first two layers are compared with the scalar tier, bit for bit, before
-/// anything is timed. Figures are medians over rounds; the share of the roofline is that of the read
-/// bandwidth (the better of plain and prefetched reads, with as many threads, between the rounds), for
-/// products of many tokens that of a multiply-and-add probe.
+/// anything is timed. Figures are medians over rounds, with limits of the machine measured between the rounds
+/// on as many threads. The roofline of decoding is the read bandwidth: the better of plain and prefetched reads
+/// of the same weights. Prompts and products of warm weights stand beside a probe that multiplies in registers
+/// with the instructions of the tier.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// What to measure [default: prefill and decode]

@@ -26,26 +26,48 @@ fn speed_of_a_synthetic_model_is_one_json_object() {
             assert!((46_000_000..48_000_000).contains(&bytes), "{bytes}");
             assert!(line["prompt_tok_per_s"].as_f64().unwrap() > 0.0);
             assert_eq!(line["decode_tok_per_s"].is_null(), suite == ["prefill"], "{line}");
+            assert_eq!(line["share"].is_null(), suite == ["prefill"], "{line}");
+            let number = |key: &str| line[key].as_u64().unwrap();
+            assert_eq!(number("weight_bytes_per_token") + number("kv_bytes_per_token"), bytes);
+            assert_eq!(line["prompt_share"].is_null(), report["compute_probe"].is_null(), "{line}");
+            let [least, most] = [0, 1].map(|end| line["prompt_tok_per_s_range"][end].as_f64().unwrap());
+            assert!(least <= most, "{line}");
         }
     }
 }
 
 #[test]
 fn what_cannot_be_measured_is_a_usage_error() {
-    let cases: [&[&str]; 5] = [
+    let cases: [&[&str]; 7] = [
         &["--shape", "9b"],
         &["cpu"],
         &["-p", "0"],
         &["--shape", "tiny", "-p", "4096", "-n", "64"],
         &["-t", "0"],
+        // Nothing there that a floor could judge.
+        &["prefill", "--shape", "tiny", "--assert"],
+        &["--shape", "tiny", "-n", "0", "--assert"],
     ];
     for args in cases {
         let output = bench(args);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
         assert!(
-            output.stdout.is_empty() && message.contains("expected") || message.contains("error"),
+            output.stdout.is_empty() && (message.contains("expected") || message.contains("error")),
             "{message}"
         );
     }
+}
+
+#[test]
+fn a_share_below_its_floor_fails_after_the_report() {
+    // The scalar tier, one thread: a small fraction of what memory gives.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitnet"));
+    command.args(["bench", "decode", "--shape", "tiny", "-n", "4", "-t", "1", "--assert", "--json"]);
+    let output = command.env("BITNET_ISA", "scalar").output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("expected 0.5 of the roofline, found 0."), "{message}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["isa"], &report["compute_probe"]), (&"scalar".into(), &serde_json::Value::Null));
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 7] = ["run", "chat", "eval", "logits", "tokenize", "inspect", "doctor"];
+const COMMANDS: [&str; 8] = ["run", "chat", "eval", "logits", "tokenize", "inspect", "bench", "doctor"];
 
 const HEAD: &str = "\
 # The command line

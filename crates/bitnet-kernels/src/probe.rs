@@ -1,10 +1,14 @@
 //! Reads memory and multiplies as fast as one thread can, to measure what kernels are held against.
 //!
-//! Two ways, because neither is the faster one everywhere: [`read_plain`] leaves fetching to the hardware,
+//! [`ComputeProbe`] multiplies. Memory is read in two ways, because neither is the faster one everywhere: [`read_plain`] leaves fetching to the hardware,
 //! [`read_prefetched`] asks for lines ahead of use. Both return the wrapping sum of the little-endian
 //! 64-bit words (a last partial word padded with zeros), so that no read can be left out. They measure
 //! the machine: `BITNET_ISA` and the tier of the kernels do not apply.
 #![allow(unsafe_code)]
+
+mod compute;
+
+pub use compute::{ComputeProbe, ComputeRun};
 
 /// Bytes that one iteration reads: two cache lines.
 const STRIDE: usize = 128;
@@ -39,18 +43,6 @@ pub fn has_prefetch() -> bool {
     false
 }
 
-/// Runs `vpmaddubsw` and `vpaddw` on registers, `iterations` times on eight sums, and returns the operations
-/// (two for every product of 8 bits): the most that int8 products on AVX2 can do. `None` without AVX2.
-pub fn multiply_add(iterations: usize) -> Option<u64> {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the CPU has AVX2.
-        return Some(unsafe { x86_64::multiply_add_avx2(iterations) });
-    }
-    let _ = iterations;
-    None
-}
-
 fn sum_portable(bytes: &[u8]) -> u64 {
     let (chunks, rest) = bytes.as_chunks::<STRIDE>();
     let mut sums = [0u64; STRIDE / 8];
@@ -79,37 +71,6 @@ mod x86_64 {
     /// How far ahead of use lines are asked for, in bytes: past the end of the page, where the hardware's
     /// own prefetcher stops.
     const PREFETCH_AHEAD: usize = 4096;
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn multiply_add_avx2(iterations: usize) -> u64 {
-        let mut sums = [_mm256_setzero_si256(); 8];
-        let codes = [_mm256_set1_epi8(1), _mm256_set1_epi8(2), _mm256_set1_epi8(0), _mm256_set1_epi8(1)];
-        let x = [_mm256_set1_epi8(3), _mm256_set1_epi8(-2)];
-        for _ in 0..iterations {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let product: __m256i;
-                // SAFETY: an instruction on registers alone. Assembly, since the compiler would compute a
-                // product of constants once.
-                unsafe {
-                    std::arch::asm!(
-                        "vpmaddubsw {product}, {codes}, {x}",
-                        product = out(ymm_reg) product,
-                        codes = in(ymm_reg) codes[i % 4],
-                        x = in(ymm_reg) x[i / 4],
-                        options(nomem, nostack, preserves_flags),
-                    );
-                }
-                *sum = _mm256_add_epi16(*sum, product);
-            }
-        }
-        let mut all = sums[0];
-        for &sum in &sums[1..] {
-            all = _mm256_xor_si256(all, sum);
-        }
-        std::hint::black_box(all);
-        // 32 products a step and sum.
-        iterations as u64 * 8 * 32 * 2
-    }
 
     #[target_feature(enable = "avx2")]
     pub(super) fn sum_avx2<const PREFETCH: bool>(bytes: &[u8]) -> u64 {

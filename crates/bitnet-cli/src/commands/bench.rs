@@ -2,9 +2,11 @@
 
 use anyhow::{Result, anyhow};
 use bitnet_benchmarks::shape::{SHAPES, Shape};
-use bitnet_benchmarks::speed::{self, Settings, Speed};
+use bitnet_benchmarks::speed::{self, Settings};
+use bitnet_benchmarks::statistics::Summary;
 use bitnet_benchmarks::{kernels, synthetic};
 use bitnet_inference::model::{self, LoadOptions, Model, ModelFiles, ModelSource};
+use bitnet_kernels::probe::ComputeProbe;
 use bitnet_kernels::{Isa, Kernels};
 use serde::Serialize;
 
@@ -24,6 +26,8 @@ struct Report {
     schema: u32,
     model: String,
     isa: &'static str,
+    /// What the share of prompts and warm products is one of.
+    compute_probe: Option<&'static str>,
     kernels: Vec<KernelLine>,
     speed: Vec<SpeedLine>,
 }
@@ -35,7 +39,9 @@ struct KernelLine {
     tokens: usize,
     cold: bool,
     gops: f64,
+    gops_range: [f64; 2],
     gb_per_s: f64,
+    /// Of the read bandwidth when cold, else of the compute probe.
     share: f64,
 }
 
@@ -45,9 +51,15 @@ struct SpeedLine {
     kernels: String,
     prompt_tokens: usize,
     prompt_tok_per_s: f64,
+    prompt_tok_per_s_range: [f64; 2],
+    compute_ops_per_s: f64,
+    prompt_share: f64,
     decode_tokens: usize,
     decode_tok_per_s: f64,
+    decode_tok_per_s_range: [f64; 2],
     bytes_per_token: usize,
+    weight_bytes_per_token: usize,
+    kv_bytes_per_token: usize,
     bandwidth_bytes_per_s: f64,
     share: f64,
 }
@@ -57,11 +69,16 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.prompt == 0 {
         return Err(failure::usage("-p: expected at least 1 token, found 0"));
     }
+    let decodes = args.suite != Some(Suite::Prefill) && args.tokens > 0;
+    if args.assert && args.suite != Some(Suite::Kernels) && !decodes {
+        return Err(failure::usage("--assert: expected a suite that it judges, kernels or decode"));
+    }
     let isa = Isa::select().map_err(|error| failure::usage(error.to_string()))?;
     let mut report = Report {
         schema: SCHEMA,
         model: String::new(),
         isa: isa.name(),
+        compute_probe: ComputeProbe::for_isa(isa).map(ComputeProbe::name),
         kernels: Vec::new(),
         speed: Vec::new(),
     };
@@ -121,18 +138,22 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
     for threads in args.threads() {
         note(&format!("{threads} threads"));
         let speed = speed::measure(&model, settings(threads), (prompt, decode), ROUNDS)?;
-        let Speed { prompt: prompt_rate, decode: decode_rate, bytes_per_token, bandwidth, share, kernels } =
-            speed;
         lines.push(SpeedLine {
             threads,
-            kernels,
             prompt_tokens: prompt,
-            prompt_tok_per_s: prompt_rate,
+            prompt_tok_per_s: speed.prompt.median,
+            prompt_tok_per_s_range: range(speed.prompt),
+            compute_ops_per_s: speed.compute,
+            prompt_share: speed.prompt_share,
             decode_tokens: decode,
-            decode_tok_per_s: decode_rate,
-            bytes_per_token,
-            bandwidth_bytes_per_s: bandwidth,
-            share,
+            decode_tok_per_s: speed.decode.median,
+            decode_tok_per_s_range: range(speed.decode),
+            bytes_per_token: speed.weight_bytes + speed.kv_bytes,
+            weight_bytes_per_token: speed.weight_bytes,
+            kv_bytes_per_token: speed.kv_bytes,
+            bandwidth_bytes_per_s: speed.bandwidth,
+            share: speed.share,
+            kernels: speed.kernels,
         });
     }
     Ok(lines)
@@ -148,17 +169,27 @@ fn shape(name: &str) -> Result<Shape> {
 fn kernel_line(figure: kernels::Figure) -> KernelLine {
     let kernels::Figure { rows, cols, tokens, cold, gops, share } = figure;
     // Two bits a weight, two operations a weight and token.
-    KernelLine { rows, cols, tokens, cold, gops, gb_per_s: gops / 8.0 / tokens as f64, share }
+    let gb_per_s = gops.median / 8.0 / tokens as f64;
+    KernelLine { rows, cols, tokens, cold, gops: gops.median, gops_range: range(gops), gb_per_s, share }
+}
+
+fn range(summary: Summary) -> [f64; 2] {
+    [summary.min, summary.max]
 }
 
 fn print(report: &Report, out: &mut Out) -> Result<()> {
     out.line(&format!("model   {}", report.model))?;
     out.line(&format!("tier    {}", report.isa))?;
     for line in &report.kernels {
-        let KernelLine { rows, cols, tokens, cold, gops, gb_per_s, share } = line;
-        let (kind, limit) = if *cold { ("cold", "read bandwidth") } else { ("warm", "the compute probe") };
+        let KernelLine { rows, cols, tokens, cold, gops, gb_per_s, share, .. } = line;
+        let kind = if *cold { "cold" } else { "warm" };
+        let share = match (cold, report.compute_probe) {
+            (true, _) => format!("  {share:.2} of the read bandwidth"),
+            (false, Some(probe)) => format!("  {share:.2} of {probe}"),
+            (false, None) => String::new(),
+        };
         out.line(&format!(
-            "{rows:>5} x {cols:<5} {tokens:>4} tokens {kind}  {gops:>7.1} GOPS  {gb_per_s:>6.1} GB/s  {share:.2} of {limit}"
+            "{rows:>5} x {cols:<5} {tokens:>4} tokens {kind}  {gops:>7.1} GOPS  {gb_per_s:>6.1} GB/s{share}"
         ))?;
     }
     for line in &report.speed {
@@ -170,11 +201,14 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
             line.decode_tokens,
             rate(line.decode_tok_per_s),
         ))?;
+        if let Some(probe) = report.compute_probe.filter(|_| !line.prompt_share.is_nan()) {
+            out.line(&format!("           prompt: {:.2} of {probe}", line.prompt_share))?;
+        }
         if line.share.is_nan() {
             continue;
         }
         out.line(&format!(
-            "           {} a token of {:.1} GB/s read: {:.2} of the roofline",
+            "           {} a token of {:.1} GB/s read: decode: {:.2} of the roofline",
             bytes(line.bytes_per_token as u64),
             line.bandwidth_bytes_per_s / 1e9,
             line.share,
@@ -183,19 +217,68 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
     Ok(())
 }
 
-/// Holds the figures against the least shares; one that was not measured is no failure.
+/// Holds the figures against the least shares. A share that is not a number has not reached one.
 fn check(report: &Report) -> Result<()> {
-    for line in report.kernels.iter().filter(|line| line.cold && line.share < KERNEL_SHARE) {
+    let short = |share: f64, least: f64| share.is_nan() || share < least;
+    if let Some(line) = report.kernels.iter().find(|line| line.cold && short(line.share, KERNEL_SHARE)) {
         let (rows, cols, share) = (line.rows, line.cols, line.share);
         return Err(anyhow!(
             "cold product {rows} x {cols}: expected {KERNEL_SHARE} of the read bandwidth, found {share:.2}"
         ));
     }
-    for line in report.speed.iter().filter(|line| line.share < DECODE_SHARE) {
+    if let Some(line) = report.speed.iter().find(|line| short(line.share, DECODE_SHARE)) {
         let (threads, share) = (line.threads, line.share);
         return Err(anyhow!(
             "decoding with {threads} threads: expected {DECODE_SHARE} of the roofline, found {share:.2}"
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(cold: f64, warm: f64, decode: Option<f64>) -> Report {
+        let kernel = |cold, share| {
+            let gops = Summary { median: 8.0, min: 7.0, max: 9.0 };
+            kernel_line(kernels::Figure { rows: 4, cols: 8, tokens: 1, cold, gops, share })
+        };
+        let speed = decode.map(|share| SpeedLine {
+            threads: 1,
+            kernels: String::new(),
+            prompt_tokens: 1,
+            prompt_tok_per_s: 1.0,
+            prompt_tok_per_s_range: [1.0; 2],
+            compute_ops_per_s: f64::NAN,
+            prompt_share: f64::NAN,
+            decode_tokens: 1,
+            decode_tok_per_s: 1.0,
+            decode_tok_per_s_range: [1.0; 2],
+            bytes_per_token: 1,
+            weight_bytes_per_token: 1,
+            kv_bytes_per_token: 0,
+            bandwidth_bytes_per_s: 1.0,
+            share,
+        });
+        let kernels = vec![kernel(true, cold), kernel(false, warm)];
+        let (model, speed) = (String::new(), speed.into_iter().collect());
+        Report { schema: SCHEMA, model, isa: "scalar", compute_probe: None, kernels, speed }
+    }
+
+    #[test]
+    fn shares_below_the_floors_and_shares_that_are_none_fail() {
+        assert!(check(&report(KERNEL_SHARE, f64::NAN, None)).is_ok());
+        assert!(check(&report(1.0, 0.0, Some(DECODE_SHARE))).is_ok());
+        for (cold, decode) in [(0.69, 1.0), (f64::NAN, 1.0), (1.0, 0.49), (1.0, f64::NAN)] {
+            let message = check(&report(cold, 1.0, Some(decode))).unwrap_err().to_string();
+            assert!(message.contains("expected 0."), "{message}");
+        }
+    }
+
+    #[test]
+    fn bytes_of_weights_follow_from_operations() {
+        let report = report(1.0, 1.0, None);
+        assert_eq!((report.kernels[0].gb_per_s, report.kernels[0].gops_range), (1.0, [7.0, 9.0]));
+    }
 }
