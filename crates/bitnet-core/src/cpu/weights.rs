@@ -37,7 +37,7 @@ pub enum Elements {
     /// Dense floats, in place where the file aligned them.
     Dense(BitNetDType, Bytes),
     /// Int8 rows.
-    Int8(Int8Rows),
+    Int8(Box<Int8Rows>),
 }
 
 /// The int8 form of a dense matrix, with what bounds its error.
@@ -154,7 +154,7 @@ impl Matrix {
                 steps[row],
             ));
         }
-        let elements = Elements::Int8(Int8Rows { codes, steps, errors, norms, stored });
+        let elements = Elements::Int8(Box::new(Int8Rows { codes, steps, errors, norms, stored }));
         let (name, bias) = (self.name.clone(), self.bias.clone());
         Ok(Some(Matrix { name, rows: self.rows, cols: self.cols, elements, bias }))
     }
