@@ -26,7 +26,7 @@ fn usage_errors_exit_with_2() {
     }
     for (arguments, needle) in [
         (&["run", "x", "--device", "cuda:0"][..], "device cuda:0 is not available"),
-        (&["run", "x", "--head", "i8"], "--head i8"),
+        (&["run", "x", "--head", "i6"], "i6"),
         (&["run", "x", "--ctx", "513"], "expected 1 to 512"),
         (&["run", "x", "--ctx", "0"], "expected 1 to 512"),
         (&["run", "x", "--temperature", "-0.5"], "temperature"),
