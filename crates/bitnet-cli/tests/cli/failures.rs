@@ -17,6 +17,7 @@ fn usage_errors_exit_with_2() {
         &["run", "x", "--threads", "0"],
         &["run", "x", "--device", "toaster"],
         &["run", "x", "--kv", "i8"],
+        &["run", "x", "--head", "i6"],
         &["run", "x", "--stop", ""],
         &["run", "x", "--system", "without --chat"],
         &["run", "x", "--json", "--jsonl"],
@@ -26,7 +27,6 @@ fn usage_errors_exit_with_2() {
     }
     for (arguments, needle) in [
         (&["run", "x", "--device", "cuda:0"][..], "device cuda:0 is not available"),
-        (&["run", "x", "--head", "i6"], "i6"),
         (&["run", "x", "--ctx", "513"], "expected 1 to 512"),
         (&["run", "x", "--ctx", "0"], "expected 1 to 512"),
         (&["run", "x", "--temperature", "-0.5"], "temperature"),
