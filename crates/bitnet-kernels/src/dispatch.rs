@@ -97,7 +97,9 @@ impl Kernels {
             Isa::Avx512 => Ok(&crate::x86_64::avx512::KERNELS),
             #[cfg(all(feature = "simd", target_arch = "x86_64"))]
             Isa::Avx512Vbmi => Ok(&crate::x86_64::avx512_vbmi::KERNELS),
-            #[cfg(not(all(feature = "simd", target_arch = "x86_64")))]
+            #[cfg(all(feature = "simd", target_arch = "aarch64"))]
+            Isa::Neon => Ok(&crate::aarch64::neon::KERNELS),
+            // Tiers of other architectures.
             _ => Err(IsaError::Unavailable { isa, reason: "this build has no kernels for it" }),
         }
     }

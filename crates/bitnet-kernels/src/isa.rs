@@ -7,6 +7,9 @@ use std::str::FromStr;
 /// The environment variable that forces a tier.
 pub const ISA_VARIABLE: &str = "BITNET_ISA";
 
+/// Why a tier of this architecture is missing where it is not built.
+const SIMD_OFF: &str = "this build has the feature `simd` off";
+
 /// An instruction-set tier, in ascending order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -25,6 +28,8 @@ pub enum Isa {
     Avx512,
     /// These and AVX-512 VBMI.
     Avx512Vbmi,
+    /// AArch64 with NEON.
+    Neon,
 }
 
 /// A tier that cannot be used.
@@ -51,8 +56,16 @@ pub enum IsaError {
 
 impl Isa {
     /// Every tier of every machine, ascending.
-    pub const ALL: [Isa; 7] =
-        [Isa::Scalar, Isa::Sse2, Isa::Ssse3, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vbmi];
+    pub const ALL: [Isa; 8] = [
+        Isa::Scalar,
+        Isa::Sse2,
+        Isa::Ssse3,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512,
+        Isa::Avx512Vbmi,
+        Isa::Neon,
+    ];
 
     /// Returns the name that `BITNET_ISA` and logs use.
     pub const fn name(self) -> &'static str {
@@ -64,20 +77,27 @@ impl Isa {
             Isa::AvxVnni => "avx-vnni",
             Isa::Avx512 => "avx512",
             Isa::Avx512Vbmi => "avx512-vbmi",
+            Isa::Neon => "neon",
         }
     }
 
     /// Says why this machine or build cannot run the tier; `None` when it can.
     pub fn missing(self) -> Option<&'static str> {
-        if self == Isa::Scalar {
-            return None;
+        match self {
+            Isa::Scalar => None,
+            Isa::Neon => self.missing_on_aarch64(),
+            _ => self.missing_on_x86_64(),
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        return Some("the processor is not x86-64");
-        #[cfg(all(not(feature = "simd"), target_arch = "x86_64"))]
-        return Some("this build has the feature `simd` off");
-        #[cfg(all(feature = "simd", target_arch = "x86_64"))]
-        self.missing_on_x86_64()
+    }
+
+    #[cfg(not(all(feature = "simd", target_arch = "x86_64")))]
+    fn missing_on_x86_64(self) -> Option<&'static str> {
+        Some(if cfg!(target_arch = "x86_64") { SIMD_OFF } else { "the processor is not x86-64" })
+    }
+
+    #[cfg(not(all(feature = "simd", target_arch = "aarch64")))]
+    fn missing_on_aarch64(self) -> Option<&'static str> {
+        Some(if cfg!(target_arch = "aarch64") { SIMD_OFF } else { "the processor is not AArch64" })
     }
 
     #[cfg(all(feature = "simd", target_arch = "x86_64"))]
@@ -93,6 +113,15 @@ impl Isa {
             Isa::AvxVnni if !has!("avxvnni") => Some("the processor lacks AVX-VNNI"),
             Isa::Avx512 | Isa::Avx512Vbmi if !avx512 => Some("the processor lacks AVX-512 F, BW or VNNI"),
             Isa::Avx512Vbmi if !has!("avx512vbmi") => Some("the processor lacks AVX-512 VBMI"),
+            _ => None,
+        }
+    }
+
+    #[cfg(all(feature = "simd", target_arch = "aarch64"))]
+    fn missing_on_aarch64(self) -> Option<&'static str> {
+        use std::arch::is_aarch64_feature_detected as has;
+        match self {
+            _ if !has!("neon") => Some("the processor lacks NEON"),
             _ => None,
         }
     }

@@ -1,0 +1,3 @@
+//! AArch64 tiers.
+
+pub mod neon;
