@@ -30,6 +30,10 @@ pub enum Isa {
     Avx512Vbmi,
     /// AArch64 with NEON.
     Neon,
+    /// NEON and dot products of int8 (`sdot`).
+    Dotprod,
+    /// These and matrix products of int8 (`usmmla`).
+    I8mm,
 }
 
 /// A tier that cannot be used.
@@ -56,7 +60,7 @@ pub enum IsaError {
 
 impl Isa {
     /// Every tier of every machine, ascending.
-    pub const ALL: [Isa; 8] = [
+    pub const ALL: [Isa; 10] = [
         Isa::Scalar,
         Isa::Sse2,
         Isa::Ssse3,
@@ -65,6 +69,8 @@ impl Isa {
         Isa::Avx512,
         Isa::Avx512Vbmi,
         Isa::Neon,
+        Isa::Dotprod,
+        Isa::I8mm,
     ];
 
     /// Returns the name that `BITNET_ISA` and logs use.
@@ -78,6 +84,8 @@ impl Isa {
             Isa::Avx512 => "avx512",
             Isa::Avx512Vbmi => "avx512-vbmi",
             Isa::Neon => "neon",
+            Isa::Dotprod => "dotprod",
+            Isa::I8mm => "i8mm",
         }
     }
 
@@ -85,7 +93,7 @@ impl Isa {
     pub fn missing(self) -> Option<&'static str> {
         match self {
             Isa::Scalar => None,
-            Isa::Neon => self.missing_on_aarch64(),
+            Isa::Neon | Isa::Dotprod | Isa::I8mm => self.missing_on_aarch64(),
             _ => self.missing_on_x86_64(),
         }
     }
@@ -122,6 +130,8 @@ impl Isa {
         use std::arch::is_aarch64_feature_detected as has;
         match self {
             _ if !has!("neon") => Some("the processor lacks NEON"),
+            Isa::Dotprod | Isa::I8mm if !has!("dotprod") => Some("the processor lacks dot products of int8"),
+            Isa::I8mm if !has!("i8mm") => Some("the processor lacks matrix products of int8"),
             _ => None,
         }
     }
