@@ -13,6 +13,9 @@ const CHECKED: [&str; 2] = ["aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
 const EMULATED: &str = "aarch64-unknown-linux-gnu";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
 const EMULATOR: &str = "qemu-aarch64";
+/// With `-cpu max` the emulated processor has every extension that the emulator knows, `asimddp` and `i8mm`
+/// among them, so that each AArch64 tier is available to the tests.
+const RUNNER: &str = "qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu";
 
 /// Checks every target that can be installed.
 ///
@@ -48,10 +51,7 @@ fn emulated(select: &[&str], options: &[&str]) -> Result<()> {
         .arg("--")
         .args(options)
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
-        .env(
-            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",
-            format!("{EMULATOR} -L /usr/aarch64-linux-gnu"),
-        ))
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", RUNNER))
 }
 
 fn prepare_emulation() -> Result<(), String> {

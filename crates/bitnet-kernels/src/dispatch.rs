@@ -97,7 +97,13 @@ impl Kernels {
             Isa::Avx512 => Ok(&crate::x86_64::avx512::KERNELS),
             #[cfg(all(feature = "simd", target_arch = "x86_64"))]
             Isa::Avx512Vbmi => Ok(&crate::x86_64::avx512_vbmi::KERNELS),
-            #[cfg(not(all(feature = "simd", target_arch = "x86_64")))]
+            #[cfg(all(feature = "simd", target_arch = "aarch64"))]
+            Isa::Neon => Ok(&crate::aarch64::neon::KERNELS),
+            #[cfg(all(feature = "simd", target_arch = "aarch64"))]
+            Isa::Dotprod => Ok(&crate::aarch64::dotprod::KERNELS),
+            #[cfg(all(feature = "simd", target_arch = "aarch64"))]
+            Isa::I8mm => Ok(&crate::aarch64::i8mm::KERNELS),
+            // Tiers of other architectures.
             _ => Err(IsaError::Unavailable { isa, reason: "this build has no kernels for it" }),
         }
     }

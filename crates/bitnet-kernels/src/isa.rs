@@ -7,6 +7,9 @@ use std::str::FromStr;
 /// The environment variable that forces a tier.
 pub const ISA_VARIABLE: &str = "BITNET_ISA";
 
+/// Why a tier of this architecture is missing where it is not built.
+const SIMD_OFF: &str = "this build has the feature `simd` off";
+
 /// An instruction-set tier, in ascending order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -25,6 +28,12 @@ pub enum Isa {
     Avx512,
     /// These and AVX-512 VBMI.
     Avx512Vbmi,
+    /// AArch64 with NEON.
+    Neon,
+    /// NEON and dot products of int8 (`sdot`).
+    Dotprod,
+    /// These and matrix products of int8 (`usmmla`).
+    I8mm,
 }
 
 /// A tier that cannot be used.
@@ -51,8 +60,18 @@ pub enum IsaError {
 
 impl Isa {
     /// Every tier of every machine, ascending.
-    pub const ALL: [Isa; 7] =
-        [Isa::Scalar, Isa::Sse2, Isa::Ssse3, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vbmi];
+    pub const ALL: [Isa; 10] = [
+        Isa::Scalar,
+        Isa::Sse2,
+        Isa::Ssse3,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512,
+        Isa::Avx512Vbmi,
+        Isa::Neon,
+        Isa::Dotprod,
+        Isa::I8mm,
+    ];
 
     /// Returns the name that `BITNET_ISA` and logs use.
     pub const fn name(self) -> &'static str {
@@ -64,20 +83,29 @@ impl Isa {
             Isa::AvxVnni => "avx-vnni",
             Isa::Avx512 => "avx512",
             Isa::Avx512Vbmi => "avx512-vbmi",
+            Isa::Neon => "neon",
+            Isa::Dotprod => "dotprod",
+            Isa::I8mm => "i8mm",
         }
     }
 
     /// Says why this machine or build cannot run the tier; `None` when it can.
     pub fn missing(self) -> Option<&'static str> {
-        if self == Isa::Scalar {
-            return None;
+        match self {
+            Isa::Scalar => None,
+            Isa::Neon | Isa::Dotprod | Isa::I8mm => self.missing_on_aarch64(),
+            _ => self.missing_on_x86_64(),
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        return Some("the processor is not x86-64");
-        #[cfg(all(not(feature = "simd"), target_arch = "x86_64"))]
-        return Some("this build has the feature `simd` off");
-        #[cfg(all(feature = "simd", target_arch = "x86_64"))]
-        self.missing_on_x86_64()
+    }
+
+    #[cfg(not(all(feature = "simd", target_arch = "x86_64")))]
+    fn missing_on_x86_64(self) -> Option<&'static str> {
+        Some(if cfg!(target_arch = "x86_64") { SIMD_OFF } else { "the processor is not x86-64" })
+    }
+
+    #[cfg(not(all(feature = "simd", target_arch = "aarch64")))]
+    fn missing_on_aarch64(self) -> Option<&'static str> {
+        Some(if cfg!(target_arch = "aarch64") { SIMD_OFF } else { "the processor is not AArch64" })
     }
 
     #[cfg(all(feature = "simd", target_arch = "x86_64"))]
@@ -93,6 +121,17 @@ impl Isa {
             Isa::AvxVnni if !has!("avxvnni") => Some("the processor lacks AVX-VNNI"),
             Isa::Avx512 | Isa::Avx512Vbmi if !avx512 => Some("the processor lacks AVX-512 F, BW or VNNI"),
             Isa::Avx512Vbmi if !has!("avx512vbmi") => Some("the processor lacks AVX-512 VBMI"),
+            _ => None,
+        }
+    }
+
+    #[cfg(all(feature = "simd", target_arch = "aarch64"))]
+    fn missing_on_aarch64(self) -> Option<&'static str> {
+        use std::arch::is_aarch64_feature_detected as has;
+        match self {
+            _ if !has!("neon") => Some("the processor lacks NEON"),
+            Isa::Dotprod | Isa::I8mm if !has!("dotprod") => Some("the processor lacks dot products of int8"),
+            Isa::I8mm if !has!("i8mm") => Some("the processor lacks matrix products of int8"),
             _ => None,
         }
     }

@@ -8,6 +8,8 @@
 //!
 //! Nothing here allocates. To add a tier, see `docs/adding-an-isa.md`.
 
+#[cfg(all(feature = "simd", target_arch = "aarch64"))]
+mod aarch64;
 mod dispatch;
 mod isa;
 pub mod layout;

@@ -1,0 +1,5 @@
+//! AArch64 tiers.
+
+pub mod dotprod;
+pub mod i8mm;
+pub mod neon;
