@@ -6,6 +6,7 @@
 mod arrows;
 mod ci;
 mod features;
+mod instructions;
 mod metadata;
 mod mutants;
 mod process;
@@ -54,6 +55,8 @@ enum Step {
     Targets,
     /// Write a synthetic checkpoint with random ternary weights
     Synth(synth::Args),
+    /// Count the instructions per weight of the ternary products under emulation
+    Instructions,
     /// Inject known errors and demand that the tests named for them fail
     Mutants(mutants::Args),
     /// Run the long checks: mutation and stress
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Step::SpecFilters => spec_filters::check(),
         Step::Targets => targets::check(),
         Step::Synth(args) => synth::run(&args),
+        Step::Instructions => instructions::count(),
         Step::Mutants(args) => mutants::run(&args),
         Step::Nightly => ci::nightly(),
         Step::Ci(args) => ci::run(&args),

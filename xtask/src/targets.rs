@@ -10,9 +10,14 @@ use anyhow::Result;
 use crate::process::{cargo, has_program, root, run};
 
 const CHECKED: [&str; 2] = ["aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
-const EMULATED: &str = "aarch64-unknown-linux-gnu";
-const LINKER: &str = "aarch64-linux-gnu-gcc";
-const EMULATOR: &str = "qemu-aarch64";
+/// The target whose programs run under emulation.
+pub const EMULATED: &str = "aarch64-unknown-linux-gnu";
+/// Its linker.
+pub const LINKER: &str = "aarch64-linux-gnu-gcc";
+/// Its emulator.
+pub const EMULATOR: &str = "qemu-aarch64";
+/// Where its system libraries are.
+pub const SYSROOT: &str = "/usr/aarch64-linux-gnu";
 /// With `-cpu max` the emulated processor has every extension that the emulator knows, `asimddp` and `i8mm`
 /// among them, so that each AArch64 tier is available to the tests.
 const RUNNER: &str = "qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu";
@@ -54,7 +59,11 @@ fn emulated(select: &[&str], options: &[&str]) -> Result<()> {
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", RUNNER))
 }
 
-fn prepare_emulation() -> Result<(), String> {
+/// Installs what emulated programs need.
+///
+/// # Errors
+/// What is missing and could not be installed.
+pub fn prepare_emulation() -> Result<(), String> {
     if !cfg!(target_os = "linux") {
         return Err("user-mode emulation needs Linux".into());
     }
