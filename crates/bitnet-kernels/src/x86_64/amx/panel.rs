@@ -107,19 +107,23 @@ fn spread<const N: usize>(lines: [&[u8; WIDTH]; 4], tile: &mut MaybeUninit<Codes
     let masks = masks::<N>();
     let rows = tile.as_mut_ptr().cast::<__m512i>();
     for quarter in 0..4 {
-        // SAFETY: 16 bytes from `16 * quarter` exist in 64; `loadu` asks for no alignment.
-        let [a, b, c, d] =
-            lines.map(|line| unsafe { _mm_loadu_si128(line.as_ptr().add(16 * quarter).cast()) });
-        let packed = _mm512_castsi128_si512(a);
-        let packed = _mm512_inserti32x4::<1>(packed, b);
-        let packed = _mm512_inserti32x4::<2>(packed, c);
-        let packed = _mm512_inserti32x4::<3>(packed, d);
+        let mut packed = _mm512_castsi128_si512(load(lines[0], quarter));
+        packed = _mm512_inserti32x4::<1>(packed, load(lines[1], quarter));
+        packed = _mm512_inserti32x4::<2>(packed, load(lines[2], quarter));
+        packed = _mm512_inserti32x4::<3>(packed, load(lines[3], quarter));
         let words = if N == 4 { quarters(packed) } else { fifths(packed) };
         for (index, words) in words.into_iter().enumerate() {
             // SAFETY: `4 * quarter + index` is below 16, and a tile is 16 rows of 64 aligned bytes.
             unsafe { _mm512_store_si512(rows.add(4 * quarter + index), _mm512_and_si512(words, masks)) };
         }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(line: &[u8; WIDTH], quarter: usize) -> __m128i {
+    // SAFETY: 16 bytes from `16 * quarter` exist in 64, as they are indexed; `loadu` asks for no alignment.
+    unsafe { _mm_loadu_si128(line[16 * quarter..][..16].as_ptr().cast()) }
 }
 
 /// Repeats word `i` of each of four lines for its four rows, for `i` from 0 to 3.

@@ -104,19 +104,13 @@ fn products<const N: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn add<const N: usize>(sums: &[[i32; 16]], word: usize, base: Option<&[i32]>, out: &mut [[i32; N]]) {
     assert!(word + N <= 16);
-    let unscaled =
-        |sums: &[i32; 16]| -> [i32; N] { std::array::from_fn(|row| sums[word + row] >> SHIFTS[row]) };
-    match base {
-        Some(base) => {
-            for ((out, sums), base) in out.iter_mut().zip(sums).zip(base) {
-                *out = unscaled(sums).map(|sum| sum - base);
-            }
-        }
-        None => {
-            for (out, sums) in out.iter_mut().zip(sums) {
-                let sums = unscaled(sums);
-                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
-            }
+    for (index, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
+        for (row, out) in out.iter_mut().enumerate() {
+            let sum = sums[word + row] >> SHIFTS[row];
+            *out = match base {
+                Some(base) => sum - base[index],
+                None => *out + sum,
+            };
         }
     }
 }
