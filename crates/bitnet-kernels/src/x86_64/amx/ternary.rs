@@ -8,6 +8,8 @@
 //! Bound: a block has at most `STEPS * 64 <= 2^12` columns, of at most `2 * 64 * 128 = 2^14` each: `2^26`. Without
 //! their factors all columns together stay below `2 * 128 * 2^20 = 2^28`.
 
+use std::arch::x86_64::*;
+
 use super::panel::{PAIRS, Panel, SHIFTS, STEPS, lines_of_tile};
 use super::tiles::{Activations, Multiply, ROWS, Sums, TileUnit, WIDTH};
 use crate::x86_64::avx512_vbmi;
@@ -104,15 +106,42 @@ fn products<const N: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn add<const N: usize>(sums: &[[i32; 16]], word: usize, base: Option<&[i32]>, out: &mut [[i32; N]]) {
     assert!(word + N <= 16);
+    let shifts = _mm256_setr_epi32(0, 2, 4, 6, 0, 0, 0, 0);
     for (index, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
-        for (row, out) in out.iter_mut().enumerate() {
-            let sum = sums[word + row] >> SHIFTS[row];
-            *out = match base {
-                Some(base) => sum - base[index],
-                None => *out + sum,
-            };
+        let sum = _mm256_srav_epi32(load::<N>(&sums[word..]), shifts);
+        let sum = match base {
+            Some(base) => _mm256_sub_epi32(sum, _mm256_set1_epi32(base[index])),
+            None => _mm256_add_epi32(sum, load::<N>(out)),
+        };
+        if N == 4 {
+            // SAFETY: four words are written; `storeu` asks for no alignment.
+            unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_castsi256_si128(sum)) };
+        } else {
+            // SAFETY: the mask admits `N` words, which `out` has.
+            unsafe { _mm256_maskstore_epi32(out.as_mut_ptr(), first::<N>(), sum) };
         }
     }
+}
+
+/// Returns the first `N` words; what stands in the others is not to be used.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load<const N: usize>(words: &[i32]) -> __m256i {
+    assert!(words.len() >= N);
+    if N == 4 {
+        // SAFETY: four words exist, asserted; `loadu` asks for no alignment.
+        _mm256_castsi128_si256(unsafe { _mm_loadu_si128(words.as_ptr().cast()) })
+    } else {
+        // SAFETY: the mask admits `N` words, which exist, asserted.
+        unsafe { _mm256_maskload_epi32(words.as_ptr(), first::<N>()) }
+    }
+}
+
+/// Returns the mask of the first `N` words.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn first<const N: usize>() -> __m256i {
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(N as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
 
 #[cfg(test)]
