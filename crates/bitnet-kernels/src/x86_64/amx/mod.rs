@@ -14,6 +14,7 @@ mod ternary;
 mod tiles;
 
 pub use permission::missing;
+pub use tiles::multiply_in_registers;
 
 use super::avx512_vbmi;
 use crate::{Isa, Kernels, TernaryKernels};

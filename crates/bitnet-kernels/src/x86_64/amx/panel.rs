@@ -15,12 +15,12 @@ use std::ops::Range;
 use super::tiles::{Codes, WIDTH};
 use crate::x86_64::avx512_vbmi::row_fifths;
 
-/// Steps of a block of columns.
-pub const STEPS: usize = 16;
-/// Pairs of tiles that share the columns of a block.
+/// Steps of the longest block of columns: sums leave the tiles once a block.
+pub const STEPS: usize = 40;
+/// Pairs of tiles of the largest block of lines.
 pub const PAIRS: usize = 2;
 /// Bits by which the codes of each row of a line stand shifted.
-pub const SHIFTS: [u32; 5] = [0, 2, 4, 6, 0];
+pub const SHIFTS: [i32; 5] = [0, 2, 4, 6, 0];
 
 /// The codes of a block of lines and columns: `[pairs, steps]` pairs of tiles.
 pub struct Panel([[[MaybeUninit<Codes>; 2]; STEPS]; PAIRS]);
@@ -54,12 +54,12 @@ impl Panel {
         width: usize,
     ) -> [&[[Codes; 2]]; PAIRS] {
         assert!(start + width <= cols && codes.len() <= PAIRS * 2 * lines_of_tile::<N>() * cols);
-        let steps = width.div_ceil(WIDTH);
+        let (steps, ahead) = (width.div_ceil(WIDTH), codes.len());
         let pairs = codes.len().div_ceil(2 * lines_of_tile::<N>() * cols);
         for (pair, codes) in self.0[..pairs].iter_mut().zip(codes.chunks(2 * lines_of_tile::<N>() * cols)) {
             for (step, tiles) in pair[..steps].iter_mut().enumerate() {
                 let first = start + step * WIDTH;
-                fill_step::<N>(codes, cols, first..cols.min(first + WIDTH), tiles);
+                fill_step::<N>(codes, cols, first..cols.min(first + WIDTH), ahead, tiles);
             }
         }
         std::array::from_fn(|pair| {
@@ -70,13 +70,14 @@ impl Panel {
     }
 }
 
-/// Writes both tiles of a step: `columns` are at most 64.
+/// Writes both tiles of a step: `columns` are at most 64. The next block of lines is `ahead` bytes on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn fill_step<const N: usize>(
     codes: &[u8],
     cols: usize,
     columns: Range<usize>,
+    ahead: usize,
     tiles: &mut [MaybeUninit<Codes>; 2],
 ) {
     let count = codes.len() / cols;
@@ -86,7 +87,7 @@ fn fill_step<const N: usize>(
             let number = (half * lines_of_tile::<N>() + index).min(count - 1);
             *line = &codes[number * cols..][columns.clone()];
             // The lines of the next block will be wanted at the same place.
-            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(PAIRS * codes.len()).cast());
+            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(ahead).cast());
         }
         if let [Ok(a), Ok(b), Ok(c), Ok(d)] = lines.map(<&[u8; WIDTH]>::try_from) {
             spread::<N>([a, b, c, d], tile);

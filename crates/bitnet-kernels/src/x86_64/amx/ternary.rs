@@ -15,7 +15,11 @@ use super::tiles::{Activations, Multiply, ROWS, Sums, TileUnit, WIDTH};
 use crate::x86_64::avx512_vbmi;
 
 /// Tokens from which spreading the codes pays.
-const TILE_TOKENS: usize = 8;
+const TILE_TOKENS: usize = 10;
+/// Steps and pairs of a block for one tile of tokens: what is spread is read once, from the first-level cache.
+const FEW: (usize, usize) = (16, 1);
+/// Steps and pairs of a block for more tokens.
+const MANY: (usize, usize) = (STEPS, PAIRS);
 const _: () = assert!(STEPS * WIDTH <= 1 << 12);
 
 /// The contract of `scalar::ternary::row_quarters_i8`.
@@ -64,12 +68,13 @@ fn products<const N: usize>(
     let (tokens, tile) = (token_sums.len(), unit.tokens());
     let cols = x.len() / tokens;
     assert!(tokens >= tile && cols >= WIDTH);
+    let (most, pairs) = if tokens <= tile { FEW } else { MANY };
     let pair = 2 * lines_of_tile::<N>();
     // Blocks of one width, so that none is too short for its overhead.
-    let width = cols.div_ceil(cols.div_ceil(STEPS * WIDTH)).next_multiple_of(WIDTH);
+    let width = cols.div_ceil(cols.div_ceil(most * WIDTH)).next_multiple_of(WIDTH);
     let mut panel = Panel::new();
     let mut sums = [[Sums::ZERO; 2]; 2];
-    for (codes, out) in codes.chunks(PAIRS * pair * cols).zip(out.chunks_mut(PAIRS * pair * tokens)) {
+    for (codes, out) in codes.chunks(pairs * pair * cols).zip(out.chunks_mut(pairs * pair * tokens)) {
         for start in (0..cols).step_by(width) {
             let steps = panel.fill::<N>(codes, cols, start, width.min(cols - start));
             let x = Activations { x, cols, start };
@@ -106,7 +111,8 @@ fn products<const N: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn add<const N: usize>(sums: &[[i32; 16]], word: usize, base: Option<&[i32]>, out: &mut [[i32; N]]) {
     assert!(word + N <= 16);
-    let shifts = _mm256_setr_epi32(0, 2, 4, 6, 0, 0, 0, 0);
+    let [a, b, c, d, e] = SHIFTS;
+    let shifts = _mm256_setr_epi32(a, b, c, d, e, 0, 0, 0);
     for (index, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
         let sum = _mm256_srav_epi32(load::<N>(&sums[word..]), shifts);
         let sum = match base {
@@ -213,15 +219,17 @@ mod tests {
             eprintln!("SKIPPED: {reason}");
             return;
         }
-        let block = STEPS * WIDTH;
         for lines in [1, 3, 4, 7, 8, 9, 15, 16, 17, 33] {
             for tokens in [1, 8, 15, 16, 17, 31, 32, 33, 50] {
                 check(row_quarters_i8, 256, (lines, tokens, 65));
                 check(row_fifths_i8, 243, (lines, tokens, 65));
             }
         }
-        for cols in [64, 65, 127, 128, 191, block - 1, block, block + 1, 2 * block + 3] {
-            for (lines, tokens) in [(5, 9), (17, 33)] {
+        let around =
+            |steps: usize| [steps * WIDTH - 1, steps * WIDTH, steps * WIDTH + 1, steps * 2 * WIDTH + 3];
+        let blocks = around(FEW.0).into_iter().chain(around(MANY.0));
+        for cols in [64, 65, 127, 128, 191].into_iter().chain(blocks) {
+            for (lines, tokens) in [(9, 9), (17, 17)] {
                 check(row_quarters_i8, 256, (lines, tokens, cols));
                 check(row_fifths_i8, 243, (lines, tokens, cols));
             }

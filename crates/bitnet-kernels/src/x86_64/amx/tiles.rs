@@ -197,3 +197,50 @@ impl Multiply for TileUnit {
         }
     }
 }
+
+/// Multiplies two tiles of activations, all `x[i]`, with two of codes, all `codes[i]`, `iterations` times in registers
+/// alone, and returns the wrapping sum of all sums.
+///
+/// # Safety
+/// As [`TileUnit::new`].
+pub unsafe fn multiply_in_registers(x: [i8; 2], codes: [u8; 2], iterations: u32) -> i32 {
+    let operands = [x[0] as u8, x[1] as u8, codes[0], codes[1]].map(|byte| Codes([[byte; WIDTH]; ROWS]));
+    let mut sums = [Sums::ZERO; 4];
+    if iterations > 0 {
+        // SAFETY: by the contract.
+        let _unit = unsafe { TileUnit::new(ROWS) };
+        // SAFETY: the tiles are set up while `_unit` lives; four tiles are read and four written, whose rows of 64
+        // bytes follow each other.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "tileloadd tmm4, [{operands} + {row}*1]",
+                "tileloadd tmm5, [{operands} + {row}*1 + 1024]",
+                "tileloadd tmm6, [{operands} + {row}*1 + 2048]",
+                "tileloadd tmm7, [{operands} + {row}*1 + 3072]",
+                "2:",
+                "tdpbsud tmm0, tmm4, tmm6",
+                "tdpbsud tmm1, tmm4, tmm7",
+                "tdpbsud tmm2, tmm5, tmm6",
+                "tdpbsud tmm3, tmm5, tmm7",
+                "dec {iterations:e}",
+                "jnz 2b",
+                "tilestored [{sums} + {row}*1], tmm0",
+                "tilestored [{sums} + {row}*1 + 1024], tmm1",
+                "tilestored [{sums} + {row}*1 + 2048], tmm2",
+                "tilestored [{sums} + {row}*1 + 3072], tmm3",
+                operands = in(reg) operands.as_ptr(),
+                row = in(reg) WIDTH,
+                iterations = inout(reg) iterations => _,
+                sums = in(reg) sums.as_mut_ptr(),
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+    sums.iter().flat_map(|tile| tile.0.as_flattened()).fold(0, |all, &sum| all.wrapping_add(sum))
+}
