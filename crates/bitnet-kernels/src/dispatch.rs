@@ -97,6 +97,8 @@ impl Kernels {
             Isa::Avx512 => Ok(&crate::x86_64::avx512::KERNELS),
             #[cfg(all(feature = "simd", target_arch = "x86_64"))]
             Isa::Avx512Vbmi => Ok(&crate::x86_64::avx512_vbmi::KERNELS),
+            #[cfg(all(feature = "simd", target_arch = "x86_64"))]
+            Isa::Amx => Ok(&crate::x86_64::amx::KERNELS),
             #[cfg(all(feature = "simd", target_arch = "aarch64"))]
             Isa::Neon => Ok(&crate::aarch64::neon::KERNELS),
             #[cfg(all(feature = "simd", target_arch = "aarch64"))]

@@ -28,6 +28,8 @@ pub enum Isa {
     Avx512,
     /// These and AVX-512 VBMI.
     Avx512Vbmi,
+    /// These and AMX tiles of int8 (`tdpbsud`), with the operating system's permission.
+    Amx,
     /// AArch64 with NEON.
     Neon,
     /// NEON and dot products of int8 (`sdot`).
@@ -60,7 +62,7 @@ pub enum IsaError {
 
 impl Isa {
     /// Every tier of every machine, ascending.
-    pub const ALL: [Isa; 10] = [
+    pub const ALL: [Isa; 11] = [
         Isa::Scalar,
         Isa::Sse2,
         Isa::Ssse3,
@@ -68,6 +70,7 @@ impl Isa {
         Isa::AvxVnni,
         Isa::Avx512,
         Isa::Avx512Vbmi,
+        Isa::Amx,
         Isa::Neon,
         Isa::Dotprod,
         Isa::I8mm,
@@ -83,6 +86,7 @@ impl Isa {
             Isa::AvxVnni => "avx-vnni",
             Isa::Avx512 => "avx512",
             Isa::Avx512Vbmi => "avx512-vbmi",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
             Isa::Dotprod => "dotprod",
             Isa::I8mm => "i8mm",
@@ -119,8 +123,11 @@ impl Isa {
             Isa::Ssse3 => Some("the processor lacks SSSE3"),
             _ if !avx2 => Some("the processor lacks AVX2 or F16C"),
             Isa::AvxVnni if !has!("avxvnni") => Some("the processor lacks AVX-VNNI"),
-            Isa::Avx512 | Isa::Avx512Vbmi if !avx512 => Some("the processor lacks AVX-512 F, BW or VNNI"),
-            Isa::Avx512Vbmi if !has!("avx512vbmi") => Some("the processor lacks AVX-512 VBMI"),
+            Isa::Avx512 | Isa::Avx512Vbmi | Isa::Amx if !avx512 => {
+                Some("the processor lacks AVX-512 F, BW or VNNI")
+            }
+            Isa::Avx512Vbmi | Isa::Amx if !has!("avx512vbmi") => Some("the processor lacks AVX-512 VBMI"),
+            Isa::Amx => crate::x86_64::amx::missing(),
             _ => None,
         }
     }

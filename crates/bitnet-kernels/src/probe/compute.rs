@@ -23,6 +23,8 @@ pub enum ComputeProbe {
     Vpdpbusd256,
     /// `vpdpbusd` on 512 bits: AVX-512 VNNI.
     Vpdpbusd512,
+    /// `tdpbsud` on tiles of 16 x 16 x 64: AMX with int8.
+    Tdpbsud,
 }
 
 /// What a run of a [`ComputeProbe`] did.
@@ -36,8 +38,12 @@ pub struct ComputeRun {
 
 impl ComputeProbe {
     /// Every probe.
-    pub const ALL: [ComputeProbe; 3] =
-        [ComputeProbe::MaddubsPaddw, ComputeProbe::Vpdpbusd256, ComputeProbe::Vpdpbusd512];
+    pub const ALL: [ComputeProbe; 4] = [
+        ComputeProbe::MaddubsPaddw,
+        ComputeProbe::Vpdpbusd256,
+        ComputeProbe::Vpdpbusd512,
+        ComputeProbe::Tdpbsud,
+    ];
 
     /// Returns the probe of a tier's instructions; `None` for a tier without one, or that this machine lacks.
     pub fn for_isa(isa: Isa) -> Option<Self> {
@@ -45,6 +51,7 @@ impl ComputeProbe {
             Isa::Avx2 => ComputeProbe::MaddubsPaddw,
             Isa::AvxVnni => ComputeProbe::Vpdpbusd256,
             Isa::Avx512 | Isa::Avx512Vbmi => ComputeProbe::Vpdpbusd512,
+            Isa::Amx => ComputeProbe::Tdpbsud,
             _ => return None,
         };
         probe.is_available().then_some(probe)
@@ -56,6 +63,7 @@ impl ComputeProbe {
             ComputeProbe::MaddubsPaddw => "vpmaddubsw + vpaddw (256 bits)",
             ComputeProbe::Vpdpbusd256 => "vpdpbusd (256 bits)",
             ComputeProbe::Vpdpbusd512 => "vpdpbusd (512 bits)",
+            ComputeProbe::Tdpbsud => "tdpbsud (tiles)",
         }
     }
 
@@ -68,19 +76,21 @@ impl ComputeProbe {
                 ComputeProbe::MaddubsPaddw => has!("avx2"),
                 ComputeProbe::Vpdpbusd256 => has!("avx2") && has!("avxvnni"),
                 ComputeProbe::Vpdpbusd512 => has!("avx512f") && has!("avx512vnni"),
+                ComputeProbe::Tdpbsud => Isa::Amx.missing().is_none(),
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
         false
     }
 
-    /// Returns the vectors of activations of an iteration, and the bytes of a vector.
+    /// Returns the vectors of activations of an iteration, and the bytes of a vector; of tiles, the products of two.
     #[cfg(target_arch = "x86_64")]
     const fn step(self) -> (usize, usize) {
         match self {
             ComputeProbe::MaddubsPaddw => (x86_64::MADDUBS_ACTIVATIONS, 32),
             ComputeProbe::Vpdpbusd256 => (x86_64::VNNI_256_ACTIVATIONS, 32),
             ComputeProbe::Vpdpbusd512 => (x86_64::VNNI_512_ACTIVATIONS, 64),
+            ComputeProbe::Tdpbsud => (x86_64::TILE_ACTIVATIONS, 16 * 16 * 64),
         }
     }
 
@@ -97,6 +107,7 @@ impl ComputeProbe {
                     ComputeProbe::MaddubsPaddw => x86_64::maddubs_paddw(iterations),
                     ComputeProbe::Vpdpbusd256 => x86_64::vpdpbusd_256(iterations),
                     ComputeProbe::Vpdpbusd512 => x86_64::vpdpbusd_512(iterations),
+                    ComputeProbe::Tdpbsud => x86_64::tdpbsud(iterations),
                 }
             };
             let (activations, bytes) = self.step();
@@ -124,6 +135,25 @@ mod x86_64 {
     pub(super) const VNNI_256_ACTIVATIONS: usize = 6;
     /// Sixteen sums, and registers for all operands.
     pub(super) const VNNI_512_ACTIVATIONS: usize = 8;
+    /// Four tiles of sums and their operands are all eight.
+    pub(super) const TILE_ACTIVATIONS: usize = 2;
+
+    /// Returns the wrapping sum of all sums.
+    ///
+    /// # Safety
+    /// The tier `amx` is there.
+    #[cfg(feature = "simd")]
+    pub(super) unsafe fn tdpbsud(iterations: u32) -> i32 {
+        let ([a, b, ..], codes) = (ACTIVATIONS, CODES.map(|code| code as u8));
+        // SAFETY: by the contract.
+        unsafe { crate::x86_64::amx::multiply_in_registers([a, b], codes, iterations) }
+    }
+
+    /// Without the feature `simd` no tier `amx` is there.
+    #[cfg(not(feature = "simd"))]
+    pub(super) unsafe fn tdpbsud(_: u32) -> i32 {
+        unreachable!("the probe of a tier that this build lacks")
+    }
 
     /// Returns the wrapping sum of the 16-bit lanes.
     #[target_feature(enable = "avx2")]
@@ -232,6 +262,7 @@ mod tests {
                     ComputeProbe::MaddubsPaddw => 8 * 32,
                     ComputeProbe::Vpdpbusd256 => 12 * 32,
                     ComputeProbe::Vpdpbusd512 => 16 * 64,
+                    ComputeProbe::Tdpbsud => 4 * 16 * 16 * 64,
                 };
                 assert_eq!(run.operations, u64::from(iterations) * products * 2);
             }
@@ -240,7 +271,7 @@ mod tests {
 
     #[test]
     fn every_vector_tier_of_x86_64_has_its_probe() {
-        for isa in [Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vbmi] {
+        for isa in [Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Avx512Vbmi, Isa::Amx] {
             assert!(isa.missing().is_some() || ComputeProbe::for_isa(isa).is_some(), "{isa}");
         }
         assert_eq!(ComputeProbe::for_isa(Isa::Scalar), None);

@@ -1,5 +1,6 @@
 //! x86-64 tiers.
 
+pub mod amx;
 pub mod avx2;
 pub mod avx512;
 pub mod avx512_vbmi;

@@ -2,14 +2,17 @@
 
 #![allow(unsafe_code)]
 
-mod row_fifths;
+pub(super) mod row_fifths;
 
 use super::avx512;
 use crate::{Isa, Kernels, TernaryKernels};
 
 /// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of
 /// AVX-512 VBMI besides what the AVX-512 tier asks for.
-pub(crate) static KERNELS: Kernels = Kernels {
+pub(crate) static KERNELS: Kernels = ENTRIES;
+
+/// The entries, for the tiers above to take over.
+pub(crate) const ENTRIES: Kernels = Kernels {
     isa: Isa::Avx512Vbmi,
     row_fifths: TernaryKernels {
         // SAFETY: AVX-512 VBMI was detected (see above).

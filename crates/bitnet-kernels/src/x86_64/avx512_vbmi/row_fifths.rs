@@ -123,6 +123,18 @@ unsafe fn add_step<const T: usize>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn split(packed: __m512i) -> [__m512i; 5] {
+    let (lower, fifth) = separate(packed);
+    let mut parts = [fifth; 5];
+    for (part, mask) in parts.iter_mut().zip([0x03, 0x0c, 0x30, 0xc0u8]) {
+        *part = _mm512_and_si512(lower, _mm512_set1_epi8(mask as i8));
+    }
+    parts
+}
+
+/// Returns the lower four codes of every byte, two bits each, and the fifth.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub fn separate(packed: __m512i) -> (__m512i, __m512i) {
     // SAFETY: two halves of a table of 128 bytes.
     let (low, high) = unsafe {
         (_mm512_loadu_si512(LOWER.as_ptr().cast()), _mm512_loadu_si512(LOWER.as_ptr().add(WIDTH).cast()))
@@ -135,10 +147,5 @@ fn split(packed: __m512i) -> [__m512i; 5] {
     let rest = _mm512_mask_sub_epi8(rest, second, rest, place);
     let fifth = _mm512_maskz_mov_epi8(first, one);
     let fifth = _mm512_mask_add_epi8(fifth, second, fifth, one);
-    let lower = _mm512_permutex2var_epi8(low, rest, high);
-    let mut parts = [fifth; 5];
-    for (part, mask) in parts.iter_mut().zip([0x03, 0x0c, 0x30, 0xc0u8]) {
-        *part = _mm512_and_si512(lower, _mm512_set1_epi8(mask as i8));
-    }
-    parts
+    (_mm512_permutex2var_epi8(low, rest, high), fifth)
 }
