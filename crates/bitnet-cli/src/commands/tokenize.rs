@@ -40,7 +40,7 @@ pub fn run(args: &TokenizeArgs) -> Result<()> {
 fn load(source: &ModelSource) -> Result<Tokenizer> {
     if let ModelSource::Folder(path) = source
         && path.is_file()
-        && !has_other_format(path)
+        && !is_own_format(path)
     {
         return Ok(Tokenizer::from_file(path)?);
     }
@@ -52,8 +52,7 @@ fn load(source: &ModelSource) -> Result<Tokenizer> {
     }
 }
 
-/// Reports whether the name is that of a model file, which the model crate refuses in its own words.
-fn has_other_format(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default();
-    ["gguf", "bitnet"].iter().any(|other| extension.eq_ignore_ascii_case(other))
+/// Reports whether the name is that of our own model files, which the model crate refuses in its own words.
+fn is_own_format(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("bitnet"))
 }
