@@ -16,6 +16,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod family;
+pub mod gguf;
 mod graph;
 mod mapping;
 pub mod source;
@@ -26,6 +27,7 @@ pub use checkpoint::{Checkpoint, StoredDType, Tensor};
 pub use config::{LinearClass, ModelConfig, QuantisationConfig, QuantisationMode};
 pub use error::{LoadError, LoadErrorKind};
 pub use family::{ActivationMode, Family};
+pub use gguf::Gguf;
 pub use source::{ModelFiles, ModelSource, WeightAccess};
 pub use weights::{
     Head, Layer, LoadOptions, LoadProgress, Model, NormWeights, Projection, StoredAs, TensorInfo, load,
