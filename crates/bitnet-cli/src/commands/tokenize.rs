@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
+use bitnet_inference::ModelText;
 use bitnet_inference::model::{ModelFiles, ModelSource};
 use serde::Serialize;
 
@@ -36,24 +37,35 @@ pub fn run(args: &TokenizeArgs) -> Result<()> {
     out.flush()
 }
 
-/// Loads the tokenizer alone: a file is one, a folder has one.
+/// Loads the tokenizer alone: a file is one or has one, a folder has one.
 fn load(source: &ModelSource) -> Result<Tokenizer> {
-    if let ModelSource::Folder(path) = source
-        && path.is_file()
-        && !has_other_format(path)
-    {
-        return Ok(Tokenizer::from_file(path)?);
-    }
-    let files = ModelFiles::open(source)?;
-    let file = files.path("tokenizer.json").display().to_string();
-    match files.tokenizer_json()? {
-        Some(bytes) => Ok(Tokenizer::from_bytes(&bytes, &file)?),
-        None => Err(anyhow!("{file}: expected the model's tokenizer, found no such file")),
+    let path = match source {
+        ModelSource::Folder(path) if path.is_file() => path,
+        _ => {
+            let files = ModelFiles::open(source)?;
+            return found(ModelText::load(&files)?, &files.path("tokenizer.json"));
+        }
+    };
+    match extension(path).as_str() {
+        "gguf" => found(ModelText::load_gguf(path)?, path),
+        // Refused in the model crate's own words.
+        "bitnet" => Err(ModelFiles::open(source).map_or_else(Into::into, |_| missing(path))),
+        _ => Ok(bitnet_core::tokenizer::load_tokenizer(path)?),
     }
 }
 
-/// Reports whether the name is that of a model file, which the model crate refuses in its own words.
-fn has_other_format(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default();
-    ["gguf", "bitnet"].iter().any(|other| extension.eq_ignore_ascii_case(other))
+fn found(text: Option<ModelText>, place: &Path) -> Result<Tokenizer> {
+    let text = text.ok_or_else(|| missing(place))?;
+    for assumption in &text.assumptions {
+        crate::output::note(&format!("assumed: {assumption}"));
+    }
+    Ok(text.tokenizer)
+}
+
+fn missing(place: &Path) -> anyhow::Error {
+    anyhow!("{}: expected the model's tokenizer, found none", place.display())
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
 }

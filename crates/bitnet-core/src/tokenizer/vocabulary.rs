@@ -121,6 +121,32 @@ impl Vocabulary {
         self.tokens.get(id? as usize).map(String::as_str)
     }
 
+    /// Appends tokens that stand in files beside a `tokenizer.model`: id, spelling, and whether it is a control
+    /// token. A token that is there already under its id is left alone.
+    ///
+    /// Errors: [`TokenizerError::SpecialTokenConflict`] for an id that is neither taken by the same token nor the next
+    /// free one.
+    pub fn add_tokens(&mut self, mut added: Vec<(u32, String, bool)>) -> Result<(), TokenizerError> {
+        added.sort_unstable();
+        for (id, token, is_control) in added {
+            let next = self.tokens.len();
+            let reason = match self.token(Some(id)) {
+                Some(known) if known == token => continue,
+                Some(other) => format!("it belongs to {other:?}"),
+                None if id as usize != next => format!("the next free id is {next}"),
+                None => {
+                    self.tokens.push(token);
+                    self.scores.iter_mut().for_each(|scores| scores.push(0.0));
+                    let kind = if is_control { 3 } else { 4 };
+                    self.token_types.iter_mut().for_each(|types| types.push(kind));
+                    continue;
+                }
+            };
+            return Err(TokenizerError::SpecialTokenConflict { token, id, reason });
+        }
+        Ok(())
+    }
+
     fn is_llama3(&self) -> bool {
         self.token(self.bos) == Some(LLAMA3_BOS)
     }
