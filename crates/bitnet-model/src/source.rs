@@ -155,6 +155,22 @@ impl ModelFiles {
         }
     }
 
+    /// Reads tokenizer.model, the sentencepiece form, where there is one.
+    ///
+    /// # Errors
+    /// `Io` when it is unreadable, `Format` over 512 MiB.
+    pub fn tokenizer_model(&self) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        self.optional("tokenizer.model", TOKENIZER_LIMIT)
+    }
+
+    /// Reads added_tokens.json, the tokens beside a tokenizer.model, where there is one.
+    ///
+    /// # Errors
+    /// `Io` when it is unreadable, `Format` over 64 MiB.
+    pub fn added_tokens_json(&self) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        self.optional("added_tokens.json", TOKENIZER_CONFIG_LIMIT)
+    }
+
     /// Reads tokenizer_config.json, where there is one.
     ///
     /// # Errors

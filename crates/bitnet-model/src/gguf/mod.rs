@@ -21,6 +21,7 @@ mod metadata;
 mod tensors;
 mod types;
 mod value;
+mod vocabulary;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
