@@ -16,16 +16,20 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod family;
+pub mod gguf;
 mod graph;
 mod mapping;
+mod names;
 pub mod source;
 mod trace;
 pub mod weights;
 
+pub use bitnet_quant::ggml::I2sLayout;
 pub use checkpoint::{Checkpoint, StoredDType, Tensor};
 pub use config::{LinearClass, ModelConfig, QuantisationConfig, QuantisationMode};
 pub use error::{LoadError, LoadErrorKind};
 pub use family::{ActivationMode, Family};
+pub use gguf::Gguf;
 pub use source::{ModelFiles, ModelSource, WeightAccess};
 pub use weights::{
     Head, Layer, LoadOptions, LoadProgress, Model, NormWeights, Projection, StoredAs, TensorInfo, load,

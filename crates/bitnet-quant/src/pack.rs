@@ -44,7 +44,7 @@ pub(crate) fn pack_quarters(
     fill: impl Fn(usize, u32, &mut [u8]) + Sync + Send,
 ) -> Vec<u8> {
     let lines = rows.div_ceil(4);
-    let line = |index: usize, out: &mut [u8]| {
+    for_lines(rows, cols, |index, out| {
         for lane in 0..4u32 {
             let row = lane as usize * lines + index;
             if row < rows {
@@ -53,8 +53,12 @@ pub(crate) fn pack_quarters(
                 out.iter_mut().for_each(|byte| *byte |= 1 << (2 * lane));
             }
         }
-    };
-    let mut packed = vec![0u8; lines * cols];
+    })
+}
+
+/// Returns the lines of a row-quarters matrix, each written by `line(index, out)` into zeros.
+pub(crate) fn for_lines(rows: usize, cols: usize, line: impl Fn(usize, &mut [u8]) + Sync + Send) -> Vec<u8> {
+    let mut packed = vec![0u8; rows.div_ceil(4) * cols];
     #[cfg(feature = "parallel")]
     if rows.saturating_mul(cols) >= PARALLEL_ELEMENTS {
         packed.par_chunks_mut(cols).enumerate().for_each(|(index, out)| line(index, out));

@@ -1,0 +1,153 @@
+//! GGUF files, versions 2 and 3: metadata, and tensors as slices of the mapped file.
+//!
+//! ```text
+//! "GGUF" | u32 version | u64 tensors | u64 keys
+//! keys    x { string key | u32 value type | value }
+//! tensors x { string name | u32 dims | u64 extent[dims] | u32 type | u64 offset }
+//! padding to general.alignment (32 unless stated)
+//! data: every tensor at its offset, a multiple of the alignment
+//! ```
+//!
+//! All numbers are little-endian; a string is a u64 length and UTF-8 text; the first extent is the contiguous
+//! one. [`Gguf::open`] walks over header and table once and checks all of it: lengths and counts against the
+//! bytes that are there, text against UTF-8, keys and names against repetition, tensors against the data, the
+//! alignment and each other. Nothing is reserved by a number in the file before that. Values are then read
+//! where they lie ([`Metadata`]). A tensor of an unknown type keeps its [`TypeId`] and is no error.
+//!
+//! Source: `ggml/include/gguf.h` and `docs/gguf.md` of ggml.
+
+mod cursor;
+mod metadata;
+mod tensors;
+mod types;
+mod value;
+mod vocabulary;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{LoadError, LoadErrorKind};
+use crate::mapping::FileBytes;
+use crate::source::WeightAccess;
+use cursor::{Cursor, Place};
+pub use metadata::{Items, Metadata};
+pub use tensors::TensorEntry;
+pub use types::TypeId;
+pub use value::{Array, Value, ValueType, Values};
+
+/// The first bytes of a file.
+pub const MAGIC: [u8; 4] = *b"GGUF";
+/// Alignment of a file that states none.
+const DEFAULT_ALIGNMENT: u32 = 32;
+/// Greatest alignment accepted: 64 KiB is the largest page in use, with room above.
+const MAX_ALIGNMENT: u32 = 1 << 24;
+
+/// An open file.
+#[derive(Clone)]
+pub struct Gguf {
+    path: PathBuf,
+    bytes: Arc<FileBytes>,
+    version: u32,
+    alignment: u32,
+    metadata: Metadata,
+    tensors: Vec<TensorEntry>,
+}
+
+impl fmt::Debug for Gguf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (place, keys) = (self.path.display(), self.metadata.keys().count());
+        write!(f, "Gguf({place}, version {}, {keys} keys, {} tensors)", self.version, self.tensors.len())
+    }
+}
+
+impl Gguf {
+    /// Opens a file and checks its header and its table of tensors.
+    ///
+    /// # Errors
+    /// `Io` for a file that cannot be read, `UnsupportedFormat` for another version or byte order, `Format` for
+    /// one that is not what the format demands; each says where, what was expected and what was found.
+    pub fn open(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+        Self::parse(path, Arc::new(FileBytes::open(path, access)?))
+    }
+
+    /// Takes the bytes of a file; `path` stands for it in messages.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, LoadError> {
+        Self::parse(path, Arc::new(FileBytes::Owned(bytes)))
+    }
+
+    fn parse(path: &Path, bytes: Arc<FileBytes>) -> Result<Self, LoadError> {
+        let mut cursor = Cursor::new(path, (*bytes).as_ref(), 0);
+        let version = version(path, &mut cursor)?;
+        let tensor_count = cursor.u64(Place::File, "a number of tensors")?;
+        let key_count = cursor.u64(Place::File, "a number of metadata keys")?;
+        let metadata = Metadata::read(path, &bytes, &mut cursor, key_count)?;
+        let alignment = alignment(&metadata)?;
+        let tensors = tensors::read(&mut cursor, tensor_count, alignment as usize)?;
+        Ok(Gguf { path: path.to_owned(), bytes: bytes.clone(), version, alignment, metadata, tensors })
+    }
+
+    /// Returns the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the version of the format.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Returns the alignment of tensors in bytes.
+    pub fn alignment(&self) -> u32 {
+        self.alignment
+    }
+
+    /// Returns the metadata.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Returns the tensors in the order of their data.
+    pub fn tensors(&self) -> &[TensorEntry] {
+        &self.tensors
+    }
+
+    /// Returns the bytes of the file, which stay as long as anything refers to them.
+    pub(crate) fn file(&self) -> Arc<FileBytes> {
+        self.bytes.clone()
+    }
+
+    /// Returns the bytes of a tensor of this file.
+    pub fn bytes_of(&self, tensor: &TensorEntry) -> &[u8] {
+        (*self.bytes).as_ref().get(tensor.range.clone()).unwrap_or_default()
+    }
+}
+
+fn version(path: &Path, cursor: &mut Cursor<'_>) -> Result<u32, LoadError> {
+    let magic = cursor.take(Place::File, "the letters GGUF", 4)?;
+    if magic != MAGIC {
+        let found = format_args!("{:?}", magic.escape_ascii().to_string());
+        return Err(cursor.refuse(Place::File, "the letters GGUF at byte offset 0", found));
+    }
+    let version = cursor.u32(Place::File, "a version")?;
+    let found = match version {
+        2 | 3 => return Ok(version),
+        // A version of the other byte order has its bits in the upper half.
+        _ if version & 0xffff == 0 => format!("a big-endian file of version {}", version.swap_bytes()),
+        _ => version.to_string(),
+    };
+    let kind = LoadErrorKind::UnsupportedFormat;
+    Err(LoadError::mismatch(kind, path, Place::File.item(), "GGUF version 2 or 3, little-endian", found))
+}
+
+fn alignment(metadata: &Metadata) -> Result<u32, LoadError> {
+    const KEY: &str = "general.alignment";
+    let alignment = metadata.u32(KEY)?.unwrap_or(DEFAULT_ALIGNMENT);
+    if alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT {
+        return Ok(alignment);
+    }
+    Err(metadata.refuse(KEY, format_args!("a power of two up to {MAX_ALIGNMENT}")))
+}

@@ -1,0 +1,105 @@
+//! The codes of TQ1_0, TQ2_0 and I2_S, one byte a code: the value + 1.
+//!
+//! ```text
+//! TQ2_0  66 bytes / 256: pairs 64, d f16
+//!        byte 32 h + m: pair n (low first) is element 128 h + 32 n + m
+//! TQ1_0  54 bytes / 256: five digits a byte 48, four digits a byte 4, d f16
+//!        bytes 0..32: digit n is element 32 n + m; 32..48: 160 + 16 n + m; 48..52: 240 + 4 n + m
+//! I2_S   N K / 4 bytes, then the scale as f32 and 28 bytes of padding
+//!        groups of 4 G elements in G bytes (G = 32 on x86, 16 on ARM): pair 3 - n is element n G + m
+//! ```
+//!
+//! A TQ1_0 byte is the fraction `v / 243` as `ceil(256 v / 243)`, `v` in base 3 with the first digit in front, so
+//! that a multiplication by 3 moves the next digit out at the top.
+
+use half::f16;
+
+use super::{GgmlType, I2sLayout};
+
+/// Elements of a TQ block.
+pub(super) const BLOCK: usize = 256;
+
+/// Runs of TQ1_0: bytes, first byte, first element, digits a byte.
+const RUNS: [(usize, usize, usize, usize); 3] = [(32, 0, 0, 5), (16, 32, 160, 5), (4, 48, 240, 4)];
+
+/// Returns where a TQ block keeps its scale.
+pub(super) fn scale_at(ty: GgmlType) -> usize {
+    if ty == GgmlType::TQ1_0 { 52 } else { 64 }
+}
+
+/// Reads the scale of a TQ block.
+pub(super) fn scale_of(ty: GgmlType, block: &[u8]) -> f32 {
+    super::plain::half_at(block, scale_at(ty))
+}
+
+/// Writes the codes of one block (TQ) or group (I2_S) of `ty`.
+pub(super) fn codes(ty: GgmlType, layout: I2sLayout, block: &[u8], out: &mut [u8]) {
+    match ty {
+        GgmlType::TQ1_0 => tq1_0_codes(block, out),
+        GgmlType::TQ2_0 => {
+            for (bytes, out) in block[..64].chunks_exact(32).zip(out.chunks_exact_mut(128)) {
+                pairs(bytes, out, |n| 2 * n);
+            }
+        }
+        _ => pairs(&block[..layout.group_bytes()], out, |n| 6 - 2 * n),
+    }
+}
+
+/// Writes a block (TQ, without its scale) or group (I2_S) from codes.
+pub(super) fn put_codes(ty: GgmlType, layout: I2sLayout, codes: &[u8], block: &mut [u8]) {
+    match ty {
+        GgmlType::TQ1_0 => put_tq1_0(codes, block),
+        GgmlType::TQ2_0 => {
+            for (bytes, codes) in block[..64].chunks_exact_mut(32).zip(codes.chunks_exact(128)) {
+                put_pairs(codes, bytes, |n| 2 * n);
+            }
+        }
+        _ => put_pairs(codes, &mut block[..layout.group_bytes()], |n| 6 - 2 * n),
+    }
+}
+
+/// Writes the scale of a TQ block.
+pub(super) fn put_scale(ty: GgmlType, scale: f16, block: &mut [u8]) {
+    block[scale_at(ty)..][..2].copy_from_slice(&scale.to_le_bytes());
+}
+
+fn pairs(bytes: &[u8], out: &mut [u8], shift: impl Fn(usize) -> usize) {
+    for (n, out) in out.chunks_exact_mut(bytes.len()).enumerate() {
+        let shift = shift(n);
+        out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = byte >> shift & 3);
+    }
+}
+
+fn put_pairs(codes: &[u8], bytes: &mut [u8], shift: impl Fn(usize) -> usize) {
+    bytes.fill(0);
+    for (n, codes) in codes.chunks_exact(bytes.len()).enumerate() {
+        let shift = shift(n);
+        bytes.iter_mut().zip(codes).for_each(|(byte, code)| *byte |= (code & 3) << shift);
+    }
+}
+
+fn tq1_0_codes(block: &[u8], out: &mut [u8]) {
+    for (len, from, to, digits) in RUNS {
+        let mut fractions = [0; 32];
+        fractions[..len].copy_from_slice(&block[from..from + len]);
+        for out in out[to..][..len * digits].chunks_exact_mut(len) {
+            for (out, fraction) in out.iter_mut().zip(&mut fractions) {
+                // `(3 f) >> 8` as two comparisons keeps the loop in bytes.
+                *out = u8::from(*fraction >= 86) + u8::from(*fraction >= 171);
+                *fraction = fraction.wrapping_mul(3);
+            }
+        }
+    }
+}
+
+fn put_tq1_0(codes: &[u8], block: &mut [u8]) {
+    for (len, to, from, digits) in RUNS {
+        let codes = &codes[from..][..len * digits];
+        for m in 0..len {
+            let value = (0..5).fold(0u32, |value, n| {
+                3 * value + if n < digits { u32::from(codes[n * len + m]) } else { 0 }
+            });
+            block[to + m] = (value * 256).div_ceil(243) as u8;
+        }
+    }
+}
