@@ -202,12 +202,15 @@ impl ChatTemplate {
         }
         let is_wrong = source.contains(WRONG_TEMPLATE);
         if is_wrong && !vocabulary.tokens.iter().any(|token| token == BITNET_END) {
-            let assumed = format!("chat template: the file's own, with {WRONG_TEMPLATE}, fits no model; none is used");
+            let assumed =
+                format!("chat template: the file's own, with {WRONG_TEMPLATE}, fits no model; none is used");
             return Ok((None, Some(assumed)));
         }
         let assumed = is_wrong.then(|| {
-            format!("chat template: the file's own, with {WRONG_TEMPLATE}, is not what the model was trained on; \
-                its documented format is used")
+            format!(
+                "chat template: the file's own, with {WRONG_TEMPLATE}, is not what the model was trained on; \
+                its documented format is used"
+            )
         });
         let source = jinja::prepare(if is_wrong { BITNET } else { source }, file)?;
         let add_bos = vocabulary.add_bos.unwrap_or(false);

@@ -9,7 +9,9 @@ use bitnet_core::device::{self, Device};
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
 use bitnet_kernels::Isa;
-use bitnet_model::{Family, LoadOptions, LoadProgress, ModelConfig, ModelFiles, ModelSource, WeightAccess};
+use bitnet_model::{
+    Family, I2sLayout, LoadOptions, LoadProgress, ModelConfig, ModelFiles, ModelSource, WeightAccess,
+};
 
 use crate::EngineError;
 use crate::chat::{ChatTemplate, Message, end_of_turn_tokens};
@@ -34,6 +36,7 @@ pub struct EngineBuilder<'a> {
     weights: WeightAccess,
     head: HeadPrecision,
     layout: TernaryLayout,
+    i2s_layout: I2sLayout,
     without_tokenizer: bool,
     isa: Option<Isa>,
     progress: Option<&'a mut dyn FnMut(LoadProgress)>,
@@ -96,6 +99,13 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
+    /// Takes the elements of I2_S tensors in this order, which no file states; that of published files by default.
+    #[must_use]
+    pub fn i2s_layout(mut self, layout: I2sLayout) -> Self {
+        self.i2s_layout = layout;
+        self
+    }
+
     /// Reads the tokenizer and the chat template (the default), or leaves them alone: token ids then are the only
     /// language the engine has.
     #[must_use]
@@ -118,12 +128,12 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Loads a checkpoint folder.
+    /// Loads a checkpoint folder or a GGUF file.
     ///
     /// # Errors
     /// As [`Engine::load`].
-    pub fn load(self, folder: impl Into<PathBuf>) -> Result<Engine, EngineError> {
-        self.load_source(&ModelSource::Folder(folder.into()))
+    pub fn load(self, model: impl Into<PathBuf>) -> Result<Engine, EngineError> {
+        self.load_source(&ModelSource::at(model))
     }
 
     /// Loads a model from wherever it is.
@@ -135,8 +145,8 @@ impl<'a> EngineBuilder<'a> {
         let files = ModelFiles::open(source)?;
         // Before the weights: reading a tokenizer takes several times what it keeps.
         let text = if self.without_tokenizer { None } else { ModelText::load(&files)? };
-        let model =
-            bitnet_model::load(&files, &mut LoadOptions { access: self.weights, progress: self.progress })?;
+        let (access, progress, i2s_layout) = (self.weights, self.progress, self.i2s_layout);
+        let model = bitnet_model::load(&files, &mut LoadOptions { progress, access, i2s_layout })?;
         let (config, family) = (model.config.clone(), model.family);
         let mut assumptions = model.assumptions.clone();
         let context = match self.context {
@@ -205,13 +215,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads a checkpoint folder (config.json, *.safetensors, tokenizer.json) on the CPU.
+    /// Loads a checkpoint folder (config.json, *.safetensors, tokenizer.json) or a GGUF file on the CPU.
     ///
     /// # Errors
     /// Files that are missing, damaged or of an unsupported architecture, each named with what was
     /// expected and found; an unavailable device or instruction set; exhausted memory.
-    pub fn load(folder: impl Into<PathBuf>) -> Result<Engine, EngineError> {
-        Engine::builder().load(folder)
+    pub fn load(model: impl Into<PathBuf>) -> Result<Engine, EngineError> {
+        Engine::builder().load(model)
     }
 
     /// Configures how to load.

@@ -4,10 +4,8 @@
 //! A folder: `tokenizer.json`, or else `tokenizer.model` with the tokens that `tokenizer_config.json` or
 //! `added_tokens.json` add to it. A GGUF file: its metadata, which needs no tensors beside it.
 
-use std::path::Path;
-
 use bitnet_core::tokenizer::{Tokenizer, TokenizerError, Vocabulary};
-use bitnet_model::{Gguf, ModelFiles, WeightAccess};
+use bitnet_model::{Gguf, ModelFiles};
 use serde_json::{Map, Value as Json};
 
 use crate::EngineError;
@@ -34,8 +32,8 @@ impl ModelText {
     /// # Errors
     /// Files that are unreadable, damaged or of a kind that is not supported, each named.
     pub fn load(files: &ModelFiles) -> Result<Option<Self>, EngineError> {
-        if files.root().extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) && files.root().is_file() {
-            return Self::load_gguf(files.root());
+        if let Some(gguf) = files.gguf() {
+            return Self::from_gguf(gguf);
         }
         let name = |file: &str| files.path(file).display().to_string();
         let (tokenizer, file) = if let Some(bytes) = files.tokenizer_json()? {
@@ -57,9 +55,9 @@ impl ModelText {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_gguf(path: &Path) -> Result<Option<Self>, EngineError> {
-        let Some(vocabulary) = Gguf::open(path, WeightAccess::Auto)?.vocabulary()? else { return Ok(None) };
-        let file = path.display().to_string();
+    pub fn from_gguf(gguf: &Gguf) -> Result<Option<Self>, EngineError> {
+        let Some(vocabulary) = gguf.vocabulary()? else { return Ok(None) };
+        let file = gguf.path().display().to_string();
         let mut assumptions = vocabulary.assumptions();
         let (template, assumed) = ChatTemplate::from_vocabulary(&vocabulary, &file)?;
         assumptions.extend(assumed);
@@ -125,7 +123,8 @@ fn from_added(added: &Map<String, Json>, files: &ModelFiles) -> Result<Added, En
 
 fn object(bytes: Option<&[u8]>, files: &ModelFiles, name: &str) -> Result<Map<String, Json>, EngineError> {
     let Some(bytes) = bytes else { return Ok(Map::new()) };
-    serde_json::from_slice(bytes).map_err(|error| malformed(files, name, "(whole file)", "a JSON object", &error))
+    serde_json::from_slice(bytes)
+        .map_err(|error| malformed(files, name, "(whole file)", "a JSON object", &error))
 }
 
 fn malformed(

@@ -39,33 +39,24 @@ pub fn run(args: &TokenizeArgs) -> Result<()> {
 
 /// Loads the tokenizer alone: a file is one or has one, a folder has one.
 fn load(source: &ModelSource) -> Result<Tokenizer> {
-    let path = match source {
-        ModelSource::Folder(path) if path.is_file() => path,
-        _ => {
-            let files = ModelFiles::open(source)?;
-            return found(ModelText::load(&files)?, &files.path("tokenizer.json"));
-        }
-    };
-    match extension(path).as_str() {
-        "gguf" => found(ModelText::load_gguf(path)?, path),
-        // Refused in the model crate's own words.
-        "bitnet" => Err(ModelFiles::open(source).map_or_else(Into::into, |_| missing(path))),
-        _ => Ok(bitnet_core::tokenizer::load_tokenizer(path)?),
+    if let ModelSource::Folder(path) = source
+        && path.is_file()
+        && !is_own_format(path)
+    {
+        return Ok(bitnet_core::tokenizer::load_tokenizer(path)?);
     }
-}
-
-fn found(text: Option<ModelText>, place: &Path) -> Result<Tokenizer> {
-    let text = text.ok_or_else(|| missing(place))?;
+    let files = ModelFiles::open(source)?;
+    let text = ModelText::load(&files)?.ok_or_else(|| {
+        let place = files.path("tokenizer.json");
+        anyhow!("{}: expected the model's tokenizer, found none", place.display())
+    })?;
     for assumption in &text.assumptions {
         crate::output::note(&format!("assumed: {assumption}"));
     }
     Ok(text.tokenizer)
 }
 
-fn missing(place: &Path) -> anyhow::Error {
-    anyhow!("{}: expected the model's tokenizer, found none", place.display())
-}
-
-fn extension(path: &Path) -> String {
-    path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase()
+/// Reports whether the name is that of our own model files, which the model crate refuses in its own words.
+fn is_own_format(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("bitnet"))
 }

@@ -115,6 +115,11 @@ impl Gguf {
         &self.tensors
     }
 
+    /// Returns the bytes of the file, which stay as long as anything refers to them.
+    pub(crate) fn file(&self) -> Arc<FileBytes> {
+        self.bytes.clone()
+    }
+
     /// Returns the bytes of a tensor of this file.
     pub fn bytes_of(&self, tensor: &TensorEntry) -> &[u8] {
         (*self.bytes).as_ref().get(tensor.range.clone()).unwrap_or_default()

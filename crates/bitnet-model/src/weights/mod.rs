@@ -5,17 +5,21 @@
 //! other. A tensor that is there and was not used is refused, unless it is known to be harmless: it would mean
 //! that the model computes something else than is computed here.
 
+mod gguf;
 mod layer;
 mod linear;
 mod model;
 mod reader;
+mod rows;
 mod scan;
 
 use bitnet_core::backend::{LinearWeights, WeightStorage};
+use bitnet_quant::ggml::I2sLayout;
 
 use crate::config::ModelConfig;
 use crate::error::LoadError;
 use crate::family::{self, Detection, Family};
+use crate::names::Naming;
 use crate::source::{ModelFiles, WeightAccess};
 use crate::trace;
 pub use model::{Head, Layer, Model, NormWeights, Projection, StoredAs, TensorInfo};
@@ -41,6 +45,8 @@ pub struct LoadOptions<'a> {
     pub progress: Option<&'a mut dyn FnMut(LoadProgress)>,
     /// How weight files are brought into memory.
     pub access: WeightAccess,
+    /// The order of elements in I2_S tensors, which no file states.
+    pub i2s_layout: I2sLayout,
 }
 
 /// Loads a checkpoint.
@@ -54,11 +60,11 @@ pub fn load(files: &ModelFiles, options: &mut LoadOptions<'_>) -> Result<Model, 
     let mut reader = Reader::new(&config, &checkpoint, &detection, options);
     // Layers are pushed as their tensors are found: their count in config.json reserves nothing.
     let mut layers = Vec::new();
-    let embedding = reader.table("model.embed_tokens.weight")?;
+    let embedding = reader.table(reader.naming().embedding())?;
     for index in 0..config.layers {
         layers.push(layer::read(&mut reader, index)?);
     }
-    let final_norm = reader.norm("model.norm.weight", config.hidden, config.rms_eps)?;
+    let final_norm = reader.norm(reader.naming().final_norm(), config.hidden, config.rms_eps)?;
     let head = head(&mut reader)?;
     reader.check_leftovers()?;
     let (tensors, notes) = reader.finish();
@@ -86,16 +92,24 @@ fn resolve(detection: &Detection, layers: &[Layer]) -> Family {
 }
 
 fn head(reader: &mut Reader<'_, '_>) -> Result<Head, LoadError> {
-    const NAME: &str = "lm_head.weight";
-    let stored = reader.has(NAME);
+    let name = reader.naming().head();
+    let stored = reader.has(name);
     match (reader.config.tied, stored) {
-        (Some(false), _) | (None, true) => Ok(Head::Separate(reader.table(NAME)?)),
+        (Some(false), _) | (None, true) => Ok(Head::Separate(reader.table(name)?)),
         (Some(true), false) => Ok(Head::Tied),
         (Some(true), true) => {
-            reader.ignore(NAME, "unused: the head is tied to the embedding");
-            reader.note("tie_word_embeddings is true: the stored lm_head.weight is not used".into());
+            reader.ignore(name, "unused: the head is tied to the embedding");
+            reader.note(match reader.naming() {
+                Naming::HuggingFace => format!("tie_word_embeddings is true: the stored {name} is not used"),
+                Naming::Gguf => {
+                    let architecture = &reader.config.architecture;
+                    format!("the head of {architecture} is the embedding: the stored {name} is not used")
+                }
+            });
             Ok(Head::Tied)
         }
+        // The absence of the tensor is how a GGUF file says it.
+        (None, false) if reader.naming() == Naming::Gguf => Ok(Head::Tied),
         (None, false) => {
             reader
                 .note("tie_word_embeddings is absent and no lm_head.weight stored: the head is tied".into());
