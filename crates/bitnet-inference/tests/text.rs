@@ -14,8 +14,8 @@ use bitnet_testing::temp::TempDir;
 const MODEL: &[u8] = include_bytes!("../../bitnet-core/tests/data/tokenizer/tokenizer.model");
 const PARSED: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
 
-fn load(folder: &Path) -> Result<Option<ModelText>, String> {
-    let files = ModelFiles::open(&ModelSource::Folder(folder.into())).unwrap();
+fn load(model: &Path) -> Result<Option<ModelText>, String> {
+    let files = ModelFiles::open(&ModelSource::at(model)).unwrap();
     ModelText::load(&files).map_err(|error| error.to_string())
 }
 
@@ -35,7 +35,7 @@ fn golden_gguf_files_have_tokenizer_template_and_end_tokens() {
         ("bitnet_b158-i2_s-x86.gguf", 1, true),
         ("bitnet_silu-tq2_0.gguf", 0, false),
     ] {
-        let text = ModelText::load_gguf(&golden_dir("gguf").join(name)).unwrap().unwrap();
+        let text = load(&golden_dir("gguf").join(name)).unwrap().unwrap();
         assert_eq!((text.assumptions.len(), text.template.is_some()), (assumed, template), "{name}");
         assert!(text.end_tokens.contains(&if template { 316 } else { 2 }), "{name}");
         if let Some(template) = text.template {
