@@ -50,7 +50,8 @@ fn generated() -> String {
 
 fn encode(c: &mut Criterion) {
     let text = std::env::var_os("BITNET_BENCH_TEXT").map_or_else(generated, |path| {
-        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", Path::new(&path).display()))
+        std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", Path::new(&path).display()))
     });
     let paths: Vec<PathBuf> = match std::env::var("BITNET_BENCH_TOKENIZERS") {
         Ok(list) => list.split(',').map(PathBuf::from).collect(),
@@ -62,7 +63,9 @@ fn encode(c: &mut Criterion) {
         let tokenizer = load(&path);
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         group.bench_function(name, |b| {
-            b.iter(|| tokenizer.encode(&text, EncodeOptions::default()).unwrap_or_else(|error| panic!("{error}")));
+            b.iter(|| {
+                tokenizer.encode(&text, EncodeOptions::default()).unwrap_or_else(|error| panic!("{error}"))
+            });
         });
     }
     group.finish();

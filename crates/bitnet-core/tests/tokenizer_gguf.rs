@@ -31,7 +31,8 @@ fn build(vocabulary: Vocabulary) -> Result<Tokenizer, TokenizerError> {
 
 fn cases(kind: &str) -> Vec<(String, Vec<u32>, Vec<u32>)> {
     let file: Value = serde_json::from_slice(CASES).unwrap();
-    let ids = |value: &Value| value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+    let ids =
+        |value: &Value| value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
     let cases = file[kind].as_array().unwrap();
     assert_eq!(cases.len(), 20);
     let case = |case: &Value| {
@@ -73,7 +74,14 @@ fn check_recorded(path: &Path) -> usize {
         streamed.push_str(&stream.finish());
         assert_eq!(streamed, decoded);
     }
-    assert!(failures.is_empty(), "{}: {} of {} differ\n{}", path.display(), failures.len(), ids.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{}: {} of {} differ\n{}",
+        path.display(),
+        failures.len(),
+        ids.len(),
+        failures.join("\n")
+    );
     ids.len()
 }
 
@@ -193,8 +201,12 @@ fn vocabularies_that_lie_are_refused_by_key() {
         ("merges[1]: expected two tokens of the vocabulary, found \"zz\"", |v| {
             v.merges.as_mut().unwrap()[1] = "zz e".into();
         }),
-        ("merges[1]: expected a merge whose result is a token", |v| v.merges.as_mut().unwrap()[1] = "z z".into()),
-        ("tokens[300]: expected a token of its own, found \"!\", which is token 0", |v| v.tokens[300] = "!".into()),
+        ("merges[1]: expected a merge whose result is a token", |v| {
+            v.merges.as_mut().unwrap()[1] = "z z".into()
+        }),
+        ("tokens[300]: expected a token of its own, found \"!\", which is token 0", |v| {
+            v.tokens[300] = "!".into()
+        }),
         ("token_type: expected one entry for each of 320", |v| v.token_types.as_mut().unwrap().truncate(3)),
         ("eos_token_id: expected the id of one of 320 tokens, found 320", |v| v.eos = Some(320)),
         ("model: \"rwkv\" is not supported", |v| v.model = "rwkv".into()),

@@ -191,13 +191,17 @@ fn special_tokens_take_the_next_id() {
     assert_eq!((tokenizer.vocab_size(), untouched.vocab_size()), (402, 400));
     assert_eq!(tokenizer.encode("</line><pad>", PARSED).unwrap(), [401, 400]);
     assert!(tokenizer.encode("<pad>", PLAIN).unwrap().iter().all(|&id| id < 400));
-    for (token, id, reason) in [("<x>", 500, "next free id"), ("<x>", 3, "belongs to"), ("<s>", 7, "has id 1")] {
+    for (token, id, reason) in
+        [("<x>", 500, "next free id"), ("<x>", 3, "belongs to"), ("<s>", 7, "has id 1")]
+    {
         let error = tokenizer.add_special_tokens(&[(token, id)]).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
     let mut vocabulary = vocabulary();
     let line = |id, control| (id, "</line>".to_string(), control);
-    vocabulary.add_tokens(vec![line(401, false), (400, "<pad>".into(), true), (1, "<s>".into(), true)]).unwrap();
+    vocabulary
+        .add_tokens(vec![line(401, false), (400, "<pad>".into(), true), (1, "<s>".into(), true)])
+        .unwrap();
     assert_eq!(vocabulary.add_tokens(vec![line(401, true)]), Ok(()));
     assert!(vocabulary.add_tokens(vec![line(9, true)]).unwrap_err().to_string().contains("belongs to"));
     let tokenizer = Tokenizer::from_vocabulary(vocabulary, "m").unwrap();
@@ -295,7 +299,9 @@ fn model_files_of_other_kinds_are_refused_by_name() {
         assert!(matches!(error, TokenizerError::Unsupported { .. }), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
-    for bytes in [&b""[..], b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0b", b"\x00\x01", &[0x80; 40]] {
+    for bytes in
+        [&b""[..], b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0b", b"\x00\x01", &[0x80; 40]]
+    {
         let error = Tokenizer::from_sentencepiece(bytes, "t").unwrap_err();
         assert!(matches!(error, TokenizerError::Malformed { .. }), "{error}");
     }

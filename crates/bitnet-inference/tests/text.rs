@@ -65,7 +65,11 @@ fn files_beside_a_tokenizer_model_that_lie_are_named() {
         ("added_tokens.json", "{\"<pad>\": -1}", "\"<pad>\": expected a token id, found -1"),
         ("added_tokens.json", "{\"<pad>\": 500}", "next free id is 400"),
         ("added_tokens.json", "[]", "expected a JSON object"),
-        ("tokenizer_config.json", "{\"added_tokens_decoder\": {\"x\": {\"content\": \"a\"}}}", "added_tokens_decoder[\"x\"]"),
+        (
+            "tokenizer_config.json",
+            "{\"added_tokens_decoder\": {\"x\": {\"content\": \"a\"}}}",
+            "added_tokens_decoder[\"x\"]",
+        ),
     ] {
         let error = load(folder(&[(name, contents)]).path()).unwrap_err();
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");

@@ -247,7 +247,8 @@ fn vocabulary(template: &str) -> Vocabulary {
 #[test]
 fn a_template_of_a_vocabulary_gives_the_recorded_conversations() {
     let file: Json = serde_json::from_slice(CASES).unwrap();
-    let wrong = "{% for message in messages %}Human: {{ message['content'] }}\n\nBITNETAssistant: {% endfor %}";
+    let wrong =
+        "{% for message in messages %}Human: {{ message['content'] }}\n\nBITNETAssistant: {% endfor %}";
     for (source, is_wrong) in [(file["template"].as_str().unwrap(), false), (wrong, true)] {
         let (template, assumed) = ChatTemplate::from_vocabulary(&vocabulary(source), "m.gguf").unwrap();
         assert_eq!(assumed.is_some(), is_wrong, "{assumed:?}");
