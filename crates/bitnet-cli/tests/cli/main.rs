@@ -5,6 +5,7 @@
 
 mod chat;
 mod failures;
+mod gguf;
 mod measure;
 mod program;
 mod reports;
