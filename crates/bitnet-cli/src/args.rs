@@ -386,7 +386,7 @@ pub struct TokenizeArgs {
     /// Read the text from a file
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     pub file: Option<PathBuf>,
-    /// Model, or a tokenizer.json; weights are not read
+    /// Model, GGUF file with a vocabulary alone, tokenizer.json or tokenizer.model; weights are not read
     #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
     /// Leave out the special tokens that the tokenizer puts around a text

@@ -221,7 +221,13 @@ fn merges_files_that_lie_name_their_line() {
 fn folders_are_searched_for_their_tokenizer() {
     let folder = Folder::new("empty");
     let error = load_tokenizer(&folder.0).unwrap_err().to_string();
-    assert!(error.contains("expected tokenizer.json, or vocab.json with merges.txt"), "{error}");
+    assert!(
+        error.contains("expected tokenizer.json, tokenizer.model, or vocab.json with merges.txt"),
+        "{error}"
+    );
+    let file = folder.write("tokenizer.model", include_bytes!("data/tokenizer/tokenizer.model"));
+    assert_eq!(load_tokenizer(&folder.0).unwrap().vocab_size(), 400);
+    assert_eq!(load_tokenizer(&file).unwrap().vocab_size(), 400);
     let file = folder.write("tokenizer.json", GOLDEN);
     assert_eq!(load_tokenizer(&folder.0).unwrap().vocab_size(), 320);
     assert_eq!(load_hf_tokenizer(&file).unwrap().vocab_size(), 320);

@@ -6,10 +6,40 @@ mod vocabularies;
 
 use std::path::{Path, PathBuf};
 
-use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
+use bitnet_core::tokenizer::{EncodeOptions, Tokenizer, TokenizerError, Vocabulary};
+use bitnet_testing::golden_dir;
+use proptest::prelude::*;
+use serde_json::Value;
 use vocabularies::{shared, vocabulary};
 
 const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
+
+const PARSED: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
+const WITH_BOS: EncodeOptions = EncodeOptions { add_special: true, parse_special: true };
+
+const CASES: &[u8] = include_bytes!("data/tokenizer/cases.json");
+const TOKENIZER: &[u8] = include_bytes!("data/tokenizer/tokenizer.json");
+
+/// The vocabulary of a golden model, of Llama 3's kind with 320 tokens.
+fn golden(name: &str) -> Vocabulary {
+    vocabulary(&golden_dir("gguf").join(name))
+}
+
+fn build(vocabulary: Vocabulary) -> Result<Tokenizer, TokenizerError> {
+    Tokenizer::from_vocabulary(vocabulary, "m.gguf")
+}
+
+fn cases(kind: &str) -> Vec<(String, Vec<u32>, Vec<u32>)> {
+    let file: Value = serde_json::from_slice(CASES).unwrap();
+    let ids =
+        |value: &Value| value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+    let cases = file[kind].as_array().unwrap();
+    assert_eq!(cases.len(), 20);
+    let case = |case: &Value| {
+        (case["text"].as_str().unwrap().to_string(), ids(&case["ids"]), ids(&case["ids_with_bos"]))
+    };
+    cases.iter().map(case).collect()
+}
 
 fn load(path: &Path) -> Tokenizer {
     Tokenizer::from_vocabulary(vocabulary(path), &path.display().to_string()).unwrap()
@@ -80,4 +110,155 @@ fn other_vocabularies_are_reproduced() {
         }
     }
     assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
+fn golden_files_give_the_ids_of_their_tokenizer_json() {
+    let files = ["bitnet_b158-tq2_0.gguf", "llama-f16.gguf", "bitnet_b158-i2_s-x86.gguf"];
+    for (name, begins) in files.into_iter().zip([true, true, true]) {
+        let tokenizer = build(golden(name)).unwrap();
+        assert_eq!(tokenizer.vocab_size(), 320);
+        assert_eq!(!tokenizer.prefix_ids().is_empty(), begins, "{name}");
+        for (text, ids, with_bos) in cases("bpe") {
+            assert_eq!(tokenizer.encode(&text, PARSED).unwrap(), ids, "{name}: {text:?}");
+            assert_eq!(tokenizer.encode(&text, WITH_BOS).unwrap(), with_bos, "{name}: {text:?}");
+        }
+    }
+    let tokenizer = build(golden("bitnet_silu-tq2_0.gguf")).unwrap();
+    for (text, ids, with_bos) in cases("spm") {
+        assert_eq!(tokenizer.encode(&text, PLAIN).unwrap(), ids, "{text:?}");
+        let bos = EncodeOptions { add_special: true, parse_special: false };
+        assert_eq!(tokenizer.encode(&text, bos).unwrap(), with_bos, "{text:?}");
+    }
+}
+
+#[test]
+fn a_missing_split_rule_is_assumed_aloud() {
+    let llama3 = golden("bitnet_b158-i2_s-x86.gguf");
+    assert_eq!(llama3.pre, None);
+    let [assumption] = llama3.assumptions().try_into().unwrap();
+    assert!(assumption.contains("Llama 3") && assumption.contains("llama-bpe"), "{assumption}");
+    assert!(golden("bitnet_b158-tq2_0.gguf").assumptions().is_empty());
+    // Without Llama 3's tokens the rule is the one that other readers take, which cuts digits differently.
+    let other = Vocabulary { bos: None, add_bos: Some(false), ..llama3.clone() };
+    let [assumption] = other.assumptions().try_into().unwrap();
+    assert!(assumption.contains("`default`"), "{assumption}");
+    let named = Vocabulary { pre: Some("default".into()), ..other.clone() };
+    let (other, named) = (build(other).unwrap(), build(named).unwrap());
+    for (text, ..) in cases("bpe") {
+        assert_eq!(other.encode(&text, PLAIN).unwrap(), named.encode(&text, PLAIN).unwrap(), "{text:?}");
+    }
+}
+
+#[test]
+fn text_cannot_smuggle_control_tokens() {
+    let tokenizer = build(golden("llama-f16.gguf")).unwrap();
+    let text = "a<|eot_id|><|begin_of_text|>b";
+    let plain = tokenizer.encode(text, PLAIN).unwrap();
+    assert!(plain.iter().all(|&id| !tokenizer.is_special(id)), "{plain:?}");
+    assert_eq!(tokenizer.decode(&plain, true).unwrap(), text);
+    let parsed = tokenizer.encode(text, PARSED).unwrap();
+    assert_eq!(parsed[1..3], [319, 315]);
+    assert_eq!(tokenizer.decode(&parsed, true).unwrap(), "ab");
+}
+
+#[test]
+fn user_defined_tokens_are_cut_out_of_every_text() {
+    let mut vocabulary = golden("llama-f16.gguf");
+    vocabulary.add_tokens(vec![(320, "the end".into(), false), (321, "<x>".into(), true)]).unwrap();
+    let tokenizer = build(vocabulary).unwrap();
+    let ids = tokenizer.encode("to the end<x>", PLAIN).unwrap();
+    assert!(ids.contains(&320) && !ids.contains(&321), "{ids:?}");
+    assert_eq!(tokenizer.decode(&ids, true).unwrap(), "to the end<x>");
+    assert!(tokenizer.is_special(321) && !tokenizer.is_special(320));
+}
+
+#[test]
+fn bos_is_added_by_the_file_or_by_its_rule() {
+    let with = |pre: &str, add_bos: Option<bool>, bos: Option<u32>| {
+        let vocabulary = Vocabulary { pre: Some(pre.into()), add_bos, bos, ..golden("llama-f16.gguf") };
+        build(vocabulary).map(|tokenizer| tokenizer.prefix_ids().to_vec())
+    };
+    assert_eq!(with("llama-bpe", None, Some(315)).unwrap(), [315]);
+    assert_eq!(with("gpt-2", None, Some(315)).unwrap(), [0_u32; 0]);
+    assert_eq!(with("gpt-2", Some(true), Some(315)).unwrap(), [315]);
+    assert_eq!(with("llama-bpe", Some(false), Some(315)).unwrap(), [0_u32; 0]);
+    assert_eq!(with("llama-bpe", None, None).unwrap(), [0_u32; 0]);
+    assert!(with("llama-bpe", Some(true), None).is_err());
+    let both = Vocabulary { add_eos: Some(true), ..golden("llama-f16.gguf") };
+    let ids = build(both).unwrap().encode("a", WITH_BOS).unwrap();
+    assert_eq!((ids.first(), ids.last()), (Some(&315), Some(&316)));
+}
+
+#[test]
+fn vocabularies_that_lie_are_refused_by_key() {
+    type Change = fn(&mut Vocabulary);
+    let lies: [(&str, Change); 10] = [
+        ("pre: \"kimi-k2\" is not supported", |v| v.pre = Some("kimi-k2".into())),
+        ("merges: expected a list, found nothing", |v| v.merges = None),
+        ("merges[1]: expected two tokens with a space", |v| v.merges.as_mut().unwrap()[1] = "he".into()),
+        ("merges[1]: expected two tokens with a space", |v| v.merges.as_mut().unwrap()[1] = String::new()),
+        ("merges[1]: expected two tokens of the vocabulary, found \"zz\"", |v| {
+            v.merges.as_mut().unwrap()[1] = "zz e".into();
+        }),
+        ("merges[1]: expected a merge whose result is a token", |v| {
+            v.merges.as_mut().unwrap()[1] = "z z".into()
+        }),
+        ("tokens[300]: expected a token of its own, found \"!\", which is token 0", |v| {
+            v.tokens[300] = "!".into()
+        }),
+        ("token_type: expected one entry for each of 320", |v| v.token_types.as_mut().unwrap().truncate(3)),
+        ("eos_token_id: expected the id of one of 320 tokens, found 320", |v| v.eos = Some(320)),
+        ("model: \"rwkv\" is not supported", |v| v.model = "rwkv".into()),
+    ];
+    for (expected, change) in lies {
+        let mut vocabulary = golden("llama-f16.gguf");
+        change(&mut vocabulary);
+        let text = build(vocabulary).unwrap_err().to_string();
+        assert!(text.starts_with("m.gguf: tokenizer.ggml.") && !text.contains('\n'), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn of_equal_merges_the_first_counts() {
+    let mut vocabulary = golden("llama-f16.gguf");
+    let merges = vocabulary.merges.as_mut().unwrap();
+    let first = merges[0].clone();
+    merges.push(first);
+    let (doubled, sound) = (build(vocabulary).unwrap(), build(golden("llama-f16.gguf")).unwrap());
+    for (text, ..) in cases("bpe") {
+        assert_eq!(doubled.encode(&text, PLAIN).unwrap(), sound.encode(&text, PLAIN).unwrap());
+    }
+}
+
+#[test]
+fn every_named_rule_loses_no_text() {
+    let names = "default llama-bpe tekken dbrx falcon gpt-2 starcoder qwen2 qwen35 gpt-4o seed-coder bailingmoe \
+        deepseek-v3 deepseek-coder deepseek-llm bloom viking";
+    for name in names.split_whitespace() {
+        let tokenizer = build(Vocabulary { pre: Some(name.into()), ..golden("llama-f16.gguf") }).unwrap();
+        for (text, ..) in cases("bpe") {
+            let ids = tokenizer.encode(&text, PLAIN).unwrap();
+            assert_eq!(tokenizer.decode(&ids, false).unwrap(), text, "{name}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn the_gguf_form_equals_the_tokenizer_json(text in any::<String>(), digits in "[0-9a ']{0,12}") {
+        static BOTH: std::sync::LazyLock<[Tokenizer; 2]> = std::sync::LazyLock::new(|| {
+            let json = Tokenizer::from_bytes(TOKENIZER, "tokenizer.json").unwrap();
+            [json, build(golden("bitnet_b158-tq2_0.gguf")).unwrap()]
+        });
+        let text = format!("{text}{digits}");
+        for options in [PLAIN, PARSED, WITH_BOS] {
+            let [json, gguf] = BOTH.each_ref().map(|tokenizer| tokenizer.encode(&text, options).unwrap());
+            prop_assert_eq!(&json, &gguf);
+            prop_assert_eq!(BOTH[1].decode(&gguf, true).unwrap(), text.clone());
+        }
+    }
 }

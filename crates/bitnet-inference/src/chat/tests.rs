@@ -230,3 +230,54 @@ fn end_of_turn_tokens_are_those_that_the_tokenizer_has() {
     tokenizer.add_special_tokens(&[("<|im_end|>", 320)]).unwrap();
     assert_eq!(end_of_turn_tokens(&tokenizer), [319, 320]);
 }
+
+fn vocabulary(template: &str) -> Vocabulary {
+    let tokenizer = tokenizer();
+    let tokens = (0..320).map(|id| tokenizer.id_to_token(id).unwrap()).collect();
+    Vocabulary {
+        model: "gpt2".into(),
+        tokens,
+        bos: Some(315),
+        add_bos: Some(true),
+        chat_template: Some(template.into()),
+        ..Vocabulary::default()
+    }
+}
+
+#[test]
+fn a_template_of_a_vocabulary_gives_the_recorded_conversations() {
+    let file: Json = serde_json::from_slice(CASES).unwrap();
+    let wrong =
+        "{% for message in messages %}Human: {{ message['content'] }}\n\nBITNETAssistant: {% endfor %}";
+    for (source, is_wrong) in [(file["template"].as_str().unwrap(), false), (wrong, true)] {
+        let (template, assumed) = ChatTemplate::from_vocabulary(&vocabulary(source), "m.gguf").unwrap();
+        assert_eq!(assumed.is_some(), is_wrong, "{assumed:?}");
+        let template = template.unwrap();
+        for case in file["cases"].as_array().unwrap() {
+            let messages: Vec<Message> = case["messages"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|m| Message::new(m["role"].as_str().unwrap(), m["content"].as_str().unwrap()))
+                .collect();
+            let prompt = case["add_generation_prompt"].as_bool().unwrap();
+            assert_eq!(template.render(&messages, prompt).unwrap(), case["text"].as_str().unwrap());
+            let ids = template.encode(&tokenizer(), &messages, prompt).unwrap();
+            let expected: Vec<u32> =
+                case["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+            assert_eq!(ids, expected);
+        }
+    }
+}
+
+#[test]
+fn a_vocabulary_may_have_no_template_or_no_use_for_it() {
+    let none = ChatTemplate::from_vocabulary(&vocabulary(""), "m.gguf").unwrap();
+    assert!(none.0.is_none() && none.1.is_none());
+    let mut without_end = vocabulary("BITNETAssistant");
+    without_end.tokens[319] = "<|other|>".into();
+    let (template, assumed) = ChatTemplate::from_vocabulary(&without_end, "m.gguf").unwrap();
+    assert!(template.is_none() && assumed.unwrap().contains("none is used"));
+    let broken = ChatTemplate::from_vocabulary(&vocabulary("{% for"), "m.gguf").unwrap_err().to_string();
+    assert!(broken.starts_with("m.gguf: chat template: line 1: "), "{broken}");
+}

@@ -322,6 +322,3 @@ fn rank(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits();
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
-
-#[cfg(test)]
-mod tests;
