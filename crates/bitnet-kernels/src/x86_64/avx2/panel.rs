@@ -1,7 +1,7 @@
 //! `avx2-ternary-panel-i8`: products of many tokens, on codes separated once for all of them.
 //!
 //! Codes of a block of columns are spread to a byte each in a panel that stays in the first-level cache; the
-//! inner loop is then `vpmaddubsw` and `vpaddw` and four loads for every eight of each, near the throughput of
+//! inner loop is then `vpmaddubsw` and `vpaddw` and six loads for every eight of each, near the throughput of
 //! those two instructions alone. Blocks of 2,048 columns are the longest whose 16-bit sums provably fit.
 
 use std::arch::x86_64::*;

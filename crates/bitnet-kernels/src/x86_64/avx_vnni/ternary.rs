@@ -41,6 +41,7 @@ pub fn row_quarters_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]
         // Activations of a tile stay in the first-level cache while all lines pass.
         for (line, out) in codes.chunks_exact(cols).zip(out.chunks_exact_mut(tokens)) {
             let out = &mut out[range.clone()];
+            // A function of its own for every count, so that each has all registers to itself.
             match count {
                 1 => few::<1, true>(line, x, sums, out),
                 2 => few::<2, false>(line, x, sums, out),
@@ -64,7 +65,6 @@ fn tile_tokens(left: usize) -> usize {
 }
 
 /// Writes the products of the four quarters for one or two tokens: few enough sums for one pass.
-// A function of its own for every size of a tile, so that each has all registers to itself.
 #[inline(never)]
 #[target_feature(enable = "avx2,avxvnni")]
 fn few<const T: usize, const TWO: bool>(line: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]]) {
