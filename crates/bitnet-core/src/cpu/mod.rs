@@ -6,6 +6,8 @@
 //! and KV blocks come from a [`HybridMemoryPool`]. Logits are the same bits for any number of threads,
 //! any tier, any chunking of a prompt and any batch.
 
+#![allow(unsafe_code)]
+
 mod buffers;
 mod kv;
 mod pass;
@@ -24,7 +26,7 @@ use bitnet_kernels::scalar::attention::MAX_HEAD_DIM;
 use bitnet_kernels::scalar::rope;
 use bitnet_kernels::{Isa, IsaError, Kernels};
 
-use self::buffers::{Buffer, HeadRows, Lent};
+use self::buffers::{Buffer, BufferView, HeadRows, Lent};
 use self::kv::{KvCache, KvShape};
 use self::pass::{Parts, Pass};
 use self::plan::Stage;
@@ -104,6 +106,9 @@ struct Loaded {
     /// Pieces taken of each stage of a pass.
     taken: Vec<AtomicUsize>,
     parts: Parts,
+    /// `buffers` as the workers see them, made once: a pass allocates nothing.
+    lent: Vec<BufferView<'static>>,
+    // Declared after `lent`, which points into it; between passes its elements are read alone.
     buffers: Vec<Buffer>,
     kv: KvCache,
     cos: PoolBuffer<f32>,
@@ -248,7 +253,6 @@ impl CpuBackend {
         }
         let computes_logits = stages.iter().any(|stage| matches!(stage, Stage::HeadProduct { .. }));
         loaded.logits_len = if computes_logits { step.logits_rows.len() * loaded.graph.vocab } else { 0 };
-        let buffers: Vec<_> = loaded.buffers.iter_mut().map(Buffer::lend).collect();
         loaded.taken.iter_mut().for_each(|taken| *taken.get_mut() = 0);
         let pass = Pass {
             kernels: self.kernels,
@@ -256,7 +260,7 @@ impl CpuBackend {
             attention: loaded.graph.attention,
             matrices: &self.matrices,
             vectors: &self.vectors,
-            buffers: &buffers,
+            buffers: &loaded.lent,
             kv: loaded.kv.lend(),
             cos: &loaded.cos,
             sin: &loaded.sin,
@@ -352,6 +356,10 @@ impl Backend for CpuBackend {
             _ => width,
         });
         let buffers = graph.buffers.iter().map(|&spec| Buffer::new(pool, spec, tokens));
+        let mut buffers = buffers.collect::<Result<Vec<_>>>()?;
+        // SAFETY: pool memory does not move while the buffers live; they are kept as long as the views, and
+        // touched otherwise only while no pass runs.
+        let lent = buffers.iter_mut().map(|buffer| unsafe { buffer.lend().erase() }).collect();
         let stages = plan::stages(graph.ops.iter().copied());
         let stages_of_one =
             (tokens >= self.team.size()).then(|| plan::stages_of_one(&graph.ops, &graph.buffers));
@@ -361,7 +369,8 @@ impl Backend for CpuBackend {
             stages,
             stages_of_one,
             parts: Parts::new(pool, graph.attention, self.team.size())?,
-            buffers: buffers.collect::<Result<_>>()?,
+            lent,
+            buffers,
             kv: KvCache::new(KvShape { layers: graph.layers, attention: graph.attention }, self.kv_dtype),
             cos: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary cosines")?,
             sin: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary sines")?,

@@ -72,7 +72,7 @@ pub fn dense(row: DenseRow<'_>, x: &[f32], out: &mut [f32]) {
 /// `x` `[tokens, cols]`, `out` `[rows, tokens]`.
 #[inline(always)]
 pub fn dense_rows(rows: DenseRow<'_>, cols: usize, x: &[f32], out: &mut [f32]) {
-    each_row(rows, cols, x, out, |row, x, out| dense(row, x, out));
+    each_row(rows, cols, x, out, dense);
 }
 
 /// Hands the rows to a kernel of one row.
