@@ -128,6 +128,10 @@ impl Worker<'_> {
 /// Pieces that each worker gets of a stage, on average: enough that one which is late or slow leaves its part to
 /// the others.
 const PIECES: usize = 8;
+/// Bytes read for a piece, at least: below this an even cut is better than a piece more or less.
+const LEAST: usize = 48 << 10;
+/// Bytes read for a piece, at most: what the last one to finish may keep the others waiting for.
+const MOST: usize = 16 << 20;
 
 /// A worker at one stage, with the count of pieces that the workers have taken of it.
 #[derive(Clone, Copy)]
@@ -149,12 +153,13 @@ impl<'a> Turn<'a> {
         self.taken.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Hands out `0..total` in contiguous pieces of at least `least`, each to the worker that comes first; a
-    /// stage too small for that, or without other workers, in one piece each. Called once a stage.
-    pub fn pieces(self, total: usize, least: usize) -> impl Iterator<Item = Range<usize>> {
-        let count = self.worker.count();
-        let size = total.div_ceil(count * PIECES).max(least).max(1);
-        let alone = count == 1 || size * count >= total;
+    /// Hands out `0..total`, for each of which about `cost` bytes are read, in contiguous pieces, each to the worker
+    /// that comes first; a stage too small for that, or without other workers, in one piece each. Called once a
+    /// stage.
+    pub fn pieces(self, total: usize, cost: usize) -> impl Iterator<Item = Range<usize>> {
+        let (count, cost) = (self.worker.count(), cost.max(1));
+        let size = total.div_ceil(count * PIECES).min(MOST / cost).max(1);
+        let alone = count == 1 || size.saturating_mul(cost) < LEAST || size * count >= total;
         let mut share = Some(self.worker.share(total, 1)).filter(|_| alone);
         std::iter::from_fn(move || {
             if alone {
@@ -318,15 +323,15 @@ mod tests {
     #[test]
     fn pieces_cover_the_range_once() {
         let mut team = Team::new(3).unwrap();
-        for (total, least) in [(0, 1), (1, 1), (10, 1), (10, 4), (640, 1), (641, 20), (1000, 400)] {
+        for (total, cost) in [(0, 1), (1, 1), (10, LEAST), (10, 1), (640, LEAST), (641, 2560), (1000, MOST)] {
             let hits: Vec<AtomicUsize> = (0..total).map(|_| AtomicUsize::new(0)).collect();
             let taken = AtomicUsize::new(0);
             team.run(&|worker| {
-                Turn::new(worker, &taken).pieces(total, least).flatten().for_each(|i| {
+                Turn::new(worker, &taken).pieces(total, cost).flatten().for_each(|i| {
                     hits[i].fetch_add(1, Ordering::Relaxed);
                 });
             });
-            assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1), "{total} by {least}");
+            assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1), "{total} by {cost}");
         }
     }
 

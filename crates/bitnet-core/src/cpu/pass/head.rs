@@ -5,7 +5,7 @@ use bitnet_kernels::layout::int8_rows;
 use bitnet_kernels::scalar::int8;
 
 use super::product::Output;
-use super::{PIECE, Pass, SUMS, TERNARY_TOKENS, dense_row, tiles};
+use super::{Pass, SUMS, TERNARY_TOKENS, dense_row, tiles};
 use crate::cpu::team::{Turn, Worker};
 use crate::cpu::weights::{Elements, Int8Rows, Matrix};
 
@@ -62,7 +62,7 @@ impl Pass<'_> {
         floors.fill(f32::NEG_INFINITY);
         // SAFETY: taken once in this stage.
         let scratch = unsafe { self.scratch(turn.worker) };
-        for piece in turn.pieces(matrix.rows, PIECE / (cols * count).max(1)) {
+        for piece in turn.pieces(matrix.rows, cols * count) {
             for tokens in tiles(count, TERNARY_TOKENS) {
                 let block = (SUMS / tokens.len()).max(1);
                 let x = &x[tokens.start * cols..tokens.end * cols];

@@ -29,8 +29,6 @@ use crate::memory::PoolBuffer;
 const TERNARY_TOKENS: usize = 128;
 /// Sums of one call of a kernel, of every row in it: what a worker's scratch has to hold.
 const SUMS: usize = 8192;
-/// Bytes of weights below which a piece of work is not worth handing out by itself.
-const PIECE: usize = 32 << 10;
 
 /// Returns the floats of scratch that a worker needs at least.
 pub const fn scratch(shape: AttentionShape) -> usize {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bitnet_backend::WeightScale;
 use bitnet_kernels::TernaryKernels;
 
-use super::{Input, PIECE, Pass, SUMS, TERNARY_TOKENS, dense_rows, tiles};
+use super::{Input, Pass, SUMS, TERNARY_TOKENS, dense_rows, tiles};
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::team::Turn;
 use crate::cpu::weights::{Elements, Matrix, TernaryLayout};
@@ -63,8 +63,7 @@ impl Pass<'_> {
         let cols = matrix.cols;
         // SAFETY: taken once in this stage.
         let scratch = unsafe { self.scratch(turn.worker) };
-        let least = PIECE / (cols * self.tokens()).max(1);
-        for piece in turn.pieces(matrix.rows.div_ceil(N), least) {
+        for piece in turn.pieces(matrix.rows.div_ceil(N), cols * self.tokens()) {
             for tokens in tiles(self.tokens(), TERNARY_TOKENS) {
                 // A piece goes to the kernel in blocks whose sums fit the scratch.
                 let block = (SUMS / N / tokens.len()).max(1);
@@ -171,12 +170,15 @@ impl Pass<'_> {
         let cols = matrix.cols;
         // SAFETY: taken once in this stage.
         let scratch = unsafe { self.scratch(turn.worker) };
-        let block = SUMS / tokens.clamp(1, DENSE);
-        let block = if tokens > 1 { block.min(DENSE) } else { block };
-        let least = PIECE / (2 * cols * tokens).max(1);
-        for piece in turn.pieces(matrix.rows, least) {
-            for first in piece.clone().step_by(block) {
-                let rows = first..piece.end.min(first + block);
+        for piece in turn.pieces(matrix.rows, 2 * cols * tokens) {
+            if tokens == 1 && matrix.bias.is_none() && !out.accumulate {
+                // SAFETY: rows are shared out disjointly.
+                let products = unsafe { out.rows.get_mut(piece.clone()) };
+                (self.kernels.dense_rows)(dense_rows(matrix, piece), cols, x, products);
+                continue;
+            }
+            for first in piece.clone().step_by(DENSE) {
+                let rows = first..piece.end.min(first + DENSE);
                 for tile in tiles(tokens, DENSE) {
                     let products = &mut scratch[..rows.len() * tile.len()];
                     let x = &x[tile.start * cols..tile.end * cols];

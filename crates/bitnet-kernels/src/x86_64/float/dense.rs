@@ -60,6 +60,15 @@ unsafe fn dots<V: Register, E: Element, const T: usize>(row: &[E], x: &[f32], ou
             }
         }
         for t in 0..T {
+            if whole == cols {
+                let half = V::COUNT / 2;
+                let mut sum = sums[t][0].add(sums[t][half]);
+                for r in 1..half {
+                    sum = sum.add(sums[t][r].add(sums[t][half + r]));
+                }
+                out[t] = reduce::one(sum.eight());
+                continue;
+            }
             let mut lanes = [0.0f32; LANES];
             for r in 0..V::COUNT {
                 sums[t][r].store(lanes.as_mut_ptr().add(r * V::WIDTH));
