@@ -17,6 +17,8 @@ const STEPS: usize = 64;
 const BLOCK: usize = STEPS * WIDTH;
 /// Tokens of a tile: with four quarters, half of the registers are sums.
 const TOKENS: usize = 2;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Steps between two jumps: taken branches are dear beside a loop this short.
 const UNROLL: usize = 4;
 
@@ -37,6 +39,12 @@ pub fn products(codes: &[u8], cols: usize, x: &[i8], sums: &[i32], out: &mut [[i
             fill(&mut panel, &line[start..start + width]);
             for (index, out) in out.chunks_mut(TOKENS).enumerate() {
                 let (token, count) = (index * TOKENS, out.len());
+                if index * LINE < width {
+                    // The next line's codes come from memory while this one's are multiplied.
+                    _mm_prefetch::<_MM_HINT_T0>(
+                        line.as_ptr().wrapping_add(cols + start + index * LINE).cast(),
+                    );
+                }
                 let x = &x[token * cols + start..(token + count - 1) * cols + start + width];
                 // Codes are values + 1, so the sum of the activations comes along once: the first block takes
                 // it off, others add to what is there.
