@@ -154,11 +154,11 @@ impl<'a> Turn<'a> {
     }
 
     /// Hands out `0..total`, for each of which about `cost` bytes are read, in contiguous pieces, each to the worker
-    /// that comes first; a stage too small for that, or without other workers, in one piece each. Called once a
-    /// stage.
-    pub fn pieces(self, total: usize, cost: usize) -> impl Iterator<Item = Range<usize>> {
+    /// that comes first; a stage too small for that, or without other workers, in one piece each. Pieces are whole
+    /// multiples of `unit`, but for the last. Called once a stage.
+    pub fn pieces(self, total: usize, cost: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
         let (count, cost) = (self.worker.count(), cost.max(1));
-        let size = total.div_ceil(count * PIECES).min(MOST / cost).max(1);
+        let size = total.div_ceil(count * PIECES).min(MOST / cost).max(1).next_multiple_of(unit);
         let alone = count == 1 || size.saturating_mul(cost) < LEAST || size * count >= total;
         let mut share = Some(self.worker.share(total, 1)).filter(|_| alone);
         std::iter::from_fn(move || {
@@ -323,11 +323,20 @@ mod tests {
     #[test]
     fn pieces_cover_the_range_once() {
         let mut team = Team::new(3).unwrap();
-        for (total, cost) in [(0, 1), (1, 1), (10, LEAST), (10, 1), (640, LEAST), (641, 2560), (1000, MOST)] {
+        let stages = [
+            (0, 1, 1),
+            (1, 1, 1),
+            (10, LEAST, 1),
+            (10, 1, 4),
+            (640, LEAST, 16),
+            (641, 2560, 1),
+            (1000, MOST, 7),
+        ];
+        for (total, cost, unit) in stages {
             let hits: Vec<AtomicUsize> = (0..total).map(|_| AtomicUsize::new(0)).collect();
             let taken = AtomicUsize::new(0);
             team.run(&|worker| {
-                Turn::new(worker, &taken).pieces(total, cost).flatten().for_each(|i| {
+                Turn::new(worker, &taken).pieces(total, cost, unit).flatten().for_each(|i| {
                     hits[i].fetch_add(1, Ordering::Relaxed);
                 });
             });

@@ -63,7 +63,12 @@ impl Pass<'_> {
         let cols = matrix.cols;
         // SAFETY: taken once in this stage.
         let scratch = unsafe { self.scratch(turn.worker) };
-        for piece in turn.pieces(matrix.rows.div_ceil(N), cols * self.tokens()) {
+        // With many tokens a block that is not full reads their activations for too few lines.
+        let unit = match self.tokens() {
+            0..8 => 1,
+            tokens => SUMS / N / tokens.min(TERNARY_TOKENS),
+        };
+        for piece in turn.pieces(matrix.rows.div_ceil(N), cols * self.tokens(), unit) {
             for tokens in tiles(self.tokens(), TERNARY_TOKENS) {
                 // A piece goes to the kernel in blocks whose sums fit the scratch.
                 let block = (SUMS / N / tokens.len()).max(1);
@@ -170,7 +175,7 @@ impl Pass<'_> {
         let cols = matrix.cols;
         // SAFETY: taken once in this stage.
         let scratch = unsafe { self.scratch(turn.worker) };
-        for piece in turn.pieces(matrix.rows, 2 * cols * tokens) {
+        for piece in turn.pieces(matrix.rows, 2 * cols * tokens, if tokens < 4 { 1 } else { DENSE }) {
             if tokens == 1 && matrix.bias.is_none() && !out.accumulate {
                 // SAFETY: rows are shared out disjointly.
                 let products = unsafe { out.rows.get_mut(piece.clone()) };
