@@ -13,6 +13,7 @@
 //! shapes (`weights/`), and its order of operations (`graph.rs`).
 
 pub mod checkpoint;
+mod checksum;
 pub mod config;
 pub mod error;
 pub mod family;

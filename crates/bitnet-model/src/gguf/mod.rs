@@ -21,6 +21,7 @@ mod metadata;
 mod tensors;
 mod types;
 mod value;
+pub mod write;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
