@@ -7,7 +7,7 @@ use anyhow::Result;
 use bitnet_core::cpu::{HeadPrecision, TernaryLayout};
 use bitnet_core::device::Device;
 use bitnet_core::memory::tensor::BitNetDType;
-use bitnet_inference::model::WeightAccess;
+use bitnet_inference::model::{I2sLayout, WeightAccess};
 use bitnet_inference::{GenerateOptions, SamplingParams};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
@@ -16,8 +16,8 @@ use crate::failure;
 
 /// Runs, measures and inspects 1.58-bit language models.
 ///
-/// A MODEL is a folder with config.json, *.safetensors and tokenizer.json. The commands run, chat, eval
-/// and inspect use the bundled fairy-tale model when none is named.
+/// A MODEL is a folder with config.json, *.safetensors and tokenizer.json, or a .gguf file. The commands run,
+/// chat, eval and inspect use the bundled fairy-tale model when none is named.
 ///
 /// Results go to standard output, progress and notes to standard error. The exit status is 0, 1 for a
 /// failure, 2 for a usage error (an unavailable device or instruction set too), 130 after Ctrl-C. The
@@ -66,6 +66,10 @@ pub struct EngineArgs {
     /// How ternary weights are kept: two bits each as the file has them, or repacked to 1.6 bits
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = LayoutArg::Quarters)]
     pub layout: LayoutArg,
+    /// Order of the elements in I2_S tensors of GGUF files, which depends on the machine that wrote them and stands
+    /// in no file
+    #[arg(long = "i2_s-layout", value_name = "ORDER", value_enum, default_value_t = I2sArg::X86)]
+    pub i2s_layout: I2sArg,
 }
 
 impl EngineArgs {
@@ -79,6 +83,24 @@ impl EngineArgs {
                 Err(failure::usage("--threads: expected 1 (the feature `parallel` is off in this build)"))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Order of the elements in I2_S tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum I2sArg {
+    /// Groups of 128: the published files.
+    X86,
+    /// Groups of 64.
+    Arm,
+}
+
+impl From<I2sArg> for I2sLayout {
+    fn from(order: I2sArg) -> Self {
+        match order {
+            I2sArg::X86 => I2sLayout::X86,
+            I2sArg::Arm => I2sLayout::Arm,
         }
     }
 }
@@ -364,7 +386,7 @@ pub struct TokenizeArgs {
     /// Read the text from a file
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     pub file: Option<PathBuf>,
-    /// Model folder, or a tokenizer.json; weights are not read
+    /// Model, or a tokenizer.json; weights are not read
     #[arg(long, value_name = "MODEL")]
     pub model: PathBuf,
     /// Leave out the special tokens that the tokenizer puts around a text
@@ -424,7 +446,7 @@ pub struct BenchArgs {
     /// What to measure [default: prefill and decode]
     #[arg(value_name = "SUITE", value_enum)]
     pub suite: Option<Suite>,
-    /// Model folder to measure
+    /// Model to measure
     #[arg(long, value_name = "MODEL", conflicts_with = "shape")]
     pub model: Option<PathBuf>,
     /// Shape of the synthetic model: 2b-4t, large, 3b or tiny
@@ -457,6 +479,9 @@ pub struct BenchArgs {
     /// How the weight files of a named model are brought into memory
     #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
     pub weights: WeightsArg,
+    /// Order of the elements in I2_S tensors of a named GGUF file
+    #[arg(long = "i2_s-layout", value_name = "ORDER", value_enum, default_value_t = I2sArg::X86)]
+    pub i2s_layout: I2sArg,
 }
 
 impl BenchArgs {

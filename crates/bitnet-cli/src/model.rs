@@ -15,10 +15,10 @@ pub fn source_or_bundled(model: Option<&Path>) -> Result<ModelSource> {
     model.map_or_else(bundled, source)
 }
 
-/// Returns the model of a name: a folder today, checked when it is opened.
+/// Returns the model of a name, a folder or a file, checked when it is opened.
 pub fn source(model: &Path) -> Result<ModelSource> {
     if model.as_os_str().is_empty() {
-        return Err(crate::failure::usage("--model: expected a folder, found an empty name"));
+        return Err(crate::failure::usage("--model: expected a folder or a file, found an empty name"));
     }
     if model.as_os_str().as_encoded_bytes().starts_with(b"hf:") {
         return Err(anyhow!(
@@ -26,7 +26,7 @@ pub fn source(model: &Path) -> Result<ModelSource> {
             model.display()
         ));
     }
-    Ok(ModelSource::Folder(model.into()))
+    Ok(ModelSource::at(model))
 }
 
 #[cfg(feature = "fairytales")]
@@ -64,7 +64,8 @@ pub fn load_with(source: &ModelSource, args: &EngineArgs, kv: BitNetDType, text:
     let mut progress = |now| bar.load(now);
     let builder = Engine::builder().device(args.device).threads(args.threads.map(usize::from));
     let builder = builder.kv(kv).context(args.ctx).weights(args.weights.into()).progress(&mut progress);
-    let builder = builder.head(args.head.into()).layout(args.layout.into()).tokenizer(text == Text::Needed);
+    let builder = builder.head(args.head.into()).layout(args.layout.into());
+    let builder = builder.i2s_layout(args.i2s_layout.into()).tokenizer(text == Text::Needed);
     let engine = builder.load_source(source)?;
     for assumption in engine.assumptions() {
         crate::output::note(&format!("assumed: {assumption}"));

@@ -17,7 +17,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use bitnet_core::tokenizer::{EncodeOptions, Piece, Tokenizer, TokenizerError};
+use bitnet_core::tokenizer::{EncodeOptions, Piece, Tokenizer, TokenizerError, Vocabulary};
 use minijinja::Value;
 use serde_json::Value as Json;
 
@@ -38,6 +38,20 @@ const END_OF_TURN: [&str; 11] = [
     "<|return|>",
     "<|call|>",
 ];
+
+/// What the template in the published GGUF file of the 2B-4T model is known by. The model was trained on another.
+const WRONG_TEMPLATE: &str = "BITNETAssistant";
+
+/// The format that the 2B-4T model was trained on.
+const BITNET: &str = "\
+{%- for message in messages -%}
+{%- if loop.first and bos_token is defined -%}{{ bos_token }}{%- endif -%}
+{{ message['role'] | capitalize + ': ' + message['content'] | trim + '<|eot_id|>' }}
+{%- endfor -%}
+{%- if add_generation_prompt %}{{ 'Assistant: ' }}{% endif -%}";
+
+/// The token after each turn of that format.
+const BITNET_END: &str = "<|eot_id|>";
 
 /// The fallback for models without a template, itself a template.
 const PLAIN: &str = "\
@@ -161,6 +175,46 @@ impl ChatTemplate {
         let add_bos = config.get("add_bos_token").and_then(Json::as_bool).unwrap_or(false);
         let source = jinja::prepare(&source, file)?;
         Ok(Some(ChatTemplate { source, file: file.to_string(), plain: false, special, add_bos }))
+    }
+
+    /// Takes the template of a vocabulary (`tokenizer.chat_template`), and says what had to be assumed.
+    ///
+    /// The one that the published GGUF file of the 2B-4T model carries (`Human:`, `BITNETAssistant:`) is not what that
+    /// model was trained on: its documented format stands in for it, or nothing where the vocabulary lacks the
+    /// token for the end of a turn.
+    ///
+    /// Errors: [`ChatError::Syntax`].
+    pub fn from_vocabulary(
+        vocabulary: &Vocabulary,
+        file: &str,
+    ) -> Result<(Option<Self>, Option<String>), ChatError> {
+        let Some(source) = vocabulary.chat_template.as_deref().filter(|source| !source.is_empty()) else {
+            return Ok((None, None));
+        };
+        let mut special = Vec::new();
+        for (name, id) in [
+            ("bos_token", vocabulary.bos),
+            ("eos_token", vocabulary.eos),
+            ("unk_token", vocabulary.unknown),
+            ("pad_token", vocabulary.padding),
+        ] {
+            special.extend(vocabulary.token(id).map(|token| (name, token.to_string())));
+        }
+        let is_wrong = source.contains(WRONG_TEMPLATE);
+        if is_wrong && !vocabulary.tokens.iter().any(|token| token == BITNET_END) {
+            let assumed =
+                format!("chat template: the file's own, with {WRONG_TEMPLATE}, fits no model; none is used");
+            return Ok((None, Some(assumed)));
+        }
+        let assumed = is_wrong.then(|| {
+            format!(
+                "chat template: the file's own, with {WRONG_TEMPLATE}, is not what the model was trained on; \
+                its documented format is used"
+            )
+        });
+        let source = jinja::prepare(if is_wrong { BITNET } else { source }, file)?;
+        let add_bos = vocabulary.add_bos.unwrap_or(false);
+        Ok((Some(ChatTemplate { source, file: file.to_string(), plain: false, special, add_bos }), assumed))
     }
 
     /// Makes the fallback for models without a template.

@@ -9,12 +9,15 @@ use bitnet_core::device::{self, Device};
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
 use bitnet_kernels::Isa;
-use bitnet_model::{Family, LoadOptions, LoadProgress, ModelConfig, ModelFiles, ModelSource, WeightAccess};
+use bitnet_model::{
+    Family, I2sLayout, LoadOptions, LoadProgress, ModelConfig, ModelFiles, ModelSource, WeightAccess,
+};
 
 use crate::EngineError;
 use crate::chat::{ChatTemplate, Message, end_of_turn_tokens};
 use crate::generate::{FinishReason, GenerateOptions, Generator, Request};
 use crate::runner::{Runner, SequenceId};
+use crate::text::ModelText;
 use crate::tokens::{Generation, Tokens};
 
 /// Tokens of one pass: enough to share each weight row among many, few enough to keep activations small.
@@ -33,6 +36,7 @@ pub struct EngineBuilder<'a> {
     weights: WeightAccess,
     head: HeadPrecision,
     layout: TernaryLayout,
+    i2s_layout: I2sLayout,
     without_tokenizer: bool,
     isa: Option<Isa>,
     progress: Option<&'a mut dyn FnMut(LoadProgress)>,
@@ -95,6 +99,13 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
+    /// Takes the elements of I2_S tensors in this order, which no file states; that of published files by default.
+    #[must_use]
+    pub fn i2s_layout(mut self, layout: I2sLayout) -> Self {
+        self.i2s_layout = layout;
+        self
+    }
+
     /// Reads the tokenizer and the chat template (the default), or leaves them alone: token ids then are the only
     /// language the engine has.
     #[must_use]
@@ -117,12 +128,12 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Loads a checkpoint folder.
+    /// Loads a checkpoint folder or a GGUF file.
     ///
     /// # Errors
     /// As [`Engine::load`].
-    pub fn load(self, folder: impl Into<PathBuf>) -> Result<Engine, EngineError> {
-        self.load_source(&ModelSource::Folder(folder.into()))
+    pub fn load(self, model: impl Into<PathBuf>) -> Result<Engine, EngineError> {
+        self.load_source(&ModelSource::at(model))
     }
 
     /// Loads a model from wherever it is.
@@ -133,9 +144,9 @@ impl<'a> EngineBuilder<'a> {
         let mut backend = self.backend()?;
         let files = ModelFiles::open(source)?;
         // Before the weights: reading a tokenizer takes several times what it keeps.
-        let tokenizer = if self.without_tokenizer { None } else { load_tokenizer(&files)? };
-        let model =
-            bitnet_model::load(&files, &mut LoadOptions { access: self.weights, progress: self.progress })?;
+        let text = if self.without_tokenizer { None } else { ModelText::load(&files)? };
+        let (access, progress, i2s_layout) = (self.weights, self.progress, self.i2s_layout);
+        let model = bitnet_model::load(&files, &mut LoadOptions { progress, access, i2s_layout })?;
         let (config, family) = (model.config.clone(), model.family);
         let mut assumptions = model.assumptions.clone();
         let context = match self.context {
@@ -152,13 +163,15 @@ impl<'a> EngineBuilder<'a> {
         let limits = StepLimits { max_tokens, max_logits_rows: rows };
         backend.load_graph(graph, limits)?;
         let name = files.root().display().to_string();
-        if let Some(tokenizer) = &tokenizer {
-            check_tokenizer(tokenizer, &files, vocab, &mut assumptions)?;
-        }
-        let template = if self.without_tokenizer { ChatTemplate::plain() } else { load_template(&files)? };
         let mut end_tokens = config.eos.clone();
-        if let Some(tokenizer) = &tokenizer {
-            end_tokens.extend(end_of_turn_tokens(tokenizer));
+        let (mut tokenizer, mut template) = (None, ChatTemplate::plain());
+        if let Some(text) = text {
+            check_tokenizer(&text, vocab, &mut assumptions)?;
+            end_tokens.extend(text.end_tokens);
+            end_tokens.extend(end_of_turn_tokens(&text.tokenizer));
+            assumptions.extend(text.assumptions);
+            template = text.template.unwrap_or(template);
+            tokenizer = Some(text.tokenizer);
         }
         end_tokens.sort_unstable();
         end_tokens.dedup();
@@ -202,13 +215,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads a checkpoint folder (config.json, *.safetensors, tokenizer.json) on the CPU.
+    /// Loads a checkpoint folder (config.json, *.safetensors, tokenizer.json) or a GGUF file on the CPU.
     ///
     /// # Errors
     /// Files that are missing, damaged or of an unsupported architecture, each named with what was
     /// expected and found; an unavailable device or instruction set; exhausted memory.
-    pub fn load(folder: impl Into<PathBuf>) -> Result<Engine, EngineError> {
-        Engine::builder().load(folder)
+    pub fn load(model: impl Into<PathBuf>) -> Result<Engine, EngineError> {
+        Engine::builder().load(model)
     }
 
     /// Configures how to load.
@@ -408,39 +421,15 @@ impl Engine {
     }
 }
 
-fn load_tokenizer(files: &ModelFiles) -> Result<Option<Tokenizer>, EngineError> {
-    let Some(bytes) = files.tokenizer_json()? else { return Ok(None) };
-    let file = files.path("tokenizer.json").display().to_string();
-    Ok(Some(Tokenizer::from_bytes(&bytes, &file)?))
-}
-
 /// Checks that every id of the tokenizer has a row in the embedding.
-fn check_tokenizer(
-    tokenizer: &Tokenizer,
-    files: &ModelFiles,
-    vocab: usize,
-    assumptions: &mut Vec<String>,
-) -> Result<(), EngineError> {
-    let size = tokenizer.vocab_size();
+fn check_tokenizer(text: &ModelText, vocab: usize, assumptions: &mut Vec<String>) -> Result<(), EngineError> {
+    let size = text.tokenizer.vocab_size();
     if size > vocab {
-        let file = files.path("tokenizer.json").display().to_string();
-        return Err(EngineError::TokenizerTooLarge { file, vocab, found: size - 1 });
+        return Err(EngineError::TokenizerTooLarge { file: text.file.clone(), vocab, found: size - 1 });
     }
     if size < vocab {
         assumptions
             .push(format!("tokenizer: {} of {vocab} ids have no text (a padded vocabulary)", vocab - size));
     }
     Ok(())
-}
-
-fn load_template(files: &ModelFiles) -> Result<ChatTemplate, EngineError> {
-    let config = files.tokenizer_config_json()?;
-    let jinja = files.chat_template()?;
-    let name = |file: &str| files.path(file).display().to_string();
-    let (config_name, jinja_name) = (name("tokenizer_config.json"), name("chat_template.jinja"));
-    let template = ChatTemplate::from_files(
-        config.as_deref().map(|bytes| (bytes, config_name.as_str())),
-        jinja.as_deref().map(|bytes| (bytes, jinja_name.as_str())),
-    )?;
-    Ok(template.unwrap_or_else(ChatTemplate::plain))
 }

@@ -40,7 +40,9 @@ pub enum EngineError {
         reason: String,
     },
     /// Text was given or asked for, and the model came without a tokenizer.
-    #[error("{model}: expected a tokenizer.json beside the weights, found none (only token ids can be used)")]
+    #[error(
+        "{model}: expected a tokenizer (tokenizer.json or tokenizer.model beside the weights, or in a GGUF file), found none (only token ids can be used)"
+    )]
     NoTokenizer {
         /// The model.
         model: String,

@@ -157,13 +157,14 @@ impl Generator {
                 sequence
             }
         };
+        let stream = tokenizer.map(|tokenizer| tokenizer.stream(true).after(&prompt));
         self.lanes.push(Lane {
             sequence,
             prompt: prompt.len(),
             tokens: prompt,
             sampler,
             max_tokens: options.max_tokens.unwrap_or(usize::MAX),
-            text: LaneText { stream: tokenizer.map(|tokenizer| tokenizer.stream(true)), stops },
+            text: LaneText { stream, stops },
             finished: false,
         });
         Ok(())

@@ -24,6 +24,7 @@ pub mod runner;
 pub mod sampler;
 pub mod score;
 pub mod stop;
+mod text;
 mod tokens;
 
 pub use bitnet_model as model;
@@ -31,4 +32,5 @@ pub use engine::{Engine, EngineBuilder};
 pub use error::EngineError;
 pub use generate::{FinishReason, GenerateOptions};
 pub use sampler::SamplingParams;
+pub use text::ModelText;
 pub use tokens::{Generation, Piece, Tokens};

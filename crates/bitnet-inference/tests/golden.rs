@@ -73,3 +73,31 @@ fn the_bundled_model_has_its_held_out_loss() {
         assert!((found - expected).abs() < 0.005, "window {window}: expected {expected}, found {found}");
     }
 }
+
+/// Files of GGUF with the name of their ids and the logits that they have to give: integer products for bitnet
+/// architectures, floats for a llama.
+const GGUF: [(&str, &str, &str); 4] = [
+    ("bitnet_b158-i2_s-x86.gguf", "ids_bitnet", "logits_int8act"),
+    ("bitnet_b158-tq2_0.gguf", "ids_bitnet", "logits_int8act"),
+    ("bitnet_silu-tq2_0.gguf", "ids_old", "logits_int8act"),
+    ("llama-f16.gguf", "ids_llama", "logits_noactquant"),
+];
+
+#[test]
+fn golden_logits_agree_for_every_gguf_file() {
+    let golden = expected("gguf");
+    for (name, ids, reference) in GGUF {
+        let ids = golden.token_ids(ids);
+        let expected = golden.f32s(&format!("{name}.{reference}"));
+        for access in
+            [bitnet_inference::model::WeightAccess::Auto, bitnet_inference::model::WeightAccess::Copy]
+        {
+            let path = golden_dir("gguf").join(name);
+            let mut engine = common::load(&path, |builder| builder.weights(access).tokenizer(false));
+            let found = all_logits(&mut engine, &ids);
+            let report = check_logits(&found, &expected, engine.runner().vocab(), Tolerance::default());
+            let report = report.unwrap_or_else(|error| panic!("{name} against {reference}: {error}"));
+            assert_eq!(report.positions, ids.len());
+        }
+    }
+}

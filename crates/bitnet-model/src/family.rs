@@ -8,9 +8,11 @@
 use std::fmt;
 
 use bitnet_core::backend::{BitNetDType, WeightScale};
+use bitnet_quant::ggml::GgmlType;
 
 use crate::checkpoint::{Checkpoint, StoredDType};
 use crate::config::{LinearClass, ModelClass, ModelConfig, QuantisationMode};
+use crate::names::Naming;
 
 /// What a checkpoint is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +85,9 @@ pub(crate) struct Detection {
 
 /// Tells the family of a checkpoint.
 pub(crate) fn detect(config: &ModelConfig, checkpoint: &Checkpoint) -> Detection {
+    if checkpoint.naming() == Naming::Gguf {
+        return detect_gguf(config, checkpoint);
+    }
     let facts = Facts::of(checkpoint);
     let mut assumptions = Vec::new();
     let family = if config.class == ModelClass::BitNet {
@@ -105,6 +110,34 @@ pub(crate) fn detect(config: &ModelConfig, checkpoint: &Checkpoint) -> Detection
     };
     let detection = Detection { family, has_scales: facts.scales, assumptions };
     detection.record(config)
+}
+
+/// Tells the family of a GGUF file by its architecture, and of a llama by the types of its matrices.
+///
+/// I2_S is the format of a kernel that quantises activations. TQ types only say what the weights are; llama.cpp
+/// multiplies them by blocks of activations in 8 bits, which is nearer to floats than to one scale a token.
+fn detect_gguf(config: &ModelConfig, checkpoint: &Checkpoint) -> Detection {
+    let stored = |wanted: &[GgmlType]| {
+        let mut layers = checkpoint.tensors().filter(|(name, _)| name.starts_with("blk."));
+        layers.any(|(_, tensor)| matches!(&tensor.dtype, StoredDType::Ggml(ty) if wanted.contains(ty)))
+    };
+    let mut assumptions = Vec::new();
+    let family = match config.architecture.as_str() {
+        "llama" if stored(&[GgmlType::I2_S]) => {
+            assumptions.push("I2_S weights in a llama: activations are quantised to int8".into());
+            Family::LlamaBitLinear
+        }
+        "llama" => {
+            if stored(&[GgmlType::TQ1_0, GgmlType::TQ2_0]) {
+                assumptions.push("TQ weights in a llama: activations stay floats".into());
+            }
+            Family::LlamaDense
+        }
+        "bitnet" => Family::OneBitLlm,
+        _ if stored(&[GgmlType::I2_S, GgmlType::TQ1_0, GgmlType::TQ2_0]) => Family::BitNetB158Packed,
+        _ => Family::BitNetB158Master,
+    };
+    Detection { family, has_scales: false, assumptions }
 }
 
 impl Detection {

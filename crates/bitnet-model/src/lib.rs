@@ -20,10 +20,12 @@ pub mod family;
 pub mod gguf;
 mod graph;
 mod mapping;
+mod names;
 pub mod source;
 mod trace;
 pub mod weights;
 
+pub use bitnet_quant::ggml::I2sLayout;
 pub use checkpoint::{Checkpoint, StoredDType, Tensor};
 pub use config::{LinearClass, ModelConfig, QuantisationConfig, QuantisationMode};
 pub use error::{LoadError, LoadErrorKind};

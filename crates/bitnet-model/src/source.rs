@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Item, LoadError, LoadErrorKind};
+use crate::gguf::{Gguf, MAGIC};
 
 /// Where a checkpoint comes from.
 #[derive(Debug, Clone)]
@@ -14,6 +16,8 @@ use crate::error::{Item, LoadError, LoadErrorKind};
 pub enum ModelSource {
     /// A folder with config.json and safetensors weights.
     Folder(PathBuf),
+    /// A GGUF file, which holds configuration, weights and tokenizer.
+    Gguf(PathBuf),
     /// A model that is part of the binary.
     Embedded {
         /// Its name, which stands for the folder in messages.
@@ -25,6 +29,27 @@ pub enum ModelSource {
         /// Bytes of tokenizer.json.
         tokenizer: &'static [u8],
     },
+}
+
+impl ModelSource {
+    /// Tells by its name, or by its first bytes, what kind of model lies at a path.
+    ///
+    /// Nothing is refused here: a path without a model is an error of [`ModelFiles::open`].
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        let is_gguf = || (named && !path.is_dir()) || begins_with_magic(&path);
+        if is_gguf() { ModelSource::Gguf(path) } else { ModelSource::Folder(path) }
+    }
+}
+
+/// Reports whether a plain file begins as GGUF files do.
+fn begins_with_magic(path: &Path) -> bool {
+    let mut magic = [0; MAGIC.len()];
+    // Before it is opened: opening a pipe would wait for a writer.
+    path.is_file()
+        && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && magic == MAGIC
 }
 
 /// How weight files are brought into memory.
@@ -55,6 +80,7 @@ const TEMPLATE_LIMIT: u64 = 1 << 20;
 pub struct ModelFiles {
     source: ModelSource,
     root: PathBuf,
+    gguf: Option<Arc<Gguf>>,
 }
 
 impl ModelFiles {
@@ -62,35 +88,54 @@ impl ModelFiles {
     ///
     /// # Errors
     /// `Io` when nothing is there (a path is never looked up on the network), `UnsupportedFormat` for
-    /// files of other formats, `Format` for any other file.
+    /// files of other formats, `Format` for any other file; for a GGUF file, as [`Gguf::open`].
     pub fn open(source: &ModelSource) -> Result<Self, LoadError> {
-        let root = match source {
+        let (root, gguf) = match source {
             ModelSource::Folder(path) => {
                 check_folder(path)?;
-                path.clone()
+                (path.clone(), None)
             }
-            ModelSource::Embedded { name, .. } => PathBuf::from(name),
+            ModelSource::Gguf(path) => {
+                (path.clone(), Some(Arc::new(Gguf::open(path, WeightAccess::default())?)))
+            }
+            ModelSource::Embedded { name, .. } => (PathBuf::from(name), None),
         };
-        Ok(ModelFiles { source: source.clone(), root })
+        Ok(ModelFiles { source: source.clone(), root, gguf })
     }
 
-    /// Returns the folder, or the name of an embedded model, as messages show it.
+    /// Returns the GGUF file, whose metadata holds configuration and tokenizer; `None` for other models.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        self.gguf.as_deref()
+    }
+
+    /// Returns the folder or file, or the name of an embedded model, as messages show it.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Returns the path of one of the files, as messages show it.
+    /// Returns the path of one of the files, as messages show it; a GGUF file is all of them in one.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+        if self.gguf.is_some() { self.root.clone() } else { self.root.join(name) }
     }
 
     /// Reads config.json.
     ///
     /// # Errors
-    /// `Io` when it is absent or unreadable, `Format` over 1 MiB.
+    /// `Io` when it is absent or unreadable, `Format` over 1 MiB; `UnsupportedFormat` for a GGUF file, which has
+    /// none.
     pub fn config_json(&self) -> Result<Cow<'static, [u8]>, LoadError> {
         if let ModelSource::Embedded { config, .. } = self.source {
             return Ok(Cow::Borrowed(config));
+        }
+        if self.gguf.is_some() {
+            let kind = LoadErrorKind::UnsupportedFormat;
+            return Err(LoadError::mismatch(
+                kind,
+                &self.root,
+                Item::File,
+                "a folder with config.json",
+                "a GGUF file",
+            ));
         }
         let missing = || {
             let error = io::Error::new(io::ErrorKind::NotFound, "no such file");
@@ -106,8 +151,24 @@ impl ModelFiles {
     pub fn tokenizer_json(&self) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
         match self.source {
             ModelSource::Embedded { tokenizer, .. } => Ok(Some(Cow::Borrowed(tokenizer))),
-            ModelSource::Folder(_) => self.optional("tokenizer.json", TOKENIZER_LIMIT),
+            ModelSource::Folder(_) | ModelSource::Gguf(_) => self.optional("tokenizer.json", TOKENIZER_LIMIT),
         }
+    }
+
+    /// Reads tokenizer.model, the sentencepiece form, where there is one.
+    ///
+    /// # Errors
+    /// `Io` when it is unreadable, `Format` over 512 MiB.
+    pub fn tokenizer_model(&self) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        self.optional("tokenizer.model", TOKENIZER_LIMIT)
+    }
+
+    /// Reads added_tokens.json, the tokens beside a tokenizer.model, where there is one.
+    ///
+    /// # Errors
+    /// `Io` when it is unreadable, `Format` over 64 MiB.
+    pub fn added_tokens_json(&self) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        self.optional("added_tokens.json", TOKENIZER_CONFIG_LIMIT)
     }
 
     /// Reads tokenizer_config.json, where there is one.
@@ -137,10 +198,15 @@ impl ModelFiles {
     /// Opens the weights and checks their headers.
     ///
     /// # Errors
-    /// As [`Checkpoint::open_folder`].
+    /// As [`Checkpoint::open_folder`] and [`Gguf::open`].
     pub fn open_checkpoint(&self, access: WeightAccess) -> Result<Checkpoint, LoadError> {
         match &self.source {
             ModelSource::Folder(path) => Checkpoint::open_folder(path, access),
+            ModelSource::Gguf(path) => match (&self.gguf, access) {
+                // The header was read through a mapping already.
+                (Some(gguf), WeightAccess::Auto) => Ok(Checkpoint::from_gguf(gguf)),
+                _ => Ok(Checkpoint::from_gguf(&Gguf::open(path, access)?)),
+            },
             ModelSource::Embedded { weights, .. } => {
                 Checkpoint::from_static(self.path("model.safetensors"), weights)
             }
@@ -150,7 +216,7 @@ impl ModelFiles {
     fn optional(&self, name: &str, limit: u64) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
         match self.source {
             ModelSource::Folder(_) => Ok(self.read(name, limit)?.map(Cow::Owned)),
-            ModelSource::Embedded { .. } => Ok(None),
+            ModelSource::Gguf(_) | ModelSource::Embedded { .. } => Ok(None),
         }
     }
 
@@ -196,7 +262,7 @@ fn check_folder(path: &Path) -> Result<(), LoadError> {
         return Ok(());
     }
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    if matches!(extension.as_str(), "gguf" | "bitnet") {
+    if extension == "bitnet" {
         let found = format!("a .{extension} file, which this version does not read");
         return Err(LoadError::mismatch(LoadErrorKind::UnsupportedFormat, path, Item::File, WANTED, found));
     }

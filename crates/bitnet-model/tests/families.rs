@@ -276,7 +276,7 @@ fn an_embedded_model_loads_from_its_bytes() {
     let files = ModelFiles::open(&source).unwrap();
     let mut seen = Vec::new();
     let mut watch = |progress| seen.push(progress);
-    let mut options = LoadOptions { progress: Some(&mut watch), access: WeightAccess::Auto };
+    let mut options = LoadOptions { progress: Some(&mut watch), ..LoadOptions::default() };
     let model = bitnet_model::load(&files, &mut options).unwrap();
     assert_eq!(codes(&model), codes(&golden("bitnet_packed")));
     assert_eq!(seen.len(), model.tensors.len());

@@ -249,7 +249,7 @@ fn tables_that_lie() {
     refuse(
         one(&[4], 0, 0, 15),
         format,
-        "tensor t: expected 16 bytes of f32 [4] at offset 0 of the data, which begins at byte offset",
+        "tensor t: expected 16 bytes of F32 [4] at offset 0 of the data, which begins at byte offset",
     );
     refuse(one(&[4], 0, 32, 16), format, "at offset 32 of the data");
     refuse(one(&[4], 0, 1 << 63, 16), format, "found 0 bytes");
@@ -259,13 +259,13 @@ fn tables_that_lie() {
     refuse(
         one(&[1 << 32, 1 << 32], 0, 0, 16),
         format,
-        "tensor t: expected a size that fits the address space for f32",
+        "tensor t: expected a size that fits the address space for F32",
     );
     refuse(one(&[u64::MAX, 1], 1, 0, 16), format, "fits the address space");
-    refuse(one(&[1 << 62, 1], 30, 0, 16), format, "tensor t: expected 9223372036854775808 bytes of bf16");
+    refuse(one(&[1 << 62, 1], 30, 0, 16), format, "tensor t: expected 9223372036854775808 bytes of BF16");
     refuse(one(&[4, 1 << 60, 1 << 60, 2], 0, 0, 16), format, "fits the address space");
     for (kind, block, name) in
-        [(2, 32, "q4_0"), (8, 32, "q8_0"), (14, 256, "q6_k"), (34, 256, "tq1_0"), (35, 256, "tq2_0")]
+        [(2, 32, "Q4_0"), (8, 32, "Q8_0"), (14, 256, "Q6_K"), (34, 256, "TQ1_0"), (35, 256, "TQ2_0")]
     {
         let text = format!(
             "tensor t: expected rows of a multiple of {block} elements for {name}, found shape [{block}, {}]",
@@ -273,9 +273,13 @@ fn tables_that_lie() {
         );
         refuse(one(&[block / 2, block], kind, 0, 1 << 16), format, &text);
     }
-    refuse(one(&[3, 3], 36, 0, 64), format, "expected a multiple of 4 elements for i2_s, found shape [3, 3]");
+    refuse(
+        one(&[3, 3], 36, 0, 64),
+        format,
+        "expected rows of a multiple of 64 elements for I2_S, found shape [3, 3]",
+    );
     // The scale behind the codes belongs to the tensor.
-    refuse(one(&[128, 1], 36, 0, 63), format, "tensor t: expected 64 bytes of i2_s [1, 128]");
+    refuse(one(&[128, 1], 36, 0, 63), format, "tensor t: expected 64 bytes of I2_S [1, 128]");
     assert_eq!(open(one(&[128, 1], 36, 0, 64)).unwrap().tensors()[0].range.len(), 64);
     let two = |second: Vec<u8>, data| table(&[entry("t", &[9], 0, 0), second], data);
     refuse(
@@ -304,13 +308,13 @@ fn unknown_types_are_kept_and_known_ones_have_their_sizes() {
     let entries = [entry("a", &[7, 3], 39, 0), entry("b", &[4], 0, 64), entry("c", &[2], 4_000_000_000, 96)];
     let gguf = open(table(&entries, 101)).unwrap();
     let lengths: Vec<_> = gguf.tensors().iter().map(|t| (t.type_id, t.range.len())).collect();
-    assert_eq!(lengths, [(TypeId(39), 64), (TypeId::F32, 16), (TypeId(4_000_000_000), 5)]);
-    assert_eq!((TypeId(39).to_string(), TypeId(39).is_known()), ("ggml type 39".into(), false));
+    assert_eq!(lengths, [(TypeId(39), 64), (TypeId(0), 16), (TypeId(4_000_000_000), 5)]);
+    assert_eq!((TypeId(39).to_string(), TypeId(39).known()), ("MXFP4 or TL2".into(), None));
     assert_eq!(gguf.bytes_of(&gguf.tensors()[2]).len(), 5);
     refuse(
         table(&[entry("a", &[7], 39, 0)], 0),
         Kind::Format,
-        "tensor a: expected 1 bytes of ggml type 39 [7]",
+        "tensor a: expected 1 bytes of MXFP4 or TL2 [7]",
     );
 }
 

@@ -35,7 +35,7 @@ fn paths_that_are_no_model_folder() {
     assert_eq!(error.kind(), Kind::Io);
     assert!(error.to_string().contains("nothing: expected a folder with config.json"), "{error}");
     for (name, kind) in
-        [("m.gguf", Kind::UnsupportedFormat), ("m.BITNET", Kind::UnsupportedFormat), ("m.txt", Kind::Format)]
+        [("m.gguf", Kind::Format), ("m.BITNET", Kind::UnsupportedFormat), ("m.txt", Kind::Format)]
     {
         let path = dir.path().join(name);
         std::fs::write(&path, b"x").unwrap();

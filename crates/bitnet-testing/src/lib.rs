@@ -7,6 +7,7 @@
 pub mod compare;
 pub mod floats;
 pub mod gguf;
+pub mod gguf_metadata;
 pub mod golden;
 pub mod json;
 pub mod model;

@@ -102,8 +102,9 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
     let model = match &args.model {
         Some(path) => {
             *name = path.display().to_string();
-            let files = ModelFiles::open(&ModelSource::Folder(path.clone()))?;
-            model::load(&files, &mut LoadOptions { access: args.weights.into(), progress: None })?
+            let files = ModelFiles::open(&ModelSource::at(path))?;
+            let (access, i2s_layout) = (args.weights.into(), args.i2s_layout.into());
+            model::load(&files, &mut LoadOptions { access, progress: None, i2s_layout })?
         }
         None => {
             let shape = shape(&args.shape)?;

@@ -121,8 +121,9 @@ fn describe(source: &ModelSource, args: &InspectArgs, memory: Memory) -> Result<
     let files = ModelFiles::open(source)?;
     let mut bar = Progress::bytes();
     let mut progress = |now| bar.load(now);
-    let model =
-        load(&files, &mut LoadOptions { progress: Some(&mut progress), access: args.engine.weights.into() })?;
+    let (access, i2s_layout) = (args.engine.weights.into(), args.engine.i2s_layout.into());
+    let mut options = LoadOptions { progress: Some(&mut progress), access, i2s_layout };
+    let model = load(&files, &mut options)?;
     let matrices: HashMap<_, _> =
         model.matrices().map(|matrix| (matrix.name.as_str(), MatrixStatistics::of(matrix))).collect();
     let tensors: Vec<_> =
@@ -224,11 +225,11 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
     let Report { config, totals, memory, .. } = report;
     out.line(&format!("model         {}", one_line(&report.model)))?;
     out.line(&format!("family        {} ({} activations)", report.family, report.activations))?;
-    out.line(&format!(
-        "architecture  {} (model_type {})",
-        one_line(&config.architecture),
-        one_line(&config.model_type)
-    ))?;
+    let model_type = match config.model_type.as_str() {
+        "" => String::new(),
+        model_type => format!(" (model_type {})", one_line(model_type)),
+    };
+    out.line(&format!("architecture  {}{model_type}", one_line(&config.architecture)))?;
     out.line(&format!(
         "shape         {} layers, width {}, feed-forward {} ({}), {} heads of {}, {} key/value heads",
         config.layers,

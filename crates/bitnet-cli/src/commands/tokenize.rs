@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
+use bitnet_inference::ModelText;
 use bitnet_inference::model::{ModelFiles, ModelSource};
 use serde::Serialize;
 
@@ -36,24 +37,26 @@ pub fn run(args: &TokenizeArgs) -> Result<()> {
     out.flush()
 }
 
-/// Loads the tokenizer alone: a file is one, a folder has one.
+/// Loads the tokenizer alone: a file is one or has one, a folder has one.
 fn load(source: &ModelSource) -> Result<Tokenizer> {
     if let ModelSource::Folder(path) = source
         && path.is_file()
-        && !has_other_format(path)
+        && !is_own_format(path)
     {
-        return Ok(Tokenizer::from_file(path)?);
+        return Ok(bitnet_core::tokenizer::load_tokenizer(path)?);
     }
     let files = ModelFiles::open(source)?;
-    let file = files.path("tokenizer.json").display().to_string();
-    match files.tokenizer_json()? {
-        Some(bytes) => Ok(Tokenizer::from_bytes(&bytes, &file)?),
-        None => Err(anyhow!("{file}: expected the model's tokenizer, found no such file")),
+    let text = ModelText::load(&files)?.ok_or_else(|| {
+        let place = files.path("tokenizer.json");
+        anyhow!("{}: expected the model's tokenizer, found none", place.display())
+    })?;
+    for assumption in &text.assumptions {
+        crate::output::note(&format!("assumed: {assumption}"));
     }
+    Ok(text.tokenizer)
 }
 
-/// Reports whether the name is that of a model file, which the model crate refuses in its own words.
-fn has_other_format(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default();
-    ["gguf", "bitnet"].iter().any(|other| extension.eq_ignore_ascii_case(other))
+/// Reports whether the name is that of our own model files, which the model crate refuses in its own words.
+fn is_own_format(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("bitnet"))
 }

@@ -24,6 +24,18 @@ pub enum TokenizerError {
         /// What stands there.
         found: String,
     },
+    /// A file asks for a kind of tokenizer, or a rule of one, that is not implemented.
+    #[error("{origin}: {field}: {found:?} is not supported: {reason}")]
+    Unsupported {
+        /// The file.
+        origin: String,
+        /// The field that names it.
+        field: String,
+        /// Its name.
+        found: String,
+        /// Why not.
+        reason: String,
+    },
     /// This kind of tokenizer needs a feature that the build lacks.
     #[error("{origin}: this build cannot load it: feature `{feature}` of bitnet-core is off")]
     FeatureDisabled {

@@ -14,18 +14,23 @@ pub fn create_simple_tokenizer(vocab: HashMap<String, u32>) -> Tokenizer {
     Tokenizer::from_words(vocab)
 }
 
-/// Loads a tokenizer from a `tokenizer.json`, or from a folder that holds one or a `vocab.json` with a
-/// `merges.txt`.
+/// Loads a tokenizer from a `tokenizer.json`, from a sentencepiece model (a file that ends in `.model`), or from
+/// a folder that holds a `tokenizer.json`, a `tokenizer.model`, or a `vocab.json` with a `merges.txt`.
 ///
-/// Errors: as [`Tokenizer::from_file`]; [`TokenizerError::Malformed`] for a folder with neither.
+/// Errors: as [`Tokenizer::from_file`] and [`Tokenizer::from_sentencepiece`]; [`TokenizerError::Malformed`] for a
+/// folder with none of them.
 pub fn load_tokenizer(path: impl AsRef<Path>) -> Result<Tokenizer, TokenizerError> {
     let path = path.as_ref();
+    let is_sentencepiece = |path: &Path| path.extension().is_some_and(|end| end.eq_ignore_ascii_case("model"));
     if !path.is_dir() {
-        return Tokenizer::from_file(path);
+        return if is_sentencepiece(path) { from_model_file(path) } else { Tokenizer::from_file(path) };
     }
-    let whole = path.join("tokenizer.json");
+    let (whole, pieces) = (path.join("tokenizer.json"), path.join("tokenizer.model"));
     if whole.is_file() {
         return Tokenizer::from_file(whole);
+    }
+    if pieces.is_file() {
+        return from_model_file(&pieces);
     }
     let (vocab, merges) = (path.join("vocab.json"), path.join("merges.txt"));
     if vocab.is_file() && merges.is_file() {
@@ -34,9 +39,13 @@ pub fn load_tokenizer(path: impl AsRef<Path>) -> Result<Tokenizer, TokenizerErro
     Err(TokenizerError::Malformed {
         origin: path.display().to_string(),
         field: "(folder)".to_string(),
-        expected: "tokenizer.json, or vocab.json with merges.txt".to_string(),
-        found: "neither".to_string(),
+        expected: "tokenizer.json, tokenizer.model, or vocab.json with merges.txt".to_string(),
+        found: "none of them".to_string(),
     })
+}
+
+fn from_model_file(path: &Path) -> Result<Tokenizer, TokenizerError> {
+    Tokenizer::from_sentencepiece(&super::read(path)?, &path.display().to_string())
 }
 
 /// Loads a Hugging Face `tokenizer.json`.

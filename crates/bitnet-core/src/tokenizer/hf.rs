@@ -4,12 +4,12 @@
 //! behind a lock and is set under it, so that threads with different options cannot see each other's
 //! setting; threads with equal options encode side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::{
-    AddedToken, AddedVocabulary, DecoderWrapper, Model, ModelWrapper, NormalizedString, Normalizer,
+    AddedToken, AddedVocabulary, DecoderWrapper, Encoding, Model, ModelWrapper, NormalizedString, Normalizer,
     NormalizerWrapper, OffsetReferential, OffsetType, Tokenizer,
 };
 
@@ -26,7 +26,7 @@ pub(super) struct HfTokenizer {
     /// The special tokens alone, matched as spelled: a normaliser must not turn other text into them.
     splitter: AddedVocabulary,
     /// Special tokens that the model's own vocabulary holds: plain text may turn into one.
-    reachable_special: Vec<u32>,
+    reachable_special: HashSet<u32>,
     /// Bytes that a byte-level model without an unknown token cannot spell, as a table.
     unspellable: Option<Box<[bool; 256]>>,
     vocab_size: usize,
@@ -44,7 +44,7 @@ impl HfTokenizer {
             origin: origin.to_string(),
             special: BTreeMap::new(),
             splitter: AddedVocabulary::new(),
-            reachable_special: Vec::new(),
+            reachable_special: HashSet::new(),
             vocab_size,
             prefix: Vec::new(),
         };
@@ -60,27 +60,26 @@ impl HfTokenizer {
 
     pub(super) fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
         let tokenizer = self.with_parsing(options.parse_special);
-        let check_special = !options.parse_special && !self.reachable_special.is_empty();
-        let check_bytes = self.unspellable.as_deref().filter(|table| has_marked_byte(text, table));
-        if check_special || check_bytes.is_some() {
-            let body = self.run(&tokenizer, text, false)?;
-            if check_special {
-                self.refuse_special(&tokenizer, &body)?;
-            }
-            if let Some(table) = check_bytes {
-                contained(|| refuse_loss(&tokenizer, text, &body, table))
-                    .ok_or_else(|| self.library("encode", "the tokenizer library panicked"))??;
-            }
+        let body = self.run(|| tokenizer.encode_fast(text, false))?;
+        if !options.parse_special {
+            self.refuse_special(&tokenizer, body.get_ids())?;
         }
-        self.run(&tokenizer, text, options.add_special)
+        if let Some(table) = self.unspellable.as_deref().filter(|table| has_marked_byte(text, table)) {
+            contained(|| refuse_loss(&tokenizer, text, body.get_ids(), table))
+                .ok_or_else(|| self.library("encode", "the tokenizer library panicked"))??;
+        }
+        if !options.add_special {
+            return Ok(body.get_ids().to_vec());
+        }
+        let whole = self.run(|| tokenizer.post_process(body, None, true))?;
+        Ok(whole.get_ids().to_vec())
     }
 
-    fn run(&self, tokenizer: &Tokenizer, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
+    fn run(&self, work: impl FnOnce() -> tokenizers::Result<Encoding>) -> Result<Encoding, TokenizerError> {
         // The crate's models index tables that come from the file: a panic there is the file's fault
         // and must not take the program down.
-        contained(|| tokenizer.encode_fast(text, add_special))
+        contained(work)
             .ok_or_else(|| self.library("encode", "the tokenizer library panicked"))?
-            .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|e| self.library("encode", e))
     }
 
@@ -231,11 +230,12 @@ impl HfTokenizer {
     fn find_prefix(&self) -> Result<Vec<u32>, TokenizerError> {
         let tokenizer = self.with_parsing(true);
         for probe in ["a", "1", " ", "e"] {
-            let Ok(bare) = self.run(&tokenizer, probe, false) else { continue };
-            if bare.is_empty() {
+            let Ok(bare) = self.run(|| tokenizer.encode_fast(probe, false)) else { continue };
+            if bare.get_ids().is_empty() {
                 continue;
             }
-            let full = self.run(&tokenizer, probe, true)?;
+            let (bare, full) = (bare.get_ids(), self.run(|| tokenizer.encode_fast(probe, true))?);
+            let full = full.get_ids();
             let at = full.windows(bare.len()).position(|window| window == bare);
             return Ok(full[..at.unwrap_or(0)].to_vec());
         }
@@ -243,6 +243,9 @@ impl HfTokenizer {
     }
 
     fn refuse_special(&self, tokenizer: &Tokenizer, body: &[u32]) -> Result<(), TokenizerError> {
+        if self.reachable_special.is_empty() {
+            return Ok(());
+        }
         match body.iter().find(|id| self.reachable_special.contains(id)) {
             Some(&id) => Err(TokenizerError::SpecialInText {
                 token: tokenizer.id_to_token(id).unwrap_or_else(|| id.to_string()),
@@ -268,10 +271,10 @@ fn decode_kind(tokenizer: &Tokenizer) -> DecodeKind {
     match tokenizer.get_decoder() {
         None => DecodeKind::Words,
         Some(DecoderWrapper::Sequence(list)) => match list.get_decoders() {
-            [only] if byte_level(only) => DecodeKind::Bytes,
+            [only] if byte_level(only) => DecodeKind::Bytes { drop_space: false },
             _ => DecodeKind::Window,
         },
-        Some(decoder) if byte_level(decoder) => DecodeKind::Bytes,
+        Some(decoder) if byte_level(decoder) => DecodeKind::Bytes { drop_space: false },
         Some(_) => DecodeKind::Window,
     }
 }

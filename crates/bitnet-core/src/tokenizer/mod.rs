@@ -1,8 +1,9 @@
 //! Text to token ids and back.
 //!
 //! One type, [`Tokenizer`], stands for every kind: a Hugging Face `tokenizer.json`, a byte-level BPE
-//! from `vocab.json` and `merges.txt` (both with the feature `tokenizers`), and a word-level map that
-//! is always there. It is a handle: cloning is cheap, and threads may share it.
+//! from `vocab.json` and `merges.txt` or from GGUF metadata (these with the feature `tokenizers`), a
+//! sentencepiece BPE from GGUF metadata or a `tokenizer.model`, and a word-level map. It is a handle: cloning is
+//! cheap, and threads may share it.
 //!
 //! Two switches decide what special tokens mean ([`EncodeOptions`]): whether the tokenizer adds its own
 //! around the text, and whether their spelling inside the text is parsed. With parsing off, text from
@@ -19,6 +20,8 @@
 //! Panics of the library on files that lie are caught and returned as errors; a program that does not want
 //! the report of its panic hook beside them asks [`in_library_call`] there.
 
+#[cfg(feature = "tokenizers")]
+mod bpe;
 #[cfg_attr(not(feature = "tokenizers"), allow(dead_code))]
 mod byte_level;
 mod contained;
@@ -32,8 +35,13 @@ mod growth;
 mod hf;
 #[cfg(feature = "tokenizers")]
 mod json_stream;
+mod sentencepiece;
 mod simple;
+#[cfg(feature = "tokenizers")]
+mod split_rules;
 mod stream;
+#[cfg_attr(not(feature = "tokenizers"), allow(dead_code))]
+mod vocabulary;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -46,6 +54,9 @@ pub use functions::{
     encode_text, get_special_token_id, load_hf_tokenizer, load_tokenizer,
 };
 pub use stream::TokenStream;
+pub use vocabulary::Vocabulary;
+
+use sentencepiece::SentencePiece;
 
 /// How [`Tokenizer::encode`] treats special tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,8 +81,8 @@ pub enum Piece<'t> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "tokenizers"), allow(dead_code))]
 enum DecodeKind {
-    /// Each token is bytes.
-    Bytes,
+    /// Each token is bytes; a space at the very beginning may belong to no text.
+    Bytes { drop_space: bool },
     /// Each token is a word; spaces stand between them.
     Words,
     /// Tokens depend on their neighbours.
@@ -87,6 +98,7 @@ pub struct Tokenizer {
 #[derive(Clone)]
 enum Kind {
     Simple(Arc<simple::SimpleTokenizer>),
+    SentencePiece(Arc<SentencePiece>),
     #[cfg(feature = "tokenizers")]
     Hf(Arc<hf::HfTokenizer>),
 }
@@ -139,6 +151,38 @@ impl Tokenizer {
         }
     }
 
+    /// Makes a tokenizer of a vocabulary: a GGUF file's, or what [`Vocabulary::from_sentencepiece`] read.
+    /// `origin` names the file in errors.
+    ///
+    /// Errors: [`TokenizerError::Unsupported`] naming a model or a split rule that is not implemented;
+    /// [`TokenizerError::Malformed`] naming the key at fault; [`TokenizerError::FeatureDisabled`] for a byte-level BPE
+    /// without the feature `tokenizers`.
+    pub fn from_vocabulary(vocabulary: Vocabulary, origin: &str) -> Result<Self, TokenizerError> {
+        match vocabulary.model.as_str() {
+            "llama" | "sentencepiece" => {
+                let pieces = SentencePiece::new(vocabulary, origin)?;
+                Ok(Tokenizer { kind: Kind::SentencePiece(Arc::new(pieces)) })
+            }
+            #[cfg(feature = "tokenizers")]
+            "gpt2" => Tokenizer::from_library(bpe::build(vocabulary, origin)?, origin),
+            #[cfg(not(feature = "tokenizers"))]
+            "gpt2" => Err(feature_disabled(origin)),
+            other => Err(TokenizerError::Unsupported {
+                origin: origin.to_string(),
+                field: "tokenizer.ggml.model".to_string(),
+                found: other.to_string(),
+                reason: "gpt2 (byte-level BPE) and llama (sentencepiece BPE) are read".to_string(),
+            }),
+        }
+    }
+
+    /// Loads a sentencepiece `tokenizer.model` from memory; `origin` names it in errors.
+    ///
+    /// Errors: as [`Vocabulary::from_sentencepiece`] and [`Tokenizer::from_vocabulary`].
+    pub fn from_sentencepiece(bytes: &[u8], origin: &str) -> Result<Self, TokenizerError> {
+        Tokenizer::from_vocabulary(Vocabulary::from_sentencepiece(bytes, origin)?, origin)
+    }
+
     /// Makes a word-level tokenizer: whitespace separates the words, `<unk>` stands for unknown ones.
     ///
     /// Of several words with one id, the id decodes to the least one.
@@ -160,6 +204,7 @@ impl Tokenizer {
         match &self.kind {
             // A list of words has no rule that would add any special token.
             Kind::Simple(simple) => simple.encode(text, options.parse_special),
+            Kind::SentencePiece(pieces) => pieces.encode(text, options),
             #[cfg(feature = "tokenizers")]
             Kind::Hf(hf) => hf.encode(text, options),
         }
@@ -177,6 +222,7 @@ impl Tokenizer {
                 let shown = ids.iter().filter(|&&id| !(skip_special && simple.is_special(id)));
                 Ok(shown.filter_map(|&id| simple.id_to_token(id)).collect::<Vec<_>>().join(" "))
             }
+            Kind::SentencePiece(pieces) => Ok(pieces.decode(ids, skip_special)),
             #[cfg(feature = "tokenizers")]
             Kind::Hf(hf) => hf.decode(ids, skip_special),
         }
@@ -193,6 +239,7 @@ impl Tokenizer {
     pub fn split_special<'t>(&self, text: &'t str) -> Vec<Piece<'t>> {
         match &self.kind {
             Kind::Simple(simple) => split_words(simple, text),
+            Kind::SentencePiece(pieces) => pieces.split_special(text),
             #[cfg(feature = "tokenizers")]
             Kind::Hf(hf) => hf.split_special(text),
         }
@@ -202,6 +249,7 @@ impl Tokenizer {
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         match &self.kind {
             Kind::Simple(simple) => simple.token_to_id(token),
+            Kind::SentencePiece(pieces) => pieces.token_to_id(token),
             #[cfg(feature = "tokenizers")]
             Kind::Hf(hf) => hf.token_to_id(token),
         }
@@ -211,6 +259,7 @@ impl Tokenizer {
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         match &self.kind {
             Kind::Simple(simple) => simple.id_to_token(id).map(str::to_string),
+            Kind::SentencePiece(pieces) => pieces.id_to_token(id).map(str::to_string),
             #[cfg(feature = "tokenizers")]
             Kind::Hf(hf) => hf.id_to_token(id),
         }
@@ -220,6 +269,7 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         match &self.kind {
             Kind::Simple(simple) => simple.vocab_size(),
+            Kind::SentencePiece(pieces) => pieces.vocab_size(),
             #[cfg(feature = "tokenizers")]
             Kind::Hf(hf) => hf.vocab_size(),
         }
@@ -229,6 +279,7 @@ impl Tokenizer {
     pub fn is_special(&self, id: u32) -> bool {
         match &self.kind {
             Kind::Simple(simple) => simple.is_special(id),
+            Kind::SentencePiece(pieces) => pieces.is_special(id),
             #[cfg(feature = "tokenizers")]
             Kind::Hf(hf) => hf.is_special(id),
         }
@@ -238,6 +289,7 @@ impl Tokenizer {
     pub fn special_tokens(&self) -> Vec<(u32, String)> {
         match &self.kind {
             Kind::Simple(simple) => simple.special_tokens(),
+            Kind::SentencePiece(pieces) => pieces.special_tokens(),
             #[cfg(feature = "tokenizers")]
             Kind::Hf(hf) => hf.special_tokens(),
         }
@@ -247,6 +299,7 @@ impl Tokenizer {
     pub fn prefix_ids(&self) -> &[u32] {
         match &self.kind {
             Kind::Simple(_) => &[],
+            Kind::SentencePiece(pieces) => pieces.prefix(),
             #[cfg(feature = "tokenizers")]
             Kind::Hf(hf) => hf.prefix(),
         }
@@ -264,6 +317,10 @@ impl Tokenizer {
                 let simple = Arc::make_mut(shared);
                 tokens.iter().try_for_each(|&(token, id)| simple.add_special(token, id))
             }
+            Kind::SentencePiece(shared) => {
+                let pieces = Arc::make_mut(shared);
+                tokens.iter().try_for_each(|&(token, id)| pieces.add_special(token, id))
+            }
             #[cfg(feature = "tokenizers")]
             Kind::Hf(shared) => {
                 if Arc::get_mut(shared).is_none() {
@@ -279,6 +336,7 @@ impl Tokenizer {
     fn decode_kind(&self) -> DecodeKind {
         match &self.kind {
             Kind::Simple(_) => DecodeKind::Words,
+            Kind::SentencePiece(pieces) => DecodeKind::Bytes { drop_space: pieces.drops_space() },
             #[cfg(feature = "tokenizers")]
             Kind::Hf(hf) => hf.decode_kind(),
         }
@@ -288,8 +346,21 @@ impl Tokenizer {
     fn decoder_token(&self, id: u32) -> Option<String> {
         match &self.kind {
             Kind::Simple(simple) => simple.id_to_token(id).map(str::to_string),
+            Kind::SentencePiece(pieces) => pieces.id_to_token(id).map(str::to_string),
             #[cfg(feature = "tokenizers")]
             Kind::Hf(hf) => hf.decoder_token(id),
+        }
+    }
+
+    /// Appends the bytes of a token where tokens are bytes, and nothing for an id without an entry.
+    fn append_bytes(&self, id: u32, out: &mut Vec<u8>) {
+        match &self.kind {
+            Kind::SentencePiece(pieces) => pieces.append_bytes(id, out),
+            _ => {
+                if let Some(token) = self.decoder_token(id) {
+                    byte_level::append_bytes(&token, out);
+                }
+            }
         }
     }
 }

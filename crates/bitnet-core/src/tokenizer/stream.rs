@@ -5,7 +5,8 @@
 //! For other decoders a short window of ids is decoded again at each step; a run of byte-fallback
 //! tokens (`<0xE2>`) is held back until it ends, since its last byte decides how all of it decodes.
 
-use super::{DecodeKind, Tokenizer, byte_level};
+use super::vocabulary::byte_of_token;
+use super::{DecodeKind, Tokenizer};
 
 /// Ids kept before the window's new ids, as context for decoders that look at their neighbours.
 const CONTEXT: usize = 8;
@@ -23,8 +24,8 @@ pub struct TokenStream {
 
 #[derive(Debug, Clone)]
 enum State {
-    /// Bytes of an incomplete character.
-    Bytes(Vec<u8>),
+    /// Bytes of an incomplete character, and whether a space at the beginning of all text is dropped.
+    Bytes { pending: Vec<u8>, drop_space: bool },
     /// Whole words joined by spaces: whether one was emitted.
     Words { started: bool },
     /// Ids of which the first `emitted` are in the text already.
@@ -34,11 +35,29 @@ enum State {
 impl TokenStream {
     pub(super) fn new(tokenizer: Tokenizer, skip_special: bool) -> Self {
         let state = match tokenizer.decode_kind() {
-            DecodeKind::Bytes => State::Bytes(Vec::new()),
+            DecodeKind::Bytes { drop_space } => State::Bytes { pending: Vec::new(), drop_space },
             DecodeKind::Words => State::Words { started: false },
             DecodeKind::Window => State::Window { ids: Vec::new(), emitted: 0 },
         };
         TokenStream { tokenizer, skip_special, state }
+    }
+
+    /// Makes what is pushed go on after `context`, which the stream itself does not show: the first token
+    /// then keeps the space that a text begins without.
+    #[must_use]
+    pub fn after(mut self, context: &[u32]) -> Self {
+        let (tokenizer, skip) = (&self.tokenizer, self.skip_special);
+        let mut shown = context.iter().copied().filter(|&id| !(skip && tokenizer.is_special(id)));
+        match &mut self.state {
+            State::Bytes { drop_space, .. } => *drop_space &= shown.next().is_none(),
+            State::Words { started } => *started |= shown.next().is_some(),
+            State::Window { ids, emitted } => {
+                ids.extend(shown.filter(|&id| tokenizer.decoder_token(id).is_some()));
+                ids.drain(..ids.len().saturating_sub(CONTEXT));
+                *emitted = ids.len();
+            }
+        }
+        self
     }
 
     /// Takes the next id and returns the text that became certain, if any.
@@ -48,19 +67,26 @@ impl TokenStream {
         if self.skip_special && self.tokenizer.is_special(id) {
             return None;
         }
-        let token = self.tokenizer.decoder_token(id)?;
         let text = match &mut self.state {
-            State::Bytes(pending) => {
-                byte_level::append_bytes(&token, pending);
+            State::Bytes { pending, drop_space } => {
+                self.tokenizer.append_bytes(id, pending);
+                if *drop_space && !pending.is_empty() {
+                    *drop_space = false;
+                    if pending[0] == b' ' {
+                        pending.remove(0);
+                    }
+                }
                 take_complete(pending)
             }
             State::Words { started } => {
+                let token = self.tokenizer.decoder_token(id)?;
                 let separator = if std::mem::replace(started, true) { " " } else { "" };
                 format!("{separator}{token}")
             }
             State::Window { ids, emitted } => {
+                let token = self.tokenizer.decoder_token(id)?;
                 ids.push(id);
-                if is_byte_token(&token) {
+                if byte_of_token(&token).is_some() {
                     return None;
                 }
                 let overdue = ids.len() - *emitted > LONGEST_WINDOW;
@@ -73,7 +99,7 @@ impl TokenStream {
     /// Ends the stream and returns the text still held back: what an incomplete character decodes to.
     pub fn finish(self) -> String {
         match self.state {
-            State::Bytes(pending) => String::from_utf8_lossy(&pending).into_owned(),
+            State::Bytes { pending, .. } => String::from_utf8_lossy(&pending).into_owned(),
             State::Words { .. } => String::new(),
             State::Window { mut ids, mut emitted } => {
                 take_window(&self.tokenizer, &mut ids, &mut emitted, true)
@@ -127,10 +153,4 @@ fn take_window(tokenizer: &Tokenizer, ids: &mut Vec<u32>, emitted: &mut usize, f
     ids.drain(..ids.len().saturating_sub(CONTEXT));
     *emitted = ids.len();
     new
-}
-
-/// Whether the token is a byte-fallback token such as `<0xE2>`.
-fn is_byte_token(token: &str) -> bool {
-    let hex = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-    hex.is_some_and(|hex| hex.len() == 2 && u8::from_str_radix(hex, 16).is_ok())
 }

@@ -1,4 +1,4 @@
-//! The weights of a checkpoint: one safetensors file, or shards named by an index.
+//! The weights of a checkpoint: one safetensors file, shards named by an index, or a GGUF file.
 //!
 //! Opening reads headers only. Tensors are slices of the mapped files ([`WeightBytes`]), which stay mapped
 //! as long as any slice lives.
@@ -13,10 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitnet_core::backend::{BitNetDType, WeightBytes};
+use bitnet_quant::ggml::GgmlType;
 use safetensors::tensor::{Dtype, Metadata};
 
 use crate::error::{Item, LoadError, LoadErrorKind};
+use crate::gguf::{Gguf, TypeId};
 use crate::mapping::FileBytes;
+use crate::names::Naming;
 use crate::source::{WeightAccess, read_limited};
 
 const SINGLE: &str = "model.safetensors";
@@ -27,6 +30,8 @@ const INDEX: &str = "model.safetensors.index.json";
 pub enum StoredDType {
     /// One that this workspace has.
     Known(BitNetDType),
+    /// A type of GGUF files that is decoded when it is loaded.
+    Ggml(GgmlType),
     /// Any other, by the file's name for it.
     Other(String),
 }
@@ -35,6 +40,7 @@ impl fmt::Display for StoredDType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoredDType::Known(dtype) => dtype.fmt(f),
+            StoredDType::Ggml(dtype) => dtype.fmt(f),
             StoredDType::Other(name) => f.write_str(name),
         }
     }
@@ -57,6 +63,20 @@ impl From<Dtype> for StoredDType {
             Dtype::U8 => BitNetDType::U8,
             Dtype::BOOL => BitNetDType::Bool,
             other => return StoredDType::Other(other.to_string()),
+        })
+    }
+}
+
+impl From<TypeId> for StoredDType {
+    fn from(id: TypeId) -> Self {
+        StoredDType::Known(match id.known() {
+            Some(GgmlType::F32) => BitNetDType::F32,
+            Some(GgmlType::F16) => BitNetDType::F16,
+            Some(GgmlType::BF16) => BitNetDType::BF16,
+            Some(GgmlType::I8) => BitNetDType::I8,
+            Some(GgmlType::I32) => BitNetDType::I32,
+            Some(known) => return StoredDType::Ggml(known),
+            None => return StoredDType::Other(id.to_string()),
         })
     }
 }
@@ -85,6 +105,7 @@ pub struct Checkpoint {
     shards: Vec<Shard>,
     tensors: BTreeMap<String, Tensor>,
     assumptions: Vec<String>,
+    naming: Naming,
 }
 
 impl fmt::Debug for Checkpoint {
@@ -128,6 +149,21 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Takes the tensors of a GGUF file.
+    pub fn from_gguf(gguf: &Gguf) -> Self {
+        let mut checkpoint = Checkpoint { naming: Naming::Gguf, ..Checkpoint::empty(gguf.path().to_owned()) };
+        let file = gguf.file();
+        for entry in gguf.tensors() {
+            let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = file.clone();
+            // The table was held against the file when it was opened.
+            let Some(bytes) = WeightBytes::slice_of(owner, entry.range.clone()) else { continue };
+            let (dtype, shape, range) = (entry.type_id.into(), entry.shape.clone(), entry.range.clone());
+            checkpoint.tensors.insert(entry.name.clone(), Tensor { dtype, shape, bytes, shard: 0, range });
+        }
+        checkpoint.shards.push(Shard { path: gguf.path().to_owned(), bytes: file });
+        checkpoint
+    }
+
     fn open_file(path: PathBuf, access: WeightAccess) -> Result<Self, LoadError> {
         let mut checkpoint = Checkpoint::empty(path.clone());
         let bytes = FileBytes::open(&path, access)?;
@@ -167,7 +203,8 @@ impl Checkpoint {
     }
 
     fn empty(place: PathBuf) -> Self {
-        Checkpoint { place, shards: Vec::new(), tensors: BTreeMap::new(), assumptions: Vec::new() }
+        let (shards, tensors, assumptions) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Checkpoint { place, shards, tensors, assumptions, naming: Naming::HuggingFace }
     }
 
     fn refuse(
@@ -212,6 +249,11 @@ impl Checkpoint {
     /// Iterates over the tensors in the order of their names.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Returns what tensors are called.
+    pub(crate) fn naming(&self) -> Naming {
+        self.naming
     }
 
     /// Returns the weight file or index that stands for the whole in messages.
@@ -289,9 +331,10 @@ fn only_weight_file(folder: &Path) -> Result<PathBuf, LoadError> {
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (kind, text) = match (found.len(), others.first()) {
         (0, None) => (LoadErrorKind::Io, "no weight file".to_owned()),
-        (0, Some(other)) => {
-            (LoadErrorKind::UnsupportedFormat, format!("{}, which this version does not read", name(other)))
-        }
+        (0, Some(other)) => (
+            LoadErrorKind::UnsupportedFormat,
+            format!("{}, which is not read as part of a folder", name(other)),
+        ),
         (count, _) => {
             (LoadErrorKind::Format, format!("{count} files without an index, {} first", name(&found[0])))
         }

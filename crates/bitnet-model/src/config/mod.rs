@@ -1,10 +1,11 @@
-//! config.json: read once into [`ModelConfig`], every number checked against a range.
+//! config.json, or the metadata of a GGUF file: read once into [`ModelConfig`], every number checked against a range.
 //!
 //! The ranges are a few times what any published decoder has, and small enough that no product of two
 //! of them overflows 64 bits or stands for an allocation beyond reason. Memory is taken for tensors only,
 //! whose sizes are those of bytes in a file.
 
 mod fields;
+mod gguf;
 mod quantisation;
 mod rope;
 
@@ -43,9 +44,9 @@ pub enum ModelClass {
 /// A normalised configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
-    /// `model_type`, as the file has it; empty when absent.
+    /// `model_type`, as the file has it; empty when absent, as in GGUF files.
     pub model_type: String,
-    /// `architectures[0]`, as the file has it; empty when absent.
+    /// `architectures[0]` or `general.architecture`, as the file has it; empty when absent.
     pub architecture: String,
     /// The class whose defaults hold.
     pub class: ModelClass,
@@ -90,12 +91,15 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads config.json, and the end tokens of generation_config.json.
+    /// Reads config.json, and the end tokens of generation_config.json; or the metadata of a GGUF file.
     ///
     /// # Errors
     /// `Io` and `Format` for the files; `Config` for a field that is absent, of the wrong type or out of
     /// range; `UnsupportedArchitecture` for a field that asks for arithmetic this version does not have.
     pub fn read(files: &ModelFiles) -> Result<Self, LoadError> {
+        if let Some(gguf) = files.gguf() {
+            return Self::from_gguf(gguf);
+        }
         let path = files.path("config.json");
         let mut config = Self::parse(&path, &files.config_json()?)?;
         if let Some(bytes) = files.generation_config_json()? {

@@ -5,15 +5,17 @@ use serde_json::Value;
 use super::fields::{Fields, shorten};
 use crate::error::LoadError;
 
+/// Bases of the rotary frequencies.
+pub(super) const THETA_RANGE: std::ops::RangeInclusive<f64> = 1.0..=1e12;
+
 /// Reads the base of the rotary frequencies from `rope_theta` (transformers 4) or `rope_parameters`
 /// (transformers 5); `None` when neither has it.
 pub(super) fn theta(fields: &Fields<'_>, assumptions: &mut Vec<String>) -> Result<Option<f32>, LoadError> {
-    const RANGE: std::ops::RangeInclusive<f64> = 1.0..=1e12;
     check_partial(fields)?;
     if let Some(scaling) = fields.object("rope_scaling")? {
         check_scaling(&scaling)?;
     }
-    let outer = fields.float("rope_theta", RANGE)?;
+    let outer = fields.float("rope_theta", THETA_RANGE)?;
     let Some(parameters) = fields.object("rope_parameters")? else {
         return Ok(outer.map(|theta| theta as f32));
     };
@@ -22,7 +24,7 @@ pub(super) fn theta(fields: &Fields<'_>, assumptions: &mut Vec<String>) -> Resul
     }
     check_partial(&parameters)?;
     check_scaling(&parameters)?;
-    let inner = parameters.float("rope_theta", RANGE)?;
+    let inner = parameters.float("rope_theta", THETA_RANGE)?;
     if let (Some(outer), Some(inner)) = (outer, inner)
         && outer != inner
     {

@@ -21,6 +21,7 @@ mod metadata;
 mod tensors;
 mod types;
 mod value;
+mod vocabulary;
 pub mod write;
 
 use std::fmt;
@@ -113,6 +114,11 @@ impl Gguf {
     /// Returns the tensors in the order of their data.
     pub fn tensors(&self) -> &[TensorEntry] {
         &self.tensors
+    }
+
+    /// Returns the bytes of the file, which stay as long as anything refers to them.
+    pub(crate) fn file(&self) -> Arc<FileBytes> {
+        self.bytes.clone()
     }
 
     /// Returns the bytes of a tensor of this file.

@@ -2,35 +2,61 @@
 
 use crate::error::LoadError;
 use crate::family::Family;
+use crate::names::{Naming, Part};
 
-use super::model::Layer;
+use super::model::{Layer, NormWeights};
 use super::reader::Reader;
+use super::rows::RowOrder;
 
 /// Reads layer `index`.
 pub(super) fn read(reader: &mut Reader<'_, '_>, index: usize) -> Result<Layer, LoadError> {
-    let (config, sub_norms) = (reader.config, reader.detection.family.has_sub_norms());
+    let config = reader.config;
     let (hidden, inner, eps) = (config.hidden, config.intermediate, config.rms_eps);
     let (q_width, kv_width) = (config.q_width(), config.kv_width());
-    let (attention_bias, mlp_bias) = (config.attention_bias, config.mlp_bias);
-    let prefix = format!("model.layers.{index}");
-    let (attn, mlp) = (format!("{prefix}.self_attn"), format!("{prefix}.mlp"));
-    let sub_norm = |reader: &mut Reader<'_, '_>, module: &str, names: [&str; 2], width| {
-        let [name, other] = names.map(|name| format!("{module}.{name}.weight"));
-        let by_other = reader.has(&other) || reader.detection.family == Family::OneBitLlm;
-        let name = if by_other && !reader.has(&name) { other } else { name };
-        sub_norms.then(|| reader.norm(&name, width, eps)).transpose()
+    let (attention, mlp) = (config.attention_bias, config.mlp_bias);
+    let naming = reader.naming();
+    let order = match naming {
+        // Writers of llama files permute query and key for a rotation of neighbours.
+        Naming::Gguf if config.architecture == "llama" => RowOrder::Interleaved { head_dim: config.head_dim },
+        _ => RowOrder::AsStored,
     };
+    let module = |part| naming.module(index, part);
+    let norm =
+        |reader: &mut Reader<'_, '_>, part| reader.norm(&format!("{}.weight", module(part)), hidden, eps);
+    let stored = RowOrder::AsStored;
     Ok(Layer {
-        input_norm: reader.norm(&format!("{prefix}.input_layernorm.weight"), hidden, eps)?,
-        q: reader.projection(&format!("{attn}.q_proj"), q_width, hidden, attention_bias)?,
-        k: reader.projection(&format!("{attn}.k_proj"), kv_width, hidden, attention_bias)?,
-        v: reader.projection(&format!("{attn}.v_proj"), kv_width, hidden, attention_bias)?,
-        attn_sub_norm: sub_norm(reader, &attn, ["attn_sub_norm", "inner_attn_ln"], q_width)?,
-        o: reader.projection(&format!("{attn}.o_proj"), hidden, q_width, attention_bias)?,
-        post_norm: reader.norm(&format!("{prefix}.post_attention_layernorm.weight"), hidden, eps)?,
-        gate: reader.projection(&format!("{mlp}.gate_proj"), inner, hidden, mlp_bias)?,
-        up: reader.projection(&format!("{mlp}.up_proj"), inner, hidden, mlp_bias)?,
-        ffn_sub_norm: sub_norm(reader, &mlp, ["ffn_sub_norm", "ffn_layernorm"], inner)?,
-        down: reader.projection(&format!("{mlp}.down_proj"), hidden, inner, mlp_bias)?,
+        input_norm: norm(reader, Part::InputNorm)?,
+        q: reader.projection(&module(Part::Q), [q_width, hidden], attention, order)?,
+        k: reader.projection(&module(Part::K), [kv_width, hidden], attention, order)?,
+        v: reader.projection(&module(Part::V), [kv_width, hidden], attention, stored)?,
+        attn_sub_norm: sub_norm(reader, index, Part::AttnSubNorm, q_width)?,
+        o: reader.projection(&module(Part::O), [hidden, q_width], attention, stored)?,
+        post_norm: norm(reader, Part::PostNorm)?,
+        gate: reader.projection(&module(Part::Gate), [inner, hidden], mlp, stored)?,
+        up: reader.projection(&module(Part::Up), [inner, hidden], mlp, stored)?,
+        ffn_sub_norm: sub_norm(reader, index, Part::FfnSubNorm, inner)?,
+        down: reader.projection(&module(Part::Down), [hidden, inner], mlp, stored)?,
     })
+}
+
+/// Reads a sub-norm, by the name of the 1bitLLM layout where the file has that one.
+fn sub_norm(
+    reader: &mut Reader<'_, '_>,
+    index: usize,
+    part: Part,
+    width: usize,
+) -> Result<Option<NormWeights>, LoadError> {
+    if !reader.detection.family.has_sub_norms() {
+        return Ok(None);
+    }
+    let naming = reader.naming();
+    let mut name = format!("{}.weight", naming.module(index, part));
+    if naming == Naming::HuggingFace
+        && !reader.has(&name)
+        && let Some(old) = part.old_name().map(|old| format!("model.layers.{index}.{old}.weight"))
+        && (reader.has(&old) || reader.detection.family == Family::OneBitLlm)
+    {
+        name = old;
+    }
+    reader.norm(&name, width, reader.config.rms_eps).map(Some)
 }

@@ -1,4 +1,5 @@
-//! One projection: how its weight is stored, and the form in which a backend gets it.
+//! One projection: how its weight is stored, and the form in which a backend gets it. Those of GGUF files are
+//! in `gguf.rs`.
 //!
 //! | weight | scale beside it | becomes |
 //! |---|---|---|
@@ -16,18 +17,21 @@ use crate::checkpoint::{StoredDType, Tensor};
 use crate::config::{QuantisationConfig, QuantisationMode};
 use crate::error::{LoadError, LoadErrorKind};
 use crate::family::{ActivationMode, Family};
+use crate::names::Naming;
 
 use super::model::{Projection, StoredAs};
 use super::reader::Reader;
+use super::rows::RowOrder;
 use super::scan;
 
 /// A weight with its name and the shape that it has to have.
-struct Matrix<'t> {
-    module: &'t str,
-    name: String,
-    tensor: &'t Tensor,
-    rows: usize,
-    cols: usize,
+pub(super) struct Matrix<'t> {
+    pub(super) module: &'t str,
+    pub(super) name: String,
+    pub(super) tensor: &'t Tensor,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) order: RowOrder,
 }
 
 impl<'a> Reader<'a, '_> {
@@ -35,31 +39,39 @@ impl<'a> Reader<'a, '_> {
     pub(super) fn projection(
         &mut self,
         module: &str,
-        rows: usize,
-        cols: usize,
+        [rows, cols]: [usize; 2],
         has_bias: bool,
+        order: RowOrder,
     ) -> Result<Projection, LoadError> {
         let name = format!("{module}.weight");
         let tensor = self.find(&name, format_args!("the weight of a projection [{rows}, {cols}]"))?;
-        let matrix = Matrix { module, name, tensor, rows, cols };
+        let matrix = Matrix { module, name, tensor, rows, cols, order };
         let storage = self.storage(&matrix)?;
         let ternary = matches!(storage, WeightStorage::Ternary { .. });
-        let bias = self.bias(module, rows, has_bias)?;
+        let bias = self.bias(module, rows, has_bias, order)?;
         let quantised = ternary && self.detection.family.activations() == ActivationMode::Int8PerToken;
         let norm = self.own_norm(module, cols, quantised)?;
         let weights = LinearWeights { name: matrix.name, rows, cols, storage, bias };
         Ok(Projection { weights, norm })
     }
 
-    fn bias(&mut self, module: &str, rows: usize, stated: bool) -> Result<Option<Vec<f32>>, LoadError> {
+    fn bias(
+        &mut self,
+        module: &str,
+        rows: usize,
+        stated: bool,
+        order: RowOrder,
+    ) -> Result<Option<Vec<f32>>, LoadError> {
         let name = format!("{module}.bias");
         if !stated && !self.has(&name) {
             return Ok(None);
         }
-        if !stated {
+        // Metadata of GGUF files does not speak of biases.
+        if !stated && self.naming() == Naming::HuggingFace {
             self.note("biases are stored although the configuration states none: they are added".into());
         }
-        self.vector(&name, rows, "bias, widened to f32").map(Some)
+        let stored = self.vector(&name, rows, "bias, widened to f32")?;
+        Ok(Some((0..rows).map(|row| stored[order.source(row)]).collect()))
     }
 
     /// Reads the norm of a projection's own, which a quantised projection alone can have.
@@ -85,6 +97,9 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn storage(&mut self, matrix: &Matrix<'_>) -> Result<WeightStorage, LoadError> {
+        if self.naming() == Naming::Gguf {
+            return self.gguf_storage(matrix);
+        }
         let scale_name = format!("{}_scale", matrix.name);
         let quantised = self.detection.family.activations() == ActivationMode::Int8PerToken;
         let kept = self.config.quantisation.as_ref().is_some_and(|q| q.keeps_float(matrix.module));

@@ -5,17 +5,21 @@
 //! other. A tensor that is there and was not used is refused, unless it is known to be harmless: it would mean
 //! that the model computes something else than is computed here.
 
+mod gguf;
 mod layer;
 mod linear;
 mod model;
 mod reader;
+mod rows;
 mod scan;
 
 use bitnet_core::backend::{LinearWeights, WeightStorage};
+use bitnet_quant::ggml::I2sLayout;
 
 use crate::config::ModelConfig;
 use crate::error::{Item, LoadError, LoadErrorKind};
 use crate::family::{self, Detection, Family};
+use crate::names::Naming;
 use crate::source::{ModelFiles, WeightAccess};
 use crate::trace;
 pub use model::{Head, Layer, Model, NormWeights, Projection, StoredAs, TensorInfo};
@@ -41,6 +45,8 @@ pub struct LoadOptions<'a> {
     pub progress: Option<&'a mut dyn FnMut(LoadProgress)>,
     /// How weight files are brought into memory.
     pub access: WeightAccess,
+    /// The order of elements in I2_S tensors, which no file states.
+    pub i2s_layout: I2sLayout,
 }
 
 /// A part of a model, in the order of reading.
@@ -110,9 +116,9 @@ pub(crate) fn stream<E: From<LoadError>>(
     let checkpoint = files.open_checkpoint(options.access)?;
     let detection = family::detect(&config, &checkpoint);
     let mut reader = Reader::new(&config, &checkpoint, &detection, options);
-    let embedding = reader.table("model.embed_tokens.weight")?;
+    let embedding = reader.table(reader.naming().embedding())?;
     let head = head(&mut reader)?;
-    let final_norm = reader.norm("model.norm.weight", config.hidden, config.rms_eps)?;
+    let final_norm = reader.norm(reader.naming().final_norm(), config.hidden, config.rms_eps)?;
     sink(&config, Part::Outside(Box::new(Outside { embedding, head, final_norm })))?;
     let mut ternary = false;
     for index in 0..config.layers {
@@ -146,16 +152,24 @@ fn resolve(detection: &Detection, ternary: bool) -> Family {
 }
 
 fn head(reader: &mut Reader<'_, '_>) -> Result<Head, LoadError> {
-    const NAME: &str = "lm_head.weight";
-    let stored = reader.has(NAME);
+    let name = reader.naming().head();
+    let stored = reader.has(name);
     match (reader.config.tied, stored) {
-        (Some(false), _) | (None, true) => Ok(Head::Separate(reader.table(NAME)?)),
+        (Some(false), _) | (None, true) => Ok(Head::Separate(reader.table(name)?)),
         (Some(true), false) => Ok(Head::Tied),
         (Some(true), true) => {
-            reader.ignore(NAME, "unused: the head is tied to the embedding");
-            reader.note("tie_word_embeddings is true: the stored lm_head.weight is not used".into());
+            reader.ignore(name, "unused: the head is tied to the embedding");
+            reader.note(match reader.naming() {
+                Naming::HuggingFace => format!("tie_word_embeddings is true: the stored {name} is not used"),
+                Naming::Gguf => {
+                    let architecture = &reader.config.architecture;
+                    format!("the head of {architecture} is the embedding: the stored {name} is not used")
+                }
+            });
             Ok(Head::Tied)
         }
+        // The absence of the tensor is how a GGUF file says it.
+        (None, false) if reader.naming() == Naming::Gguf => Ok(Head::Tied),
         (None, false) => {
             reader
                 .note("tie_word_embeddings is absent and no lm_head.weight stored: the head is tied".into());

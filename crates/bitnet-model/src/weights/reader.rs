@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use bitnet_core::backend::{BitNetDType, LinearWeights, WeightStorage};
+use bitnet_quant::ggml::{GgmlType, I2sLayout};
 use half::{bf16, f16};
 
 use crate::checkpoint::{Checkpoint, StoredDType, Tensor};
 use crate::config::ModelConfig;
 use crate::error::{Item, LoadError, LoadErrorKind};
 use crate::family::Detection;
+use crate::names::Naming;
 use crate::trace;
 
 use super::model::{NormWeights, StoredAs, TensorInfo};
+use super::rows::{Blocks, RowOrder};
 use super::{LoadOptions, LoadProgress, scan};
 
 /// Endings of tensors that older exporters stored and that follow from the configuration.
@@ -47,6 +50,16 @@ impl<'a, 'o> Reader<'a, 'o> {
         };
         let (taken, fresh, tensors, notes) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
         Reader { config, detection, checkpoint, options, taken, fresh, tensors, notes, progress }
+    }
+
+    /// Returns what tensors are called.
+    pub(super) fn naming(&self) -> Naming {
+        self.checkpoint.naming()
+    }
+
+    /// Returns the order of elements in I2_S tensors.
+    pub(super) fn i2s_layout(&self) -> I2sLayout {
+        self.options.i2s_layout
     }
 
     /// Reports whether there is a tensor of this name.
@@ -112,9 +125,20 @@ impl<'a, 'o> Reader<'a, 'o> {
         dtype: BitNetDType,
         cols: usize,
     ) -> Result<(), LoadError> {
-        let Some(at) = scan::find_non_finite(dtype, &tensor.bytes) else { return Ok(()) };
+        self.check_finite_bytes(name, &tensor.bytes, dtype, cols)
+    }
+
+    /// Checks the elements of a float matrix that may have been decoded or put in another order.
+    pub(super) fn check_finite_bytes(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        dtype: BitNetDType,
+        cols: usize,
+    ) -> Result<(), LoadError> {
+        let Some(at) = scan::find_non_finite(dtype, bytes) else { return Ok(()) };
         let size = dtype.bits() / 8;
-        let found = widen(dtype, &tensor.bytes[at * size..(at + 1) * size]);
+        let found = widen(dtype, &bytes[at * size..(at + 1) * size]);
         let found = found.first().copied().unwrap_or(f32::NAN);
         let (row, col) = (at / cols.max(1), at % cols.max(1));
         let message = format_args!("element [{row}, {col}]: expected a finite number, found {found}");
@@ -163,16 +187,36 @@ impl<'a, 'o> Reader<'a, 'o> {
         }
     }
 
-    /// Reads the embedding or the head: a matrix `[vocab, hidden]` of finite floats, left in the
-    /// file.
+    /// Reads the embedding or the head: a matrix `[vocab, hidden]` of finite floats, left in the file, or decoded
+    /// from blocks.
     pub(super) fn table(&mut self, name: &str) -> Result<LinearWeights, LoadError> {
         let (rows, cols) = (self.config.vocab, self.config.hidden);
         let tensor = self.find(name, format_args!("a float matrix [{rows}, {cols}]"))?;
+        if let StoredDType::Ggml(ty) = tensor.dtype {
+            return self.table_of_blocks(name, tensor, ty);
+        }
         let dtype = self.float_dtype(name, tensor)?;
         self.check_shape(name, tensor, &[rows, cols])?;
         self.check_finite(name, tensor, dtype, cols)?;
         self.record(name, tensor, StoredAs::Dense(dtype), "kept as stored: embedding and head");
         let storage = WeightStorage::Dense { dtype, bytes: tensor.bytes.clone() };
+        Ok(LinearWeights { name: name.to_owned(), rows, cols, storage, bias: None })
+    }
+
+    fn table_of_blocks(
+        &mut self,
+        name: &str,
+        tensor: &Tensor,
+        ty: GgmlType,
+    ) -> Result<LinearWeights, LoadError> {
+        let (rows, cols) = (self.config.vocab, self.config.hidden);
+        self.check_shape(name, tensor, &[rows, cols])?;
+        let (layout, order) = (self.i2s_layout(), RowOrder::AsStored);
+        let blocks = Blocks { ty, layout, bytes: &tensor.bytes, rows, cols, order };
+        let (dtype, bytes) = self.decoded(name, blocks, 1.0)?;
+        self.release(tensor);
+        self.record(name, tensor, StoredAs::Dense(dtype), "blocks, decoded at load: embedding and head");
+        let storage = WeightStorage::Dense { dtype, bytes };
         Ok(LinearWeights { name: name.to_owned(), rows, cols, storage, bias: None })
     }
 
@@ -247,7 +291,7 @@ impl<'a, 'o> Reader<'a, 'o> {
 }
 
 /// Widens little-endian floats to f32.
-fn widen(dtype: BitNetDType, bytes: &[u8]) -> Vec<f32> {
+pub(super) fn widen(dtype: BitNetDType, bytes: &[u8]) -> Vec<f32> {
     let halves = |widen: fn([u8; 2]) -> f32| bytes.as_chunks::<2>().0.iter().map(|&b| widen(b)).collect();
     match dtype {
         BitNetDType::F16 => halves(|b| f16::from_le_bytes(b).to_f32()),

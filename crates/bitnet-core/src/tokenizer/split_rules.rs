@@ -1,0 +1,123 @@
+//! The rules that cut a text into words before the merges of a byte-level BPE, by the names that GGUF files use.
+//!
+//! A rule is a list of patterns, applied one after the other: each cuts every piece that the ones before it
+//! left into its matches and what stands between them. Lookahead sees the piece alone. The patterns are those
+//! of the tokenizers that the models were trained with (`tokenizer.json` on the hub): contractions are
+//! matched with Unicode case folding, so that U+017F counts as `s`.
+//!
+//! To add a rule: an arm in [`SplitRule::by_name`] with patterns from the model's own tokenizer. A name
+//! without an arm is refused: text cut by a wrong rule gives fluent nonsense.
+
+/// The split of GPT-2.
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// Llama 3: up to three digits a piece.
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Qwen 2: one digit a piece.
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// o200k: a change of case starts a piece.
+const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const SEED_CODER: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
+const BAILING: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
+const DEEPSEEK3: &str = concat!(
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|"##,
+    r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+/// The letters that DeepSeek LLM counts as such: those of scripts that have case.
+const DEEPSEEK_LETTERS: &str = concat!(
+    r"\s?[",
+    r"A-Za-z\u{b5}\u{c0}-\u{d6}\u{d8}-\u{f6}\u{f8}-\u{1ba}\u{1bc}-\u{1bf}\u{1c4}-\u{293}",
+    r"\u{295}-\u{2af}\u{370}-\u{373}\u{376}\u{377}\u{37b}-\u{37d}\u{37f}\u{386}\u{388}-\u{38a}\u{38c}",
+    r"\u{38e}-\u{3a1}\u{3a3}-\u{3f5}\u{3f7}-\u{481}\u{48a}-\u{52f}\u{531}-\u{556}\u{10a0}-\u{10c5}",
+    r"\u{13a0}-\u{13f5}\u{13f8}-\u{13fd}\u{1c90}-\u{1cba}\u{1cbd}-\u{1cbf}\u{1d00}-\u{1d2b}",
+    r"\u{1d6b}-\u{1d77}\u{1d79}-\u{1d9a}\u{1e00}-\u{1f15}\u{1f18}-\u{1f1d}\u{1f20}-\u{1f45}",
+    r"\u{1f48}-\u{1f4d}\u{1f50}-\u{1f57}\u{1f59}\u{1f5b}\u{1f5d}\u{1f5f}-\u{1f7d}\u{1f80}-\u{1fb4}",
+    r"\u{1fb6}-\u{1fbc}\u{1fbe}\u{1fc2}-\u{1fc4}\u{1fc6}-\u{1fcc}\u{1fd0}-\u{1fd3}\u{1fd6}-\u{1fdb}",
+    r"\u{1fe0}-\u{1fec}\u{1ff2}-\u{1ff4}\u{1ff6}-\u{1ffc}\u{2102}\u{2107}\u{210a}-\u{2113}\u{2115}",
+    r"\u{2119}-\u{211d}\u{2124}\u{2126}\u{2128}\u{212a}-\u{212d}\u{212f}-\u{2134}\u{2139}",
+    r"\u{213c}-\u{213f}\u{2145}-\u{2149}\u{214e}\u{2183}\u{2184}\u{2c00}-\u{2c7b}\u{2c7e}-\u{2ce4}",
+    r"\u{2ceb}-\u{2cee}\u{2cf2}\u{2cf3}\u{a640}-\u{a66d}\u{a680}-\u{a69b}\u{a722}-\u{a76f}",
+    r"\u{a771}-\u{a787}\u{a78b}-\u{a78e}\u{ab70}-\u{abbf}\u{fb00}-\u{fb06}\u{fb13}-\u{fb17}",
+    r"\u{ff21}-\u{ff3a}\u{ff41}-\u{ff5a}\u{10400}-\u{1044f}\u{104b0}-\u{104d3}\u{104d8}-\u{104fb}",
+    r"\u{10c80}-\u{10cb2}\u{10cc0}-\u{10cf2}\u{118a0}-\u{118df}\u{1e900}-\u{1e943}",
+    r"]+"
+);
+const DEEPSEEK_CJK: &str = r"[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]+";
+/// Words of BLOOM: anything but white space and the marks of a sentence.
+const BLOOM: &str = r" ?[^(\s|.,!?\u{2026}\u{3002}\u{ff0c}\u{3001}\u{964}\u{6d4}\u{60c})]+";
+
+/// How text is cut, and what goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SplitRule {
+    /// Patterns in the order in which they are applied.
+    pub(super) patterns: &'static [&'static str],
+    /// Whether a whole piece that is a token is taken as it is, without merging.
+    pub(super) ignore_merges: bool,
+    /// Whether BOS is added where the file does not say.
+    pub(super) add_bos: bool,
+}
+
+impl SplitRule {
+    /// Returns the rule of a name; `None` where its patterns are not known for certain.
+    pub(super) fn by_name(name: &str) -> Option<Self> {
+        let patterns: &[&str] = match name {
+            "default" => &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
+            "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2"
+            | "jina-v5-nano" => {
+                return Some(SplitRule { patterns: &[LLAMA3], ignore_merges: true, add_bos: true });
+            }
+            "tekken" => return Some(SplitRule { patterns: &[TEKKEN], ignore_merges: true, add_bos: true }),
+            "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => &[LLAMA3],
+            "falcon" => &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"],
+            "gpt-2" | "phi-2" | "jina-es" | "jina-de" | "jina-v2-es" | "jina-v2-de" | "jina-v1-en"
+            | "jina-v2-code" | "roberta-bpe" | "gigachat" | "a.x-4.0" | "mellum" | "modern-bert" | "mpt"
+            | "olmo" | "jais" | "trillion" | "granite-docling" | "exaone4" => &[GPT2],
+            "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b" => {
+                &[r"\p{N}", GPT2]
+            }
+            "qwen2" | "deepseek-r1-qwen" | "stablelm2" | "hunyuan" | "megrez" | "grok-2" | "solar-open"
+            | "kormo" | "f2llmv2" => &[QWEN2],
+            "qwen35" => &[QWEN35],
+            "gpt-4o" | "llama4" | "kanana2" | "minimax-m2" => &[GPT4O],
+            "seed-coder" => &[SEED_CODER],
+            "bailingmoe" | "bailingmoe2" | "llada-moe" => &[BAILING],
+            "deepseek-v3" | "hunyuan-dense" | "joyai-llm" => {
+                &[r"\p{N}{1,3}", r"[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+", DEEPSEEK3]
+            }
+            "deepseek-coder" => {
+                &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"]
+            }
+            "deepseek-llm" => &[
+                "[\r\n]",
+                DEEPSEEK_LETTERS,
+                r"\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}\u{2018}-\u{201f}\u{3000}-\u{3002}]+",
+                r"\s+$",
+                DEEPSEEK_CJK,
+                r"\p{N}+",
+            ],
+            "bloom" | "poro-chat" | "gpt3-finnish" => &[BLOOM],
+            "viking" => &[BLOOM, r"\p{N}"],
+            _ => return None,
+        };
+        Some(SplitRule { patterns, ignore_merges: false, add_bos: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_or_refused() {
+        for name in ["llama-bpe", "llama3", "falcon3"] {
+            let rule = SplitRule::by_name(name).unwrap();
+            assert_eq!((rule.patterns, rule.ignore_merges, rule.add_bos), (&[LLAMA3][..], true, true), "{name}");
+        }
+        assert_eq!(SplitRule::by_name("gpt-2").unwrap().patterns, [GPT2]);
+        assert!(!SplitRule::by_name("default").unwrap().ignore_merges);
+        for name in ["", "kimi-k2", "superbpe", "LLAMA3", "gemma4", "nonsense"] {
+            assert_eq!(SplitRule::by_name(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Rows of a matrix on their way into memory: reordered, decoded, widened.
+
+use bitnet_core::backend::BitNetDType;
+use bitnet_quant::ggml::{GgmlError, GgmlType, I2sLayout, dequantize, dequantize_i2_s};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+/// Elements below which a matrix is not worth waking other threads for.
+const PARALLEL_ELEMENTS: usize = 1 << 16;
+
+/// Which row of the file is which row of the matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowOrder {
+    /// The same.
+    AsStored,
+    /// The file has the rows of each head in pairs that are rotated together; the matrix has the first of every
+    /// pair, then the second.
+    Interleaved {
+        /// Rows of a head.
+        head_dim: usize,
+    },
+}
+
+impl RowOrder {
+    /// Returns the row of the file that is row `row` of the matrix.
+    pub(super) fn source(self, row: usize) -> usize {
+        match self {
+            RowOrder::AsStored => row,
+            RowOrder::Interleaved { head_dim } => {
+                let (head, within) = (row / head_dim, row % head_dim);
+                let (second, pair) = (within / (head_dim / 2), within % (head_dim / 2));
+                head * head_dim + 2 * pair + second
+            }
+        }
+    }
+}
+
+/// Fills `out`, a matrix with lines of `width`, by `fill(row, line)`, on all cores.
+///
+/// # Errors
+/// One of those of `fill`.
+fn fill_rows<T: Send, E: Send>(
+    out: &mut [T],
+    width: usize,
+    fill: impl Fn(usize, &mut [T]) -> Result<(), E> + Sync + Send,
+) -> Result<(), E> {
+    #[cfg(feature = "parallel")]
+    if out.len() >= PARALLEL_ELEMENTS {
+        use rayon::prelude::*;
+        return out.par_chunks_mut(width).enumerate().try_for_each(|(row, line)| fill(row, line));
+    }
+    let _ = PARALLEL_ELEMENTS;
+    out.chunks_mut(width).enumerate().try_for_each(|(row, line)| fill(row, line))
+}
+
+/// Copies rows of `width` bytes in another order.
+pub(super) fn reorder(bytes: &[u8], width: usize, order: RowOrder) -> Vec<u8> {
+    let mut out = vec![0; bytes.len()];
+    let copied = fill_rows(&mut out, width.max(1), |row, line| {
+        line.copy_from_slice(&bytes[order.source(row) * width..][..width]);
+        Ok::<(), std::convert::Infallible>(())
+    });
+    let Ok(()) = copied;
+    out
+}
+
+/// A tensor of blocks that is to be decoded.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks<'a> {
+    pub(super) ty: GgmlType,
+    pub(super) layout: I2sLayout,
+    pub(super) bytes: &'a [u8],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) order: RowOrder,
+}
+
+impl Blocks<'_> {
+    fn row(&self, row: usize, out: &mut [f32]) -> Result<(), GgmlError> {
+        let ty = self.ty;
+        let width = ty.row_bytes(self.cols);
+        let width = width.ok_or(GgmlError::Elements { ty, block: ty.block_len(), found: self.cols })?;
+        let bytes = &self.bytes[self.order.source(row) * width..][..width];
+        if ty != GgmlType::I2_S {
+            return dequantize(ty, bytes, out);
+        }
+        // The scale stands behind the whole tensor.
+        let tail = &self.bytes[self.bytes.len() - ty.tail_bytes()..];
+        dequantize_i2_s(self.layout, &[bytes, tail].concat(), out)
+    }
+
+    /// Decodes to little-endian f32, each value multiplied by `factor`.
+    ///
+    /// # Errors
+    /// Rows that are no whole number of blocks.
+    pub(super) fn to_f32(self, factor: f32) -> Result<Vec<u8>, GgmlError> {
+        let mut out = vec![0u8; self.rows * self.cols * 4];
+        fill_rows(&mut out, self.cols * 4, |row, line| {
+            let mut values = vec![0.0; self.cols];
+            self.row(row, &mut values)?;
+            for (out, value) in line.as_chunks_mut::<4>().0.iter_mut().zip(&values) {
+                *out = (value * factor).to_le_bytes();
+            }
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// Decodes to little-endian f16; `None` when a finite value does not fit.
+    ///
+    /// # Errors
+    /// Rows that are no whole number of blocks.
+    pub(super) fn to_f16(self) -> Result<Option<Vec<u8>>, GgmlError> {
+        let mut out = vec![0u8; self.rows * self.cols * 2];
+        let done = fill_rows(&mut out, self.cols * 2, |row, line| {
+            let mut values = vec![0.0; self.cols];
+            self.row(row, &mut values).map_err(Some)?;
+            if values.iter().any(|value| value.is_finite() && value.abs() > f16::MAX.to_f32()) {
+                return Err(None);
+            }
+            let mut halves = vec![f16::ZERO; self.cols];
+            halves.convert_from_f32_slice(&values);
+            for (out, half) in line.as_chunks_mut::<2>().0.iter_mut().zip(&halves) {
+                *out = half.to_le_bytes();
+            }
+            Ok(())
+        });
+        match done {
+            Ok(()) => Ok(Some(out)),
+            Err(None) => Ok(None),
+            Err(Some(error)) => Err(error),
+        }
+    }
+}
+
+/// Multiplies little-endian floats of `dtype`, widened to f32, by `factor`.
+pub(super) fn scaled(dtype: BitNetDType, bytes: &[u8], factor: f32) -> Vec<u8> {
+    super::reader::widen(dtype, bytes).iter().flat_map(|value| (value * factor).to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition: `[heads, 2, head_dim / 2]` becomes `[heads, head_dim / 2, 2]` when a file is written.
+    #[test]
+    fn the_order_of_rows_undoes_that_of_writers() {
+        let (heads, head_dim) = (3, 8);
+        let mut written = Vec::new();
+        for head in 0..heads {
+            for pair in 0..head_dim / 2 {
+                for second in 0..2 {
+                    written.push((head * head_dim + second * head_dim / 2 + pair) as u8);
+                }
+            }
+        }
+        let order = RowOrder::Interleaved { head_dim };
+        let expected: Vec<u8> = (0..24).collect();
+        assert_eq!(reorder(&written, 1, order), expected);
+        assert_eq!(reorder(&written, 4, RowOrder::AsStored), written);
+        let wide: Vec<u8> = written.iter().flat_map(|&row| [row; 3]).collect();
+        assert_eq!(reorder(&wide, 3, order), expected.iter().flat_map(|&row| [row; 3]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn values_too_large_for_f16_are_told() {
+        let block = |d: f32| {
+            let mut bytes = f16::from_f32(d).to_le_bytes().to_vec();
+            bytes.extend((0..32u8).map(|i| i.wrapping_mul(8)));
+            bytes
+        };
+        let bytes = [block(1.0), block(600.0)].concat();
+        let (ty, layout, order) = (GgmlType::Q8_0, I2sLayout::X86, RowOrder::AsStored);
+        let blocks = Blocks { ty, layout, bytes: &bytes, rows: 2, cols: 32, order };
+        assert_eq!(blocks.to_f16().unwrap(), None);
+        let wide = blocks.to_f32(2.0).unwrap();
+        assert_eq!(wide[32 * 4 + 4..][..4], (600.0f32 * 8.0 * 2.0).to_le_bytes());
+        let narrow = Blocks { bytes: &bytes[..34], rows: 1, ..blocks }.to_f16().unwrap().unwrap();
+        assert_eq!(narrow[2..4], f16::from_f32(8.0).to_le_bytes());
+    }
+}
