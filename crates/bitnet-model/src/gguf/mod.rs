@@ -121,6 +121,11 @@ impl Gguf {
         self.bytes.clone()
     }
 
+    /// Returns the bytes of the whole file.
+    pub(crate) fn file_bytes(&self) -> &[u8] {
+        (*self.bytes).as_ref()
+    }
+
     /// Returns the bytes of a tensor of this file.
     pub fn bytes_of(&self, tensor: &TensorEntry) -> &[u8] {
         (*self.bytes).as_ref().get(tensor.range.clone()).unwrap_or_default()

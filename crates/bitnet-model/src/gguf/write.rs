@@ -32,6 +32,8 @@ pub enum Meta {
     I32s(Vec<i32>),
     /// Unsigned 64-bit integers.
     U64s(Vec<u64>),
+    /// Unsigned bytes.
+    Bytes(Vec<u8>),
 }
 
 impl From<&str> for Meta {
@@ -66,6 +68,10 @@ impl Meta {
             Meta::I32s(values) => {
                 array(out, ValueType::I32, values.len());
                 out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            Meta::Bytes(bytes) => {
+                array(out, ValueType::U8, bytes.len());
+                out.extend(bytes);
             }
             Meta::U64s(values) => {
                 array(out, ValueType::U64, values.len());

@@ -78,7 +78,7 @@ pub(crate) struct Outline {
 /// A [`LoadError`] of any kind but `Backend`; each names the file and the tensor or field.
 pub fn load(files: &ModelFiles, options: &mut LoadOptions<'_>) -> Result<Model, LoadError> {
     let (mut outside, mut layers) = (None, Vec::new());
-    let outline = stream(files, options, false, |_, part| -> Result<(), LoadError> {
+    let outline = stream(files, options, false, |_, _, part| -> Result<(), LoadError> {
         match part {
             Part::Outside(part) => outside = Some(part),
             // Layers are pushed as their tensors are found: their count in config.json reserves nothing.
@@ -101,7 +101,7 @@ pub fn load(files: &ModelFiles, options: &mut LoadOptions<'_>) -> Result<Model, 
 }
 
 /// Reads a checkpoint part by part, what stands outside the layers first, and hands each to `sink` with the
-/// configuration. With `consume`, the pages behind what a layer or its predecessors took are given back when
+/// configuration and the family as far as it is known. With `consume`, the pages behind what a layer or its predecessors took are given back when
 /// `sink` returns from that layer: memory then holds one layer at a time.
 ///
 /// # Errors
@@ -110,7 +110,7 @@ pub(crate) fn stream<E: From<LoadError>>(
     files: &ModelFiles,
     options: &mut LoadOptions<'_>,
     consume: bool,
-    mut sink: impl FnMut(&ModelConfig, Part) -> Result<(), E>,
+    mut sink: impl FnMut(&ModelConfig, Family, Part) -> Result<(), E>,
 ) -> Result<Outline, E> {
     let config = ModelConfig::read(files)?;
     let checkpoint = files.open_checkpoint(options.access)?;
@@ -119,12 +119,12 @@ pub(crate) fn stream<E: From<LoadError>>(
     let embedding = reader.table(reader.naming().embedding())?;
     let head = head(&mut reader)?;
     let final_norm = reader.norm(reader.naming().final_norm(), config.hidden, config.rms_eps)?;
-    sink(&config, Part::Outside(Box::new(Outside { embedding, head, final_norm })))?;
+    sink(&config, detection.family, Part::Outside(Box::new(Outside { embedding, head, final_norm })))?;
     let mut ternary = false;
     for index in 0..config.layers {
         let layer = layer::read(&mut reader, index)?;
         ternary |= layer.projections().iter().any(|p| is_ternary(&p.weights));
-        sink(&config, Part::Layer(index, Box::new(layer)))?;
+        sink(&config, resolve(&detection, ternary), Part::Layer(index, Box::new(layer)))?;
         if consume {
             reader.release_read();
         }
