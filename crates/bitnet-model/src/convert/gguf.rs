@@ -10,6 +10,7 @@ use bitnet_quant::ggml::GgmlType;
 use super::encode::{Encoder, is_ternary, vector_bytes};
 use super::names::{Item, Named, items};
 use super::{ConvertError, Finished, Output, OutputFile, Start, Writer, tokenizer};
+use crate::config::ACTIVATIONS;
 use crate::family::ActivationMode;
 use crate::gguf::write::{GgufWriter, Meta, PlannedTensor};
 use crate::weights::{Head, Layer};
@@ -18,8 +19,6 @@ use crate::weights::{Head, Layer};
 const ALIGNMENT: u32 = 32;
 /// The name of the file in errors: the caller knows its path.
 const FILE: &str = "the GGUF file";
-/// Says how activations enter products, which a `llama` with ternary weights leaves open.
-pub(crate) const ACTIVATIONS_KEY: &str = "bitnet.activations";
 
 struct TensorWriter<'a> {
     file: GgufWriter<Box<dyn OutputFile + 'a>>,
@@ -135,7 +134,7 @@ fn metadata(
         ActivationMode::Int8PerToken => "int8",
         ActivationMode::Float => "float",
     };
-    out.push((ACTIVATIONS_KEY.into(), Meta::from(activations)));
+    out.push((ACTIVATIONS.into(), Meta::from(activations)));
     out.extend(tokenizer::gguf_metadata(start, notes)?);
     Ok(out)
 }
