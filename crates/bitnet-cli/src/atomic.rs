@@ -123,7 +123,9 @@ impl AtomicFolder {
         let shown = target.display();
         match std::fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
             Ok(true) => {}
-            Ok(false) => return Err(anyhow!("{shown}: expected an absent or empty folder, found one with files")),
+            Ok(false) => {
+                return Err(anyhow!("{shown}: expected an absent or empty folder, found one with files"));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 return Err(anyhow!("{shown}: expected an absent or empty folder, found a file"));

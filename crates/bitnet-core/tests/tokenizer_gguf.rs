@@ -44,7 +44,14 @@ fn check_recorded(path: &Path) -> usize {
         streamed.push_str(&stream.finish());
         assert_eq!(streamed, decoded);
     }
-    assert!(failures.is_empty(), "{}: {} of {} differ\n{}", path.display(), failures.len(), ids.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{}: {} of {} differ\n{}",
+        path.display(),
+        failures.len(),
+        ids.len(),
+        failures.join("\n")
+    );
     ids.len()
 }
 

@@ -29,8 +29,8 @@ pub mod source;
 mod trace;
 pub mod weights;
 
-pub use bitnet_quant::ggml::{self, I2sLayout};
 pub use bitnet_file::BitnetFile;
+pub use bitnet_quant::ggml::{self, I2sLayout};
 pub use checkpoint::{Checkpoint, StoredDType, Tensor};
 pub use config::{LinearClass, ModelConfig, QuantisationConfig, QuantisationMode};
 pub use error::{LoadError, LoadErrorKind};

@@ -92,7 +92,8 @@ fn write(args: &ConversionArgs, target: Target, masters_only: bool) -> Result<()
         let load = LoadOptions { progress: Some(&mut progress), i2s_layout, ..LoadOptions::default() };
         let embedding = args.embedding.into();
         let pre = args.tokenizer_pre.clone();
-        let mut options = ConvertOptions { embedding, pre, masters_only, load, ..ConvertOptions::new(target) };
+        let mut options =
+            ConvertOptions { embedding, pre, masters_only, load, ..ConvertOptions::new(target) };
         convert(&files, &mut options, &mut destination)?
     };
     for assumption in &report.assumptions {
@@ -112,12 +113,26 @@ fn write(args: &ConversionArgs, target: Target, masters_only: bool) -> Result<()
     Ok(())
 }
 
-fn print(args: &ConversionArgs, target: Target, report: &ConvertReport, verify: Option<Verdict>) -> Result<()> {
+fn print(
+    args: &ConversionArgs,
+    target: Target,
+    report: &ConvertReport,
+    verify: Option<Verdict>,
+) -> Result<()> {
     let ConvertReport { family, tensors, bytes: size, ref notes, .. } = *report;
     let mut out = Out::new();
     if args.json {
         let (out_path, format, family) = (args.out.as_path(), target.name(), family.name());
-        out.json(&Report { schema: SCHEMA, out: out_path, format, family, tensors, bytes: size, notes, verify })?;
+        out.json(&Report {
+            schema: SCHEMA,
+            out: out_path,
+            format,
+            family,
+            tensors,
+            bytes: size,
+            notes,
+            verify,
+        })?;
     } else {
         out.line(&format!(
             "{}: {target}, {tensors} tensors, {}",

@@ -76,7 +76,10 @@ pub fn compare(source: &ModelSource, result: &ModelSource, args: &ConversionArgs
     };
     let with_text = has_tokenizer(source)?;
     if args.text.is_some() && !with_text {
-        return Err(anyhow!("--text: expected a model with a tokenizer, found none in {}", args.input.display()));
+        return Err(anyhow!(
+            "--text: expected a model with a tokenizer, found none in {}",
+            args.input.display()
+        ));
     }
     let mut first = load(source, args.i2s_layout.into(), with_text)?;
     let ids = ids(&first, args, with_text)?;
@@ -88,13 +91,19 @@ pub fn compare(source: &ModelSource, result: &ModelSource, args: &ConversionArgs
         let found = self::ids(&second, args, true)?;
         if found != ids {
             let at = found.iter().zip(&ids).take_while(|(a, b)| a == b).count();
-            return Err(anyhow!("--verify: expected the same token ids from both tokenizers, found others from token {at}"));
+            return Err(anyhow!(
+                "--verify: expected the same token ids from both tokenizers, found others from token {at}"
+            ));
         }
     }
     let after = answers(&mut second, &ids)?;
     let vocab = second.config().vocab;
-    let mut errors: Vec<f64> =
-        before.logits.chunks(vocab).zip(after.logits.chunks(vocab)).map(|(a, b)| relative_rms(a, b)).collect();
+    let mut errors: Vec<f64> = before
+        .logits
+        .chunks(vocab)
+        .zip(after.logits.chunks(vocab))
+        .map(|(a, b)| relative_rms(a, b))
+        .collect();
     errors.sort_by(f64::total_cmp);
     let pairs = before.logits.iter().zip(&after.logits);
     let verdict = Verdict {
@@ -154,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_verdict_fails_over_either_threshold_and_on_nan() {
-        let fine = Verdict { tokens: 9, logits_rms: 0.01, max_difference: 1.0, source_nll: 2.0, result_nll: 2.005 };
+        let fine =
+            Verdict { tokens: 9, logits_rms: 0.01, max_difference: 1.0, source_nll: 2.0, result_nll: 2.005 };
         assert!(fine.check(0.01).is_ok());
         assert!(fine.check(0.001).is_err());
         assert!(Verdict { logits_rms: 0.06, ..fine }.check(0.01).is_err());

@@ -54,7 +54,9 @@ pub(super) fn build(vocabulary: Vocabulary, origin: &str) -> Result<Tokenizer, T
             .map_err(|e| library("add its special tokens", &e))?;
         Ok(tokenizer)
     });
-    built.unwrap_or_else(|| Err(library("build the tokenizer", &"the tokenizer library panicked on its contents")))
+    built.unwrap_or_else(|| {
+        Err(library("build the tokenizer", &"the tokenizer library panicked on its contents"))
+    })
 }
 
 fn added_tokens(vocabulary: &Vocabulary, types: &[TokenType]) -> Vec<(u32, AddedToken)> {

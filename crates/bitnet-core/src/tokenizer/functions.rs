@@ -21,7 +21,8 @@ pub fn create_simple_tokenizer(vocab: HashMap<String, u32>) -> Tokenizer {
 /// folder with none of them.
 pub fn load_tokenizer(path: impl AsRef<Path>) -> Result<Tokenizer, TokenizerError> {
     let path = path.as_ref();
-    let is_sentencepiece = |path: &Path| path.extension().is_some_and(|end| end.eq_ignore_ascii_case("model"));
+    let is_sentencepiece =
+        |path: &Path| path.extension().is_some_and(|end| end.eq_ignore_ascii_case("model"));
     if !path.is_dir() {
         return if is_sentencepiece(path) { from_model_file(path) } else { Tokenizer::from_file(path) };
     }

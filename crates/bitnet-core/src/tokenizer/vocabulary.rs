@@ -112,7 +112,9 @@ impl Vocabulary {
             "default" => format!(
                 "{missing}: text is cut by the rule `default`, which may not be the one the model was trained with"
             ),
-            rule => format!("{missing}: the vocabulary is that of Llama 3, so text is cut by the rule `{rule}`"),
+            rule => {
+                format!("{missing}: the vocabulary is that of Llama 3, so text is cut by the rule `{rule}`")
+            }
         }]
     }
 
@@ -228,14 +230,21 @@ impl Vocabulary {
     }
 
     /// Returns the ids around a text. `default_bos` says whether BOS is added where the file does not.
-    pub(super) fn ends(&self, default_bos: bool, origin: &str) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
-        let end = |wanted: Option<bool>, default: bool, id: Option<u32>, field: &str, asking: &str| {
-            match (wanted, id) {
-                (Some(true), None) => {
-                    Err(malformed(origin, field, format!("the id of the token that {asking} asks for"), "nothing"))
-                }
-                (wanted, id) => Ok(id.filter(|_| wanted.unwrap_or(default)).into_iter().collect()),
-            }
+    pub(super) fn ends(
+        &self,
+        default_bos: bool,
+        origin: &str,
+    ) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
+        let end = |wanted: Option<bool>, default: bool, id: Option<u32>, field: &str, asking: &str| match (
+            wanted, id,
+        ) {
+            (Some(true), None) => Err(malformed(
+                origin,
+                field,
+                format!("the id of the token that {asking} asks for"),
+                "nothing",
+            )),
+            (wanted, id) => Ok(id.filter(|_| wanted.unwrap_or(default)).into_iter().collect()),
         };
         Ok((
             end(self.add_bos, default_bos, self.bos, "bos_token_id", "add_bos_token")?,

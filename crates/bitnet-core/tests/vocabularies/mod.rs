@@ -19,7 +19,8 @@ pub fn shared(name: &str) -> Option<PathBuf> {
 pub fn vocabulary(path: &Path) -> Vocabulary {
     let pairs = read_metadata(path);
     let get = |key: &str| pairs.get(&format!("tokenizer.ggml.{key}"));
-    let texts = |key: &str| get(key).map(|list| list.items().iter().map(|item| item.text().to_string()).collect());
+    let texts =
+        |key: &str| get(key).map(|list| list.items().iter().map(|item| item.text().to_string()).collect());
     let id = |key: &str| get(&format!("{key}_token_id")).map(|id| id.int() as u32);
     let flag = |key: &str| get(key).map(Value::flag);
     Vocabulary {
@@ -27,7 +28,8 @@ pub fn vocabulary(path: &Path) -> Vocabulary {
         pre: get("pre").map(|pre| pre.text().to_string()),
         tokens: texts("tokens").unwrap(),
         scores: get("scores").map(|list| list.items().iter().map(|item| item.float() as f32).collect()),
-        token_types: get("token_type").map(|list| list.items().iter().map(|item| item.int() as i32).collect()),
+        token_types: get("token_type")
+            .map(|list| list.items().iter().map(|item| item.int() as i32).collect()),
         merges: texts("merges"),
         bos: id("bos"),
         eos: id("eos"),

@@ -8,9 +8,9 @@ use bitnet_quant::ggml::GgmlType;
 use bitnet_quant::packing::row_quarters;
 
 use super::{
-    ARCHITECTURE, FILES, FORMAT_VERSION, HEADER_CHECKSUM, LAYOUT, PAYLOAD_CHECKSUMS, READER_VERSION, RESERVED,
-    ROW_QUARTERS, TERNARY_QUARTERS, TERNARY_TAIL, VECTOR_ALIGNMENT, VECTOR_LENGTHS, VECTOR_NAMES, VECTORS, VERSION,
-    header_checksum,
+    ARCHITECTURE, FILES, FORMAT_VERSION, HEADER_CHECKSUM, LAYOUT, PAYLOAD_CHECKSUMS, READER_VERSION,
+    RESERVED, ROW_QUARTERS, TERNARY_QUARTERS, TERNARY_TAIL, VECTOR_ALIGNMENT, VECTOR_LENGTHS, VECTOR_NAMES,
+    VECTORS, VERSION, header_checksum,
 };
 use crate::checksum::Xxh64;
 use crate::error::{Item, LoadError, LoadErrorKind};
@@ -58,7 +58,11 @@ impl BitnetFile {
         if needed > VERSION {
             let written = metadata.u32(FORMAT_VERSION)?.unwrap_or_default();
             let found = format!("{needed}, written by version {written}");
-            return unsupported(READER_VERSION, format!("at most {VERSION}, the version of this reader"), found);
+            return unsupported(
+                READER_VERSION,
+                format!("at most {VERSION}, the version of this reader"),
+                found,
+            );
         }
         let stored = metadata.u64(HEADER_CHECKSUM)?;
         let end = gguf.tensors().first().map_or(0, |tensor| tensor.range.start);
@@ -112,7 +116,12 @@ impl BitnetFile {
             let stored = sum.as_integer().and_then(|sum| u64::try_from(sum).ok());
             if stored != Some(found) {
                 let expected = format!("bytes with the checksum {:#018x}", stored.unwrap_or_default());
-                return Err(self.refuse(LoadErrorKind::Format, tensor, expected, format_args!("{found:#018x}")));
+                return Err(self.refuse(
+                    LoadErrorKind::Format,
+                    tensor,
+                    expected,
+                    format_args!("{found:#018x}"),
+                ));
             }
         }
         Ok(())
@@ -145,7 +154,9 @@ impl BitnetFile {
     fn matrix(&self, tensor: &TensorEntry) -> Result<(usize, usize), LoadError> {
         match tensor.shape[..] {
             [rows, cols] => Ok((rows, cols)),
-            _ => Err(self.refuse(LoadErrorKind::Shape, tensor, "a matrix", format_args!("{:?}", tensor.shape))),
+            _ => {
+                Err(self.refuse(LoadErrorKind::Shape, tensor, "a matrix", format_args!("{:?}", tensor.shape)))
+            }
         }
     }
 
@@ -170,7 +181,12 @@ impl BitnetFile {
                     let (rows, cols) = self.matrix(tensor)?;
                     let codes = self.payload(tensor)?.len() - TERNARY_TAIL;
                     let (scale, tail) = (format!("{name}_scale"), start + codes);
-                    views.push(View { name: scale, dtype: BitNetDType::F32, shape: vec![1], range: tail..tail + 4 });
+                    views.push(View {
+                        name: scale,
+                        dtype: BitNetDType::F32,
+                        shape: vec![1],
+                        range: tail..tail + 4,
+                    });
                     let shape = vec![row_quarters::quads(rows), cols];
                     views.push(View { name, dtype: BitNetDType::U8, shape, range: start..tail });
                     continue;
@@ -190,7 +206,8 @@ impl BitnetFile {
     fn vectors(&self, tensor: &TensorEntry, views: &mut Vec<View>) -> Result<(), LoadError> {
         let metadata = self.gguf.metadata();
         let names = metadata.strs(VECTOR_NAMES)?.map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-        let lengths = metadata.array(VECTOR_LENGTHS)?.map(|a| a.values().collect::<Vec<_>>()).unwrap_or_default();
+        let lengths =
+            metadata.array(VECTOR_LENGTHS)?.map(|a| a.values().collect::<Vec<_>>()).unwrap_or_default();
         if tensor.type_id.known() != Some(GgmlType::F32) || names.len() != lengths.len() {
             let expected = format!("f32 and a length for each of {} vectors", names.len());
             let found = format_args!("{} and {} lengths", tensor.type_id, lengths.len());
@@ -200,12 +217,23 @@ impl BitnetFile {
         for (name, length) in names.into_iter().zip(lengths) {
             let length = length.as_integer().and_then(|length| u64::try_from(length).ok());
             let end = length.and_then(|length| length.checked_mul(4)?.checked_add(at));
-            let Some((length, end)) = length.zip(end).filter(|(_, end)| *end <= tensor.range.end as u64) else {
+            let Some((length, end)) = length.zip(end).filter(|(_, end)| *end <= tensor.range.end as u64)
+            else {
                 let expected = format_args!("vector {name} within {} bytes", tensor.range.len());
-                return Err(self.refuse(LoadErrorKind::Format, tensor, expected, format_args!("{length:?} elements")));
+                return Err(self.refuse(
+                    LoadErrorKind::Format,
+                    tensor,
+                    expected,
+                    format_args!("{length:?} elements"),
+                ));
             };
             let range = at as usize..end as usize;
-            views.push(View { name: name.to_owned(), dtype: BitNetDType::F32, shape: vec![length as usize], range });
+            views.push(View {
+                name: name.to_owned(),
+                dtype: BitNetDType::F32,
+                shape: vec![length as usize],
+                range,
+            });
             at = end.next_multiple_of(VECTOR_ALIGNMENT);
         }
         Ok(())

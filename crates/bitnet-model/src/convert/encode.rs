@@ -96,7 +96,8 @@ impl Encoder {
     ) -> Result<(), ConvertError> {
         let (rows, cols, name) = (weights.rows, weights.cols, &weights.name);
         let Some(row_bytes) = ty.row_bytes(cols) else {
-            let message = format!("{ty}: expected rows of a multiple of {} elements, found {cols}", ty.block_len());
+            let message =
+                format!("{ty}: expected rows of a multiple of {} elements, found {cols}", ty.block_len());
             return Err(ConvertError::tensor(name, message));
         };
         match &weights.storage {
@@ -164,7 +165,8 @@ impl Encoder {
         match overflow.into_inner() {
             NONE => Ok(()),
             row => {
-                let message = format!("row {row}: expected values that {ty} can hold, found one over {limit}");
+                let message =
+                    format!("row {row}: expected values that {ty} can hold, found one over {limit}");
                 Err(ConvertError::tensor(&weights.name, message))
             }
         }

@@ -218,7 +218,10 @@ impl Writer for TensorWriter<'_> {
                 Item::Projection(projection) => {
                     let weights = &projection.weights;
                     if projection.norm.is_some() || weights.bias.is_some() {
-                        return Err(ConvertError::tensor(&name, "expected no bias and no norm, as in layer 0"));
+                        return Err(ConvertError::tensor(
+                            &name,
+                            "expected no bias and no norm, as in layer 0",
+                        ));
                     }
                     let ty = match is_ternary(weights) {
                         true => fitting(&mut self.notes, self.ty, weights),

@@ -67,7 +67,8 @@ pub(super) fn start<'a>(
 
 /// Lists every name that may be written.
 fn names(start: &Start<'_>) -> Vec<String> {
-    let mut names = vec!["model.embed_tokens.weight".into(), "lm_head.weight".into(), "model.norm.weight".into()];
+    let mut names =
+        vec!["model.embed_tokens.weight".into(), "lm_head.weight".into(), "model.norm.weight".into()];
     for layer in 0..start.config.layers {
         for named in items(start.first) {
             let name = folder_name(layer, &named);
@@ -115,7 +116,10 @@ impl HfWriter<'_> {
                 None
             }
             (other, _) => {
-                return Err(ConvertError::tensor(&name, format!("expected codes or floats, found {other:?}")));
+                return Err(ConvertError::tensor(
+                    &name,
+                    format!("expected codes or floats, found {other:?}"),
+                ));
             }
         };
         if let Some(scale) = scale {

@@ -204,7 +204,8 @@ fn is_byte_level(json: &[u8]) -> bool {
 fn mentions(component: &Value, kind: &str) -> bool {
     match component {
         Value::Object(fields) => {
-            fields.get("type").and_then(Value::as_str) == Some(kind) || fields.values().any(|v| mentions(v, kind))
+            fields.get("type").and_then(Value::as_str) == Some(kind)
+                || fields.values().any(|v| mentions(v, kind))
         }
         Value::Array(parts) => parts.iter().any(|part| mentions(part, kind)),
         _ => false,
@@ -212,8 +213,9 @@ fn mentions(component: &Value, kind: &str) -> bool {
 }
 
 fn from_json(start: &Start<'_>, json: &[u8], notes: &mut Vec<String>) -> Result<Vocabulary, ConvertError> {
-    let file: File = serde_json::from_slice(json)
-        .map_err(|error| start.refuse(format!("expected a tokenizer.json with a BPE model, found: {error}")))?;
+    let file: File = serde_json::from_slice(json).map_err(|error| {
+        start.refuse(format!("expected a tokenizer.json with a BPE model, found: {error}"))
+    })?;
     if !mentions(&file.pre_tokenizer, "ByteLevel") {
         return Err(start.refuse(
             "expected a byte-level tokenizer.json, or a tokenizer.model beside it, found neither: scores of \
@@ -237,7 +239,8 @@ fn from_json(start: &Start<'_>, json: &[u8], notes: &mut Vec<String>) -> Result<
     let count = highest.map_or(0, |id| id as usize + 1);
     if count > start.config.vocab {
         let (rows, found) = (start.config.vocab, count - 1);
-        return Err(start.refuse(format!("expected token ids below {rows}, the rows of the embedding, found {found}")));
+        return Err(start
+            .refuse(format!("expected token ids below {rows}, the rows of the embedding, found {found}")));
     }
     let mut tokens: Vec<String> = (0..count).map(|id| format!("[PAD{id}]")).collect();
     let mut types = vec![UNUSED; count];

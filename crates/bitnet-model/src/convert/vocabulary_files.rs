@@ -17,11 +17,14 @@ pub(super) fn of(vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Vec<(Strin
             let pre = pre.or(llama3.then_some("llama-bpe")).unwrap_or("default");
             match pattern_of(pre) {
                 Some(pattern) => files.push(("tokenizer.json".into(), json_of(vocabulary, pattern, pre))),
-                None => notes.push(format!("the rule {pre:?} has no form in tokenizer.json here: no tokenizer is written")),
+                None => notes.push(format!(
+                    "the rule {pre:?} has no form in tokenizer.json here: no tokenizer is written"
+                )),
             }
         }
         "llama" => files.push(("tokenizer.model".into(), sentencepiece_of(vocabulary))),
-        other => notes.push(format!("the vocabulary {other:?} has no form as a file here: no tokenizer is written")),
+        other => notes
+            .push(format!("the vocabulary {other:?} has no form as a file here: no tokenizer is written")),
     }
     match &vocabulary.chat_template {
         // Readers take the one of the family for it: it is known to be wrong.

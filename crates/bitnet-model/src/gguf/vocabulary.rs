@@ -22,7 +22,8 @@ impl Gguf {
         };
         let id = |name: &str| metadata.u32(&key(name));
         let flag = |name: &str| metadata.bool(&key(name));
-        let tokens = texts("tokens")?.ok_or_else(|| metadata.refuse(&key("tokens"), "an array of strings"))?;
+        let tokens =
+            texts("tokens")?.ok_or_else(|| metadata.refuse(&key("tokens"), "an array of strings"))?;
         Ok(Some(Vocabulary {
             model: model.to_owned(),
             pre: metadata.str(&key("pre"))?.map(str::to_owned),

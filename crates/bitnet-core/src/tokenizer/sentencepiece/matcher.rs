@@ -93,8 +93,16 @@ mod tests {
         assert_eq!(
             pieces,
             [
-                Special(0), Text("x"), Special(5), Special(2), Special(4), Text(" "), Special(5), Text("c"),
-                Special(6), Text("e"),
+                Special(0),
+                Text("x"),
+                Special(5),
+                Special(2),
+                Special(4),
+                Text(" "),
+                Special(5),
+                Text("c"),
+                Special(6),
+                Text("e"),
             ]
         );
         assert_eq!(matcher.split(""), []);

@@ -122,7 +122,9 @@ impl<'v, 't> Merger<'v, 't> {
         let Some(&first) = self.symbols.get(left) else { return };
         let Some(second) = self.symbols.get(first.next) else { return };
         let length = first.length + second.length;
-        let Some((id, rank)) = self.vocabulary.mergeable(&text[first.start..first.start + length]) else { return };
+        let Some((id, rank)) = self.vocabulary.mergeable(&text[first.start..first.start + length]) else {
+            return;
+        };
         self.pairs.push(Pair { rank, left: Reverse(left), length });
         if self.vocabulary.has_unused && self.vocabulary.types[id as usize] == TokenType::Unused {
             self.unused.insert(id, first.length);

@@ -75,7 +75,9 @@ impl SentencePiece {
             after,
             types: Vec::new(),
         };
-        for ((token, score), (&kind, id)) in vocabulary.tokens.into_iter().zip(scores).zip(types.iter().zip(0_u32..)) {
+        for ((token, score), (&kind, id)) in
+            vocabulary.tokens.into_iter().zip(scores).zip(types.iter().zip(0_u32..))
+        {
             if score.is_nan() {
                 return Err(malformed(origin, &format!("scores[{id}]"), "a number", score));
             }
@@ -88,7 +90,13 @@ impl SentencePiece {
         Ok(this)
     }
 
-    fn take(&mut self, token: Arc<str>, kind: TokenType, id: u32, origin: &str) -> Result<(), TokenizerError> {
+    fn take(
+        &mut self,
+        token: Arc<str>,
+        kind: TokenType,
+        id: u32,
+        origin: &str,
+    ) -> Result<(), TokenizerError> {
         self.tokens.push(token.clone());
         if token.is_empty() {
             return Ok(());
@@ -117,7 +125,9 @@ impl SentencePiece {
     fn index_matchers(&mut self) {
         let of = |wanted: fn(TokenType) -> bool| {
             let ids = (0_u32..).zip(self.tokens.iter().zip(&self.types));
-            Matcher::new(ids.filter(|(_, (_, kind))| wanted(**kind)).map(|(id, (token, _))| (token.clone(), id)))
+            Matcher::new(
+                ids.filter(|(_, (_, kind))| wanted(**kind)).map(|(id, (token, _))| (token.clone(), id)),
+            )
         };
         self.special = of(TokenType::is_special);
         self.user_defined = of(|kind| kind == TokenType::UserDefined);
@@ -245,7 +255,9 @@ impl SentencePiece {
 
     pub(super) fn special_tokens(&self) -> Vec<(u32, String)> {
         let ids = (0_u32..).zip(self.tokens.iter().zip(&self.types));
-        ids.filter(|(_, (_, kind))| kind.is_special()).map(|(id, (token, _))| (id, token.to_string())).collect()
+        ids.filter(|(_, (_, kind))| kind.is_special())
+            .map(|(id, (token, _))| (id, token.to_string()))
+            .collect()
     }
 
     pub(super) fn prefix(&self) -> &[u32] {

@@ -101,7 +101,8 @@ impl Pieces {
         let start = piece.offset();
         loop {
             let field = piece.field();
-            let field = field.map_err(|damage| malformed(origin, damage.offset, damage.expected, "damage"))?;
+            let field =
+                field.map_err(|damage| malformed(origin, damage.offset, damage.expected, "damage"))?;
             match field {
                 None => break,
                 Some((1, Value::Bytes(bytes))) => {
@@ -111,9 +112,16 @@ impl Pieces {
                 }
                 Some((2, Value::Fixed32(bits))) => score = f32::from_bits(bits),
                 Some((3, Value::Varint(number))) => {
-                    kind = i32::try_from(number).ok().filter(|kind| (1..=6).contains(kind)).ok_or_else(|| {
-                        malformed(origin, start, format!("a type from 1 to 6 of piece {}", quote(&text)), number)
-                    })?;
+                    kind = i32::try_from(number).ok().filter(|kind| (1..=6).contains(kind)).ok_or_else(
+                        || {
+                            malformed(
+                                origin,
+                                start,
+                                format!("a type from 1 to 6 of piece {}", quote(&text)),
+                                number,
+                            )
+                        },
+                    )?;
                 }
                 Some(_) => {}
             }
@@ -188,7 +196,12 @@ impl Settings {
                 "remove_extra_whitespaces",
                 "spaces have to be kept as they are",
             ),
-            (!self.escape_spaces, "normalizer_spec", "escape_whitespaces: false", "spaces have to become U+2581"),
+            (
+                !self.escape_spaces,
+                "normalizer_spec",
+                "escape_whitespaces: false",
+                "spaces have to become U+2581",
+            ),
             (
                 self.space_as_suffix,
                 "trainer_spec",
