@@ -18,7 +18,7 @@ use crate::failure;
 
 /// Runs, measures and inspects 1.58-bit language models.
 ///
-/// A MODEL is a folder with config.json, *.safetensors and tokenizer.json, or a .gguf file. The commands run,
+/// A MODEL is a folder with config.json, *.safetensors and tokenizer.json, a .gguf or a .bitnet file. The commands run,
 /// chat, eval and inspect use the bundled fairy-tale model when none is named.
 ///
 /// Results go to standard output, progress and notes to standard error. The exit status is 0, 1 for a

@@ -199,12 +199,26 @@ fn what_a_format_has_no_place_for_is_refused_by_name() {
     let error = gguf(untied.root()).unwrap_err().to_string();
     assert!(error.contains("tied to the embedding") && error.contains("gguf-tq2_0"), "{error}");
     run(untied.root(), &dir.path().join("untied.bitnet"), Target::Bitnet);
-    let files = ModelFiles::open(&ModelSource::at(golden_dir("bitnet_packed"))).unwrap();
+    let quantize = |model: &str| {
+        let files = ModelFiles::open(&ModelSource::at(golden_dir(model))).unwrap();
+        let mut options = ConvertOptions { masters_only: true, ..ConvertOptions::new(Target::HfPacked) };
+        convert(&files, &mut options, &mut Place(dir.path().join("q"))).map_err(|error| error.to_string())
+    };
+    for model in
+        ["bitnet_packed", "llama_bitlinear", "gguf/bitnet_silu-tq2_0.gguf", "gguf/bitnet_b158-i2_s-x86.gguf"]
+    {
+        let error = if model.contains('/') { refuse_gguf(&dir, model) } else { quantize(model).unwrap_err() };
+        assert!(error.contains("quantised already"), "{model}: {error}");
+    }
+    for model in ["bitnet_master", "bitnet_1bitllm"] {
+        assert!(quantize(model).is_ok(), "{model}");
+    }
+}
+
+fn refuse_gguf(dir: &TempDir, model: &str) -> String {
+    let files = ModelFiles::open(&ModelSource::at(golden_dir("gguf").join(&model[5..]))).unwrap();
     let mut options = ConvertOptions { masters_only: true, ..ConvertOptions::new(Target::HfPacked) };
-    let error = convert(&files, &mut options, &mut Place(dir.path().join("q"))).unwrap_err().to_string();
-    assert!(error.contains("quantised already"), "{error}");
-    let files = ModelFiles::open(&ModelSource::at(golden_dir("bitnet_master"))).unwrap();
-    assert!(convert(&files, &mut options, &mut Place(dir.path().join("q"))).is_ok());
+    convert(&files, &mut options, &mut Place(dir.path().join("q"))).unwrap_err().to_string()
 }
 
 #[test]

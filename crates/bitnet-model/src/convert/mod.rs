@@ -29,12 +29,13 @@ mod vocabulary_files;
 use std::fmt;
 use std::io::{self, Seek, Write};
 
+use bitnet_core::backend::{WeightScale, WeightStorage};
 use bitnet_quant::ggml::GgmlType;
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, QuantisationMode};
 use crate::family::Family;
 use crate::source::ModelFiles;
-use crate::weights::{Layer, LoadOptions, LoadProgress, Outside, Part, stream};
+use crate::weights::{Layer, LoadOptions, Outside, Part, stream};
 pub use error::ConvertError;
 
 /// A format that is written.
@@ -211,18 +212,20 @@ fn no_layers() -> String {
     "expected a model with at least one layer, found none".into()
 }
 
-/// Refuses what was quantised before: a projection that lies in the file as codes.
+/// Refuses what was quantised before, and what never was to be.
 fn check_master(start: &Start<'_>) -> Result<(), ConvertError> {
-    let quantised = start.config.quantisation.as_ref().and_then(|q| q.mode);
-    let in_memory = start.first.projections().iter().any(|p| encode::is_ternary(&p.weights));
-    let offline = quantised == Some(crate::config::QuantisationMode::Offline);
-    let what = match (in_memory, offline) {
+    let projections = start.first.projections();
+    let ternary = projections.iter().any(|p| encode::is_ternary(&p.weights)) && start.family != Family::TriLm;
+    let offline = start.config.quantisation.as_ref().and_then(|q| q.mode) == Some(QuantisationMode::Offline);
+    // Quantising a master gives a scale that multiplies.
+    let divides = projections
+        .iter()
+        .any(|p| matches!(p.weights.storage, WeightStorage::Ternary { scale: WeightScale::Divide(_), .. }));
+    let stored = start.files.gguf().is_some() && start.family != Family::BitNetB158Master;
+    let what = match (ternary, offline || divides || stored || start.family == Family::BitNetB158Packed) {
         (true, false) => return Ok(()),
         (true, true) => "expected master weights, found a model that is quantised already: use `convert`",
-        (false, _) => "expected master weights of a ternary model, found dense weights of a plain llama",
+        (false, _) => "expected master weights of a ternary model, found weights of a plain llama",
     };
     Err(ConvertError::Unsupported { target: start.target.name(), what: what.into() })
 }
-
-/// Progress of reading, for callers that show a bar.
-pub type ConvertProgress = LoadProgress;
