@@ -37,12 +37,19 @@ pub fn test_scalar() -> Result<()> {
     run(cargo(args).env("BITNET_ISA", "scalar"))
 }
 
+/// The tests that are too long for every change: package, test program, test.
+const STRESS: [[&str; 3]; 3] = [
+    ["bitnet-inference", "stress", "random_schedules_change_no_bit"],
+    ["bitnet-inference", "stress", "the_whole_held_out_text_has_its_loss"],
+    ["bitnet-model", "gguf_damage", "many_damaged_files_never_bring_loading_down"],
+];
+
 /// Runs the tests that are too long for every change, by name: a test that has gone is an error here, where a
 /// filter would select nothing.
 pub fn stress() -> Result<()> {
-    let stress = ["test", "--package", "bitnet-inference", "--test", "stress", "--", "--ignored", "--exact"];
-    for test in ["random_schedules_change_no_bit", "the_whole_held_out_text_has_its_loss"] {
-        let output = capture(cargo(stress).arg(test))?;
+    for [package, file, test] in STRESS {
+        let stress = ["test", "--package", package, "--test", file, "--", "--ignored", "--exact", test];
+        let output = capture(&mut cargo(stress))?;
         if !output.stdout.contains("1 passed") {
             bail!("{test} is not there");
         }

@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitnet_model::{LoadOptions, ModelFiles, ModelSource};
+use bitnet_testing::gguf::{self, GgufFile, Value as Stored};
 use bitnet_testing::temp::TempDir;
 use serde_json::{Value, json};
 
@@ -33,6 +34,18 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+/// Loads a GGUF file and returns the message and the most bytes held on the way.
+fn attempt_gguf(bytes: &[u8]) -> (String, usize) {
+    let dir = TempDir::new("allocations-gguf");
+    let path = dir.path().join("m.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let before = HELD.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let loaded = ModelFiles::open(&ModelSource::at(&path))
+        .and_then(|files| bitnet_model::load(&files, &mut LoadOptions::default()));
+    (loaded.unwrap_err().to_string(), PEAK.load(Ordering::Relaxed) - before)
+}
 
 /// Loads a folder of two small files and returns the message and the most bytes held on the way.
 fn attempt(config: &Value, weights: &[u8]) -> (String, usize) {
@@ -88,4 +101,33 @@ fn absurd_numbers_take_no_memory() {
         assert!(line.contains(&format!("config.json: field {field}: expected an integer from")), "{line}");
         assert!(peak < 256 << 10, "{peak} bytes held for: {line}");
     }
+    let (most, half) = (u64::MAX, 1u64 << 63);
+    let padded = |mut file: Vec<u8>| {
+        file.resize(file.len() + 4096, 0);
+        file
+    };
+    let key = |value| GgufFile::default().key("k", value);
+    let tensor = |extents: &[u64], kind| [gguf::header(3, 1, 0), gguf::entry("t", extents, kind, 0)].concat();
+    for (file, text) in [
+        (padded(gguf::header(3, 0, most)), "metadata keys in a file of this size"),
+        (padded(gguf::header(3, half, 0)), "tensors in a file of this size"),
+        (padded(key(Stored::array(8, half, &[])).to_bytes()), "an array of at most 512 string"),
+        (padded(key(Stored::array(0, most, &[])).to_bytes()), "an array of at most 4096 u8"),
+        (padded(key(Stored::new(8, half.to_le_bytes())).to_bytes()), "string of 9223372036854775808 bytes"),
+        (padded(tensor(&[half, 2], 0)), "fits the address space"),
+        (padded(tensor(&[1 << 40, 1 << 20], 8)), "expected 1224979098644774912 bytes of Q8_0"),
+        (padded(tensor(&[1 << 24, 1 << 30], 36)), "bytes of I2_S"),
+    ] {
+        let (line, peak) = attempt_gguf(&file);
+        assert!(line.contains(text), "{line}");
+        assert!(peak < 256 << 10, "{peak} bytes held for: {line}");
+    }
+    // As many small entries as fit: they are held, but not at many times their size.
+    let mut keys = gguf::header(3, 0, 65_536);
+    for index in 0..65_536u32 {
+        keys.extend([&gguf::string(format!("{index:x}").as_bytes())[..], &[0, 0, 0, 0, 7]].concat());
+    }
+    let (line, peak) = attempt_gguf(&keys);
+    assert!(line.contains("general.architecture"), "{line}");
+    assert!(peak < 2 * keys.len() + (64 << 20), "{peak} bytes held for {} of a file", keys.len());
 }

@@ -4,9 +4,7 @@
 mod support;
 
 use bitnet_core::backend::{Activation, BitNetDType, WeightScale, WeightStorage};
-use bitnet_model::{
-    ActivationMode, Family, Head, LoadOptions, Model, ModelFiles, ModelSource, StoredAs, WeightAccess,
-};
+use bitnet_model::{ActivationMode, Family, Head, LoadOptions, Model, ModelFiles, ModelSource, StoredAs};
 use bitnet_quant::packing::row_quarters;
 use bitnet_testing::golden::golden_dir;
 use bitnet_testing::safetensors::{Dtype, SafeTensors};

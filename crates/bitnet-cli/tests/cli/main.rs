@@ -6,6 +6,7 @@
 mod chat;
 mod convert;
 mod failures;
+mod gguf;
 mod measure;
 mod program;
 mod reports;
