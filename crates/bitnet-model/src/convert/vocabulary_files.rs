@@ -51,9 +51,9 @@ fn json_of(vocabulary: &Vocabulary, pattern: &str, pre: &str) -> Vec<u8> {
                 "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": kind == 3,
             }));
-        } else {
-            vocab.insert(token.clone(), id.into());
         }
+        // Added tokens stand in both places: their ids are free otherwise.
+        vocab.insert(token.clone(), id.into());
     }
     let bos = vocabulary.token(vocabulary.bos).filter(|_| vocabulary.add_bos.unwrap_or(pre == "llama-bpe"));
     let post_processor = match bos {
