@@ -51,9 +51,8 @@ impl AtomicFile {
 
     /// Writes everything to the temporary file, and returns its path.
     pub fn flushed(&mut self) -> Result<&Path> {
-        match &mut self.sink {
-            Some(sink) => sink.flush().with_context(|| format!("{}: cannot write", self.target.display()))?,
-            None => {}
+        if let Some(sink) = &mut self.sink {
+            sink.flush().with_context(|| format!("{}: cannot write", self.target.display()))?;
         }
         Ok(&self.temporary)
     }
