@@ -53,6 +53,18 @@ impl Step {
 
     /// Appends the tokens of one sequence, of which `past` positions are in the cache already.
     pub fn push_sequence(&mut self, tokens: &[u32], past: usize, blocks: &[BlockId], logits: LogitsWanted) {
+        self.push_sequence_with(tokens, past, blocks.to_vec(), logits);
+    }
+
+    /// Appends the tokens of one sequence like [`push_sequence`](Self::push_sequence), taking the list of its
+    /// blocks over: a caller that takes the lists of `block_tables` back before clearing the step allocates none.
+    pub fn push_sequence_with(
+        &mut self,
+        tokens: &[u32],
+        past: usize,
+        blocks: Vec<BlockId>,
+        logits: LogitsWanted,
+    ) {
         if self.cu_seqlens.is_empty() {
             self.cu_seqlens.push(0);
         }
@@ -60,7 +72,7 @@ impl Step {
         self.tokens.extend_from_slice(tokens);
         self.positions.extend((0..tokens.len()).map(|i| (past + i) as u32));
         self.seq_of_token.extend(tokens.iter().map(|_| seq));
-        self.block_tables.push(blocks.to_vec());
+        self.block_tables.push(blocks);
         let end = self.tokens.len() as u32;
         self.cu_seqlens.push(end);
         match logits {

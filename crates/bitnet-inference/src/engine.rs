@@ -7,6 +7,7 @@ use bitnet_core::backend::{Backend, MemoryPart, StepLimits};
 use bitnet_core::cpu::{CpuBackend, CpuOptions, HeadPrecision, TernaryLayout};
 use bitnet_core::device::{self, Device};
 use bitnet_core::memory::tensor::BitNetDType;
+use bitnet_core::memory::{HybridMemoryPool, MemoryPoolConfig, TrackingConfig, TrackingLevel};
 use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
 use bitnet_kernels::Isa;
 use bitnet_model::{Family, LoadOptions, LoadProgress, ModelConfig, ModelFiles, ModelSource, WeightAccess};
@@ -35,6 +36,7 @@ pub struct EngineBuilder<'a> {
     layout: TernaryLayout,
     without_tokenizer: bool,
     isa: Option<Isa>,
+    pool: Option<HybridMemoryPool>,
     progress: Option<&'a mut dyn FnMut(LoadProgress)>,
 }
 
@@ -110,6 +112,13 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
+    /// Takes memory from `pool`; by default from one of the engine's own, which watches how much is left.
+    #[must_use]
+    pub fn pool(mut self, pool: HybridMemoryPool) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
     /// Reports the progress of loading.
     #[must_use]
     pub fn progress(mut self, progress: &'a mut dyn FnMut(LoadProgress)) -> Self {
@@ -130,7 +139,11 @@ impl<'a> EngineBuilder<'a> {
     /// # Errors
     /// As [`Engine::load`].
     pub fn load_source(self, source: &ModelSource) -> Result<Engine, EngineError> {
-        let mut backend = self.backend()?;
+        let pool = match &self.pool {
+            Some(pool) => pool.clone(),
+            None => own_pool()?,
+        };
+        let mut backend = self.backend(&pool)?;
         let files = ModelFiles::open(source)?;
         // Before the weights: reading a tokenizer takes several times what it keeps.
         let tokenizer = if self.without_tokenizer { None } else { load_tokenizer(&files)? };
@@ -162,11 +175,11 @@ impl<'a> EngineBuilder<'a> {
         }
         end_tokens.sort_unstable();
         end_tokens.dedup();
-        let runner = Runner::new(backend, limits, vocab, context);
+        let runner = Runner::new(backend, limits, vocab, context).with_pool(pool);
         Ok(Engine { runner, tokenizer, template, end_tokens, name, config, family, assumptions })
     }
 
-    fn backend(&self) -> Result<Box<dyn Backend>, EngineError> {
+    fn backend(&self, pool: &HybridMemoryPool) -> Result<Box<dyn Backend>, EngineError> {
         device::availability(&self.device)?;
         match self.device {
             Device::Cpu => {
@@ -177,7 +190,7 @@ impl<'a> EngineBuilder<'a> {
                     kv,
                     head: self.head,
                     layout: self.layout,
-                    pool: None,
+                    pool: Some(pool.clone()),
                 };
                 Ok(Box::new(CpuBackend::new(options)?))
             }
@@ -257,6 +270,11 @@ impl Engine {
     /// Returns the sequences and passes beneath.
     pub fn runner(&mut self) -> &mut Runner {
         &mut self.runner
+    }
+
+    /// Returns the pool that weights, KV blocks, activations and scratch come from.
+    pub fn pool(&self) -> Option<&HybridMemoryPool> {
+        self.runner.pool()
     }
 
     /// Reports the memory held on the device, by part.
@@ -406,6 +424,17 @@ impl Engine {
         generator.release(&mut self.runner);
         outcome.map(|()| results)
     }
+}
+
+/// Makes the pool of an engine: it knows what its memory is for, and how much is left.
+fn own_pool() -> Result<HybridMemoryPool, EngineError> {
+    let config = MemoryPoolConfig {
+        enable_advanced_tracking: true,
+        tracking_config: Some(TrackingConfig { level: TrackingLevel::Standard, ..Default::default() }),
+        ..Default::default()
+    };
+    // Few blocks, and long-lived ones: the latest events tell enough.
+    Ok(HybridMemoryPool::builder().config(config).event_capacity(1024).precise_timestamps(true).build()?)
 }
 
 fn load_tokenizer(files: &ModelFiles) -> Result<Option<Tokenizer>, EngineError> {

@@ -22,14 +22,14 @@ use bitnet_kernels::scalar::attention::MAX_HEAD_DIM;
 use bitnet_kernels::scalar::rope;
 use bitnet_kernels::{Isa, IsaError, Kernels};
 
-use self::buffers::{Buffer, HeadRows, Lent};
+use self::buffers::{Activations, HeadRows, Lent};
 use self::kv::{KvCache, KvShape};
 use self::pass::Pass;
 use self::plan::Stage;
 use self::team::Team;
 pub use self::weights::TernaryLayout;
 use self::weights::{Elements, Matrix};
-use crate::memory::{HybridMemoryPool, PoolBuffer};
+use crate::memory::{HybridMemoryPool, PoolBuffer, TagScope};
 
 // A block of the cache is a block of the attention kernel.
 const _: () = assert!(KV_BLOCK_TOKENS == bitnet_kernels::scalar::attention::BLOCK);
@@ -97,7 +97,7 @@ struct Loaded {
     graph: Graph,
     limits: StepLimits,
     stages: Vec<Stage>,
-    buffers: Vec<Buffer>,
+    activations: Activations,
     kv: KvCache,
     cos: PoolBuffer<f32>,
     sin: PoolBuffer<f32>,
@@ -152,6 +152,12 @@ impl CpuBackend {
         })
     }
 
+    /// Returns the bytes of the loaded graph's buffers as planned, and the bound below which no plan gets.
+    pub fn activation_plan(&self) -> Option<(usize, usize)> {
+        let activations = &self.loaded.as_ref()?.activations;
+        Some((activations.bytes(), activations.lower_bound()))
+    }
+
     fn unsupported(&self, operation: impl Into<String>, reason: impl Into<String>) -> BitNetError {
         ErrorKind::Unsupported { backend: NAME, operation: operation.into(), reason: reason.into() }.into()
     }
@@ -196,6 +202,7 @@ impl CpuBackend {
     /// Puts an int8 form of the head's matrix in the place of a dense one, which stays beside it: its rows
     /// are the embedding's, or decide between the likeliest tokens.
     fn narrow_head(&mut self, graph: &mut Graph) -> Result<()> {
+        let _scope = TagScope::enter("weights");
         for op in &mut graph.ops {
             let Op::Head { weights, .. } = op else { continue };
             let matrix = &self.matrices[weights.0 as usize];
@@ -240,14 +247,13 @@ impl CpuBackend {
         }
         let computes_logits = stages.iter().any(|stage| matches!(stage, Stage::HeadProduct { .. }));
         loaded.logits_len = if computes_logits { step.logits_rows.len() * loaded.graph.vocab } else { 0 };
-        let buffers: Vec<_> = loaded.buffers.iter_mut().map(Buffer::lend).collect();
         let pass = Pass {
             kernels: self.kernels,
             step,
             attention: loaded.graph.attention,
             matrices: &self.matrices,
             vectors: &self.vectors,
-            buffers: &buffers,
+            buffers: loaded.activations.lend(),
             kv: loaded.kv.lend(),
             cos: &loaded.cos,
             sin: &loaded.sin,
@@ -307,11 +313,13 @@ impl Backend for CpuBackend {
     }
 
     fn prepare_linear(&mut self, weights: LinearWeights) -> Result<LinearId> {
+        let _scope = TagScope::enter("weights");
         self.matrices.push(Matrix::prepare(weights, self.layout, &self.pool, &mut self.team)?);
         Ok(LinearId((self.matrices.len() - 1) as u32))
     }
 
     fn prepare_vector(&mut self, name: &str, values: &[f32]) -> Result<VectorId> {
+        let _scope = TagScope::enter("weights");
         let mut vector = PoolBuffer::zeroed(&self.pool, values.len(), &Device::Cpu, name)?;
         vector.copy_from_slice(values);
         self.vectors.push(vector);
@@ -339,16 +347,27 @@ impl Backend for CpuBackend {
             Op::Head { weights, .. } => self.matrices[weights.0 as usize].cols,
             _ => width,
         });
-        let buffers = graph.buffers.iter().map(|&spec| Buffer::new(pool, spec, tokens));
+        let stages = plan::stages(graph.ops.iter().copied());
+        let _scope = TagScope::enter("activations");
+        let activations = Activations::new(pool, &graph, &stages, tokens)?;
+        #[cfg(feature = "tracing")]
+        tracing::debug!(
+            bytes = activations.bytes(),
+            bound = activations.lower_bound(),
+            "activations planned"
+        );
+        let head = HeadRows::new(pool, rows, head_width, self.team.size())?;
+        let logits = Lent::zeroed(pool, size("logits", rows, graph.vocab)?, "logits")?;
+        let _scope = TagScope::enter("scratch");
         self.loaded = Some(Loaded {
             limits,
-            stages: plan::stages(graph.ops.iter().copied()),
-            buffers: buffers.collect::<Result<_>>()?,
+            stages,
+            activations,
             kv: KvCache::new(KvShape { layers: graph.layers, attention: graph.attention }, self.kv_dtype),
             cos: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary cosines")?,
             sin: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary sines")?,
-            head: HeadRows::new(pool, rows, head_width, self.team.size())?,
-            logits: Lent::zeroed(pool, size("logits", rows, graph.vocab)?, "logits")?,
+            head,
+            logits,
             logits_len: 0,
             tokens: 0,
             scratch: Lent::zeroed(
@@ -365,6 +384,7 @@ impl Backend for CpuBackend {
     }
 
     fn reserve_kv_blocks(&mut self, count: usize) -> Result<()> {
+        let _scope = TagScope::enter("kv");
         match &mut self.loaded {
             Some(loaded) => loaded.kv.reserve(&self.pool, count),
             None => Err(BitNetError::mismatch("KV cache", "a loaded graph", "none")),
@@ -402,15 +422,13 @@ impl Backend for CpuBackend {
     }
 
     fn read_buffer(&mut self, buffer: BufferId) -> Result<Vec<f32>> {
-        let Some(loaded) = &self.loaded else {
+        let Some(loaded) = &mut self.loaded else {
             return Err(BitNetError::mismatch("buffer", "a loaded graph", "none"));
         };
         let spec = loaded.graph.spec(buffer)?;
-        match &loaded.buffers[buffer.0 as usize] {
-            Buffer::F32(width, values) => Ok(values.values()[..loaded.tokens * width].to_vec()),
-            Buffer::Int8(..) => {
-                Err(BitNetError::mismatch(format!("buffer {}", spec.name), "f32 values", "int8"))
-            }
+        match loaded.activations.rows(buffer, loaded.tokens) {
+            Some(rows) => Ok(rows.to_vec()),
+            None => Err(BitNetError::mismatch(format!("buffer {}", spec.name), "f32 values", "int8")),
         }
     }
 
@@ -419,9 +437,7 @@ impl Backend for CpuBackend {
             + self.vectors.iter().map(|vector| vector.len() * 4).sum::<usize>();
         let mut parts = vec![MemoryPart { part: "weights", bytes: weights }];
         if let Some(loaded) = &self.loaded {
-            let activations = loaded.buffers.iter().map(Buffer::bytes).sum::<usize>()
-                + loaded.head.bytes()
-                + loaded.logits.bytes();
+            let activations = loaded.activations.bytes() + loaded.head.bytes() + loaded.logits.bytes();
             let angles = (loaded.cos.len() + loaded.sin.len()) * 4;
             parts.push(MemoryPart { part: "kv", bytes: loaded.kv.bytes() });
             parts.push(MemoryPart { part: "activations", bytes: activations });

@@ -31,6 +31,7 @@ mod handle;
 mod heap;
 mod metrics;
 mod pin;
+mod planner;
 mod pool;
 mod pressure;
 mod records;
@@ -53,6 +54,7 @@ pub use handle::MemoryHandle;
 pub use heap::LargeStrategy;
 pub use metrics::{MemoryMetrics, PoolFootprint};
 pub use pin::{PinGuard, PinGuardMut};
+pub use planner::{LifetimePlan, PlanItem};
 pub use pool::{HybridMemoryPool, MAX_ALIGN};
 pub use pressure::{MemoryPressureLevel, PressureCallback, PressureReading};
 pub use tracking::{
