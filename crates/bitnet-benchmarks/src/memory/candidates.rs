@@ -59,8 +59,7 @@ impl Candidate for HybridMemoryPool {
     }
 
     fn pairs(&self, sizes: &[usize], count: usize) {
-        for index in 0..count {
-            let size = sizes[index % sizes.len()];
+        for &size in sizes.iter().cycle().take(count) {
             match HybridMemoryPool::allocate(self, size, ALIGN, &Device::Cpu) {
                 Ok(handle) => {
                     if let Err(error) = self.deallocate(std::hint::black_box(handle)) {
@@ -106,8 +105,8 @@ impl<A: GlobalAlloc + Sync> Candidate for General<A> {
     }
 
     fn pairs(&self, sizes: &[usize], count: usize) {
-        for index in 0..count {
-            let layout = layout(sizes[index % sizes.len()]);
+        for &size in sizes.iter().cycle().take(count) {
+            let layout = layout(size);
             // SAFETY: the size is above zero, and the block is freed at once with its layout.
             unsafe {
                 let address = std::hint::black_box(self.0.alloc(layout));

@@ -29,6 +29,8 @@ mod element;
 mod forwards;
 mod handle;
 mod heap;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod metrics;
 mod pin;
 mod planner;

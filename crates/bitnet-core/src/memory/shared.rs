@@ -38,6 +38,8 @@ pub(super) struct Shared {
     tracking: Option<Tracking>,
     pub(super) hooks: PoolHooks,
     trims: AtomicU32,
+    /// Whether threads keep host memory at hand.
+    host_first: bool,
     pub(super) pressure: PressureMonitor,
     pub(super) cleaner: Cleaner,
 }
@@ -73,6 +75,7 @@ impl Shared {
             tracking,
             hooks,
             trims: AtomicU32::new(0),
+            host_first: memories.first().is_some_and(|memory| memory.device().is_cpu()),
             pressure,
             cleaner: Cleaner::default(),
         }
@@ -181,9 +184,9 @@ impl Shared {
         }
     }
 
-    /// Turns a free block into a live one and counts it.
+    /// Turns a free block into a live one, and counts it where `COUNTED`: a small one of the first device.
     #[inline]
-    fn hand_out(
+    fn hand_out<const COUNTED: bool>(
         &self,
         cache: &mut ThreadCache,
         slot: Slot,
@@ -193,10 +196,7 @@ impl Shared {
     ) -> Option<MemoryHandle> {
         let record = self.records.get(slot.record)?;
         let generation = record.words[slot.object as usize].activate();
-        if record.device == CACHED
-            && matches!(record.kind, Kind::Small(_))
-            && cache.counters.allocate(request.size)
-        {
+        if COUNTED && cache.counters.allocate(request.size) {
             cache.counters.settle(&self.common, self.beside());
         }
         if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, &self.tracking) {
@@ -221,13 +221,13 @@ impl Shared {
         request: &AllocationRequest,
         site: &'static Location<'static>,
     ) -> Option<MemoryHandle> {
-        if !self.devices.first().is_some_and(|pool| pool.device == request.device) {
+        if !(self.host_first && request.device.is_cpu()) {
             return None;
         }
         let class = class_of(request.size, request.align);
         cache::with(self, |cache| {
             let slot = cache.pop(class)?;
-            self.hand_out(cache, slot, request, class, site)
+            self.hand_out::<true>(cache, slot, request, class, site)
         })
         .flatten()
     }
@@ -286,7 +286,7 @@ impl Shared {
             let (slot, zero_from) = pool.take_single(&self.records, size, align, large)?;
             self.common.reach(self.common.settled() + self.beside());
             let row = single_row(large);
-            let handle = self.with_cache(|cache| self.hand_out(cache, slot, request, row, site));
+            let handle = self.with_cache(|cache| self.hand_out::<false>(cache, slot, request, row, site));
             return Ok((handle.ok_or_else(super::small::no_records)?, zero_from));
         }
         let class = class_of(size, align);
@@ -303,7 +303,11 @@ impl Shared {
             if kept < rest.len() {
                 pool.small.give_back(ground, class, &rest[kept..]);
             }
-            self.hand_out(cache, slot, request, class, site)
+            if pool.index == CACHED {
+                self.hand_out::<true>(cache, slot, request, class, site)
+            } else {
+                self.hand_out::<false>(cache, slot, request, class, site)
+            }
         });
         if pool.index != CACHED {
             pool.small_heap.count_allocated(&mut pool.small_heap.lock(), size);
@@ -335,7 +339,9 @@ impl Shared {
         let origin = tracked.map_or(0, |_| record.live_slot(handle.slot.object).origin());
         match record.words[handle.slot.object as usize].free(handle.generation) {
             Ok(freed) => {
-                self.take_back(record, handle.slot, handle, freed, origin);
+                if !self.keep(record, handle, freed) {
+                    self.take_back(record, handle.slot, handle, freed, origin);
+                }
                 Ok(())
             }
             Err(Refusal::Moved) => self.free_moved(record, handle, origin),
@@ -343,8 +349,24 @@ impl Shared {
         }
     }
 
-    /// Puts a freed block where the next request finds it, and counts it.
+    /// Keeps the most frequent kind of freed block at hand and counts it; `false` when nothing was done.
     #[inline]
+    fn keep(self: &Arc<Self>, record: &Record, handle: &MemoryHandle, freed: Freed) -> bool {
+        let Kind::Small(class) = record.kind else { return false };
+        if record.device != CACHED || freed == Freed::Retired || self.tracking.is_some() {
+            return false;
+        }
+        cache::with(self, |cache| {
+            let kept = cache.push(class as usize, handle.slot);
+            if kept && cache.counters.free(handle.size) {
+                cache.counters.settle(&self.common, self.beside());
+            }
+            kept
+        }) == Some(true)
+    }
+
+    /// Puts a freed block where the next request finds it, and counts it.
+    #[inline(never)]
     fn take_back(
         self: &Arc<Self>,
         record: &Record,

@@ -1,5 +1,8 @@
 //! The buddy system: power-of-two blocks of units, split in halves and joined with their twin.
 //!
+//! Twins are joined when a block is asked for that is not there, not when they become free: the sizes that a
+//! program asks for again find their blocks whole.
+//!
 //! Units are numbered over all arenas, each arena a power of two of them and naturally placed. Free blocks of
 //! an order form a list through arrays beside the units; no memory of an arena is touched.
 
@@ -36,6 +39,8 @@ struct Tree {
     /// Bit of each order with a free block.
     occupied: u32,
     order: u8,
+    /// Whether twins may be free that are not joined.
+    loose: bool,
 }
 
 #[derive(Debug)]
@@ -97,22 +102,43 @@ impl Tree {
         Some((unit, state == State::Clean))
     }
 
-    fn free(&mut self, mut unit: u32) {
-        let mut order = self.units[unit as usize].order;
+    fn free(&mut self, unit: u32) {
+        let order = self.units[unit as usize].order;
         debug_assert_eq!(self.units[unit as usize].state, State::Taken);
-        self.units[unit as usize].state = State::Inner;
-        while order < self.order {
-            let twin = unit ^ (1 << order);
-            let Unit { order: twin_order, state, .. } = self.units[twin as usize];
-            if twin_order != order || !matches!(state, State::Free | State::Clean) {
-                break;
-            }
-            self.unlink(twin);
-            self.units[twin as usize].state = State::Inner;
-            unit &= !(1 << order);
-            order += 1;
-        }
         self.push(unit, order, State::Free);
+        self.loose = true;
+    }
+
+    /// Joins all free twins; returns whether there were any.
+    fn join(&mut self) -> bool {
+        if !std::mem::replace(&mut self.loose, false) {
+            return false;
+        }
+        let mut joined = false;
+        for order in 0..self.order {
+            let mut unit = self.heads[order as usize];
+            while unit != NIL {
+                let twin = unit ^ (1 << order);
+                let Unit { next, state, .. } = self.units[unit as usize];
+                let other = self.units[twin as usize];
+                let free = |state| matches!(state, State::Free | State::Clean);
+                if other.order == order && free(other.state) {
+                    let clean = state == State::Clean && other.state == State::Clean;
+                    // The list goes on behind the twin where that is the next.
+                    let after = if next == twin { other.next } else { next };
+                    self.unlink(unit);
+                    self.unlink(twin);
+                    self.units[(unit | 1 << order) as usize].state = State::Inner;
+                    let state = if clean { State::Clean } else { State::Free };
+                    self.push(unit & !(1 << order), order + 1, state);
+                    joined = true;
+                    unit = after;
+                } else {
+                    unit = next;
+                }
+            }
+        }
+        joined
     }
 }
 
@@ -132,7 +158,13 @@ impl Buddy {
         debug_assert!(units.is_power_of_two() && pages.is_multiple_of(UNIT));
         let inner = Unit { previous: NIL, next: NIL, order: 0, state: State::Inner };
         let order = units.ilog2() as u8;
-        let mut tree = Tree { units: vec![inner; units as usize], heads: [NIL; ORDERS], occupied: 0, order };
+        let mut tree = Tree {
+            units: vec![inner; units as usize],
+            heads: [NIL; ORDERS],
+            occupied: 0,
+            order,
+            loose: false,
+        };
         tree.push(0, order, State::Clean);
         let arena = arena as usize;
         if self.trees.len() <= arena {
@@ -147,7 +179,12 @@ impl Buddy {
         let units = pages.max(align).div_ceil(UNIT).checked_next_power_of_two()?;
         let order = units.ilog2() as u8;
         for (arena, tree) in self.trees.iter_mut().enumerate() {
-            let Some((unit, clean)) = tree.as_mut().and_then(|tree| tree.allocate(order)) else { continue };
+            let Some(tree) = tree else { continue };
+            let mut found = tree.allocate(order);
+            if found.is_none() && tree.join() {
+                found = tree.allocate(order);
+            }
+            let Some((unit, clean)) = found else { continue };
             self.free_units -= units as usize;
             let (token, arena) = (token(arena, unit), arena as u32);
             return Some(Found { arena, start: unit * UNIT, pages: units * UNIT, token, clean });
@@ -168,6 +205,13 @@ impl Buddy {
         if let Some(Some(tree)) = self.trees.get_mut(arena) {
             tree.units[unit as usize].state = State::Clean;
         }
+    }
+
+    /// Joins all free twins.
+    pub(super) fn join(&mut self) {
+        self.trees.iter_mut().flatten().for_each(|tree| {
+            tree.join();
+        });
     }
 
     pub(super) fn free_ranges(&self) -> impl Iterator<Item = FreeRange> {
@@ -223,7 +267,7 @@ impl Buddy {
                     let twin_free = twin.is_some_and(|twin| {
                         twin.order == at.order && matches!(twin.state, State::Free | State::Clean)
                     });
-                    assert!(!twin_free, "free twins were not joined");
+                    assert!(!twin_free || tree.loose, "free twins were not joined");
                 }
                 unit += 1 << at.order;
             }

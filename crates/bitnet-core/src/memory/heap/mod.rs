@@ -332,6 +332,7 @@ impl Heap {
     pub(super) fn purge(&self) -> usize {
         let mut state = self.lock();
         let state = &mut *state;
+        state.join();
         let ranges: Vec<_> = state.free_ranges().filter(|range| !range.clean).collect();
         let mut purged = 0;
         for range in ranges {
@@ -360,7 +361,8 @@ impl Heap {
     }
 
     pub(super) fn figures(&self) -> HeapFigures {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.join();
         let (free, metadata) = match &state.book {
             Book::BestFit(book) => (book.free_pages(), book.metadata_bytes()),
             Book::Buddy(book) => (book.free_pages(), book.metadata_bytes()),
@@ -407,6 +409,13 @@ impl Book {
 }
 
 impl HeapState {
+    /// Joins what a strategy has left apart.
+    fn join(&mut self) {
+        if let Book::Buddy(book) = &mut self.book {
+            book.join();
+        }
+    }
+
     fn place(&mut self, found: Found) -> Place {
         let Found { arena, start, pages, token, clean } = found;
         let bytes = pages as usize * PAGE;
