@@ -62,7 +62,8 @@ impl Candidate for HybridMemoryPool {
         for &size in sizes.iter().cycle().take(count) {
             match HybridMemoryPool::allocate(self, size, ALIGN, &Device::Cpu) {
                 Ok(handle) => {
-                    if let Err(error) = self.deallocate(std::hint::black_box(handle)) {
+                    std::hint::black_box(&handle);
+                    if let Err(error) = self.deallocate(handle) {
                         panic!("{error}");
                     }
                 }

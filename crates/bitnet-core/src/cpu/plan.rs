@@ -207,6 +207,7 @@ mod tests {
         ];
         let lives = lifetimes(&stages(ops), 3);
         // The second life of buffer 1 has no reader and lasts to the end; buffer 0 is read by the last op.
-        assert_eq!(lives, [vec![0..5], vec![1..3, 4..5], vec![2..4]]);
+        let once = |life: Range<usize>| Vec::from([life]);
+        assert_eq!(lives, [once(0..5), vec![1..3, 4..5], once(2..4)]);
     }
 }

@@ -18,7 +18,7 @@ pub struct MemoryHandle {
     pub(super) slot: Slot,
     pub(super) epoch: u32,
     pub(super) generation: u32,
-    pub(super) align_log2: u8,
+    pub(super) align_log2: u32,
     pub(super) device: Device,
 }
 

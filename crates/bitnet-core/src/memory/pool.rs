@@ -69,9 +69,9 @@ impl HybridMemoryPool {
             && align.is_power_of_two()
             && align <= PAGE
             && self.shared.hooks.admission.is_none()
-            && let Some(handle) = self.shared.allocate_at_hand(&request, site)
+            && let Some(taken) = self.shared.allocate_at_hand(&request, site)
         {
-            return Ok(handle);
+            return Ok(self.shared.handle(taken, &request));
         }
         self.allocate_slowly(&request, site).map(|(handle, _)| handle)
     }
@@ -114,9 +114,9 @@ impl HybridMemoryPool {
         if request.size < SMALL_BLOCK_LIMIT
             && request.align <= PAGE
             && self.shared.hooks.admission.is_none()
-            && let Some(handle) = self.shared.allocate_at_hand(request, site)
+            && let Some(taken) = self.shared.allocate_at_hand(request, site)
         {
-            return Ok((handle, request.size));
+            return Ok((self.shared.handle(taken, request), request.size));
         }
         self.shared.allocate_anew(request, site)
     }

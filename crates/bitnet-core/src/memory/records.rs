@@ -24,8 +24,9 @@ pub(super) enum Kind {
     Single { large: bool },
 }
 
-/// One record.
+/// One record, in cache lines of its own: threads write to the words and positions of different ones.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Record {
     pub(super) kind: Kind,
     /// Index of the device in its pool.

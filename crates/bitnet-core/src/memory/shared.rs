@@ -44,6 +44,15 @@ pub(super) struct Shared {
     pub(super) cleaner: Cleaner,
 }
 
+/// A block that was made live: what its handle is made of. It stays in registers until then, since copying a
+/// handle right after its fields were written waits for the writes.
+#[derive(Clone, Copy)]
+pub(super) struct Taken {
+    slot: Slot,
+    epoch: u32,
+    generation: u32,
+}
+
 #[derive(Default)]
 struct Threads {
     counters: Vec<Arc<Counters>>,
@@ -190,28 +199,33 @@ impl Shared {
         &self,
         cache: &mut ThreadCache,
         slot: Slot,
-        request: &AllocationRequest,
+        size: usize,
         row: usize,
         site: &'static Location<'static>,
-    ) -> Option<MemoryHandle> {
+    ) -> Option<Taken> {
         let record = self.records.get(slot.record)?;
         let generation = record.words[slot.object as usize].activate();
-        if COUNTED && cache.counters.allocate(request.size) {
+        if COUNTED && cache.counters.allocate(size) {
             cache.counters.settle(&self.common, self.beside());
         }
         if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, &self.tracking) {
-            let block = Tracked { record, slot, generation, size: request.size, row };
-            tracker.allocated(tracking, block, site);
+            tracker.allocated(tracking, Tracked { record, slot, generation, size, row }, site);
         }
-        Some(MemoryHandle {
+        Some(Taken { slot, epoch: record.epoch(), generation })
+    }
+
+    /// Names a block.
+    #[inline]
+    pub(super) fn handle(&self, taken: Taken, request: &AllocationRequest) -> MemoryHandle {
+        MemoryHandle {
             size: request.size,
             pool: self.id,
-            slot,
-            epoch: record.epoch(),
-            generation,
-            align_log2: request.align.trailing_zeros() as u8,
+            slot: taken.slot,
+            epoch: taken.epoch,
+            generation: taken.generation,
+            align_log2: request.align.trailing_zeros(),
             device: request.device,
-        })
+        }
     }
 
     /// Allocates a small block that this thread has at hand.
@@ -220,14 +234,14 @@ impl Shared {
         self: &Arc<Self>,
         request: &AllocationRequest,
         site: &'static Location<'static>,
-    ) -> Option<MemoryHandle> {
+    ) -> Option<Taken> {
         if !(self.host_first && request.device.is_cpu()) {
             return None;
         }
         let class = class_of(request.size, request.align);
         cache::with(self, |cache| {
             let slot = cache.pop(class)?;
-            self.hand_out::<true>(cache, slot, request, class, site)
+            self.hand_out::<true>(cache, slot, request.size, class, site)
         })
         .flatten()
     }
@@ -286,8 +300,9 @@ impl Shared {
             let (slot, zero_from) = pool.take_single(&self.records, size, align, large)?;
             self.common.reach(self.common.settled() + self.beside());
             let row = single_row(large);
-            let handle = self.with_cache(|cache| self.hand_out::<false>(cache, slot, request, row, site));
-            return Ok((handle.ok_or_else(super::small::no_records)?, zero_from));
+            let handle = self.with_cache(|cache| self.hand_out::<false>(cache, slot, size, row, site));
+            let taken = handle.ok_or_else(super::small::no_records)?;
+            return Ok((self.handle(taken, request), zero_from));
         }
         let class = class_of(size, align);
         let ground = pool.ground(&self.records);
@@ -304,15 +319,16 @@ impl Shared {
                 pool.small.give_back(ground, class, &rest[kept..]);
             }
             if pool.index == CACHED {
-                self.hand_out::<true>(cache, slot, request, class, site)
+                self.hand_out::<true>(cache, slot, size, class, site)
             } else {
-                self.hand_out::<false>(cache, slot, request, class, site)
+                self.hand_out::<false>(cache, slot, size, class, site)
             }
         });
         if pool.index != CACHED {
             pool.small_heap.count_allocated(&mut pool.small_heap.lock(), size);
         }
-        Ok((handle.ok_or_else(super::small::no_records)?, size))
+        let taken = handle.ok_or_else(super::small::no_records)?;
+        Ok((self.handle(taken, request), size))
     }
 
     /// Finds the record that a handle names, if it is of this pool and epoch.

@@ -92,7 +92,7 @@ mod tests {
         let slot = Slot { record: n as u32, object: !n as u32 };
         Event {
             time: n,
-            freed: n % 3 == 0,
+            freed: n.is_multiple_of(3),
             size: n * 7,
             slot,
             generation: n as u32,
