@@ -355,7 +355,7 @@ impl Shared {
         let origin = tracked.map_or(0, |_| record.live_slot(handle.slot.object).origin());
         match record.words[handle.slot.object as usize].free(handle.generation) {
             Ok(freed) => {
-                if !self.keep(record, handle, freed) {
+                if !self.keep(record, handle, freed, origin) {
                     self.take_back(record, handle.slot, handle, freed, origin);
                 }
                 Ok(())
@@ -367,18 +367,26 @@ impl Shared {
 
     /// Keeps the most frequent kind of freed block at hand and counts it; `false` when nothing was done.
     #[inline]
-    fn keep(self: &Arc<Self>, record: &Record, handle: &MemoryHandle, freed: Freed) -> bool {
+    fn keep(self: &Arc<Self>, record: &Record, handle: &MemoryHandle, freed: Freed, origin: u32) -> bool {
         let Kind::Small(class) = record.kind else { return false };
-        if record.device != CACHED || freed == Freed::Retired || self.tracking.is_some() {
+        if record.device != CACHED || freed == Freed::Retired {
             return false;
         }
-        cache::with(self, |cache| {
-            let kept = cache.push(class as usize, handle.slot);
-            if kept && cache.counters.free(handle.size) {
+        let row = class as usize;
+        let kept = cache::with(self, |cache| {
+            if !cache.push(row, handle.slot) {
+                return false;
+            }
+            if cache.counters.free(handle.size) {
                 cache.counters.settle(&self.common, self.beside());
             }
-            kept
-        }) == Some(true)
+            if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, &self.tracking) {
+                let &MemoryHandle { size, slot, generation, .. } = handle;
+                tracker.freed(tracking, Tracked { record, slot, generation, size, row }, origin);
+            }
+            true
+        });
+        kept == Some(true)
     }
 
     /// Puts a freed block where the next request finds it, and counts it.
