@@ -101,7 +101,9 @@ pub fn lifetimes(stages: &[Stage], buffers: usize) -> Vec<Vec<Range<usize>>> {
             };
             resources.iter().filter_map(id).collect()
         };
-        let (reads, writes) = (ids(&reads), ids(&writes));
+        let (reads, mut writes) = (ids(&reads), ids(&writes));
+        // Unused places repeat the first.
+        writes.dedup();
         for &id in &reads {
             match lives[id].last_mut() {
                 Some(life) => life.end = life.end.max(stretch + 1),

@@ -9,8 +9,10 @@ pub(crate) const PAGE: usize = 4096;
 pub(crate) const CLASSES: usize = 99;
 /// Blocks of this size or more stand alone in their span.
 const SINGLE: usize = 32 * 1024;
-/// Bytes of a span that holds several blocks.
+/// Least bytes of a span that holds several blocks.
 const SPAN: usize = 64 * 1024;
+/// The same for blocks below 1 KiB, whose words weigh more: a record serves more of them.
+const FINE_SPAN: usize = 128 * 1024;
 
 /// Size of each class in bytes.
 pub(crate) const SIZES: [u32; CLASSES] = sizes();
@@ -59,7 +61,8 @@ pub(crate) fn span_of(class: usize) -> (usize, usize) {
     }
     // A few pages more where the last block would otherwise waste much of the span.
     let waste = |bytes: usize| (bytes % size) * 64 / bytes;
-    let bytes = (SPAN..=2 * SPAN).step_by(PAGE).min_by_key(|&bytes| (waste(bytes), bytes)).unwrap_or(SPAN);
+    let least = if size < 1024 { FINE_SPAN } else { SPAN };
+    let bytes = (least..=2 * least).step_by(PAGE).min_by_key(|&bytes| (waste(bytes), bytes)).unwrap_or(least);
     (bytes, bytes / size)
 }
 
