@@ -55,5 +55,26 @@ pub fn stress() -> Result<()> {
         }
         println!("passed: {test}");
     }
+    let long = "memory::tests::threads::memory_survives_a_long_stress";
+    let memory = ["test", "--package", "bitnet-core", "--lib", "--", "--ignored", "--exact", long];
+    if !capture(&mut cargo(memory))?.stdout.contains("1 passed") {
+        bail!("{long} is not there");
+    }
+    println!("passed: {long}");
+    loom()
+}
+
+/// Runs the model checks of the memory pool, which replace its atomics and locks.
+fn loom() -> Result<()> {
+    let args = ["test", "--package", "bitnet-core", "--lib", "--release", "loom_tests"];
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    let mut command = cargo(args);
+    // A folder of its own: the flag would rebuild everything in the usual one.
+    command.env("RUSTFLAGS", format!("{flags} --cfg loom")).env("CARGO_TARGET_DIR", "target/loom");
+    let output = capture(&mut command)?;
+    if !output.stdout.contains("4 passed") {
+        bail!("the model checks of the memory pool did not all run");
+    }
+    println!("passed: the model checks of the memory pool");
     Ok(())
 }

@@ -34,6 +34,30 @@ pub unsafe trait DeviceMemory: Send + Sync {
     /// [`ErrorKind::InvalidAllocation`](crate::ErrorKind::InvalidAllocation).
     fn acquire(&self, size: usize, align: usize) -> Result<MemoryRegion>;
 
+    /// Reports whether [`acquire`](Self::acquire) only reserves addresses, each page taking memory when it
+    /// is first touched (by the thread, and so on the node, that touches it). A pool then acquires far more
+    /// than it hands out.
+    fn is_lazy(&self) -> bool {
+        false
+    }
+
+    /// Hints that a region is best served with huge pages. May do nothing.
+    fn prefer_huge_pages(&self, region: MemoryRegion) {
+        let _ = region;
+    }
+
+    /// Gives the memory of a part of a region back to the system and keeps its addresses, which read as
+    /// zeros from then on. Returns the bytes given back: all, or none where that is not possible.
+    ///
+    /// # Safety
+    /// `part` lies in a region that [`acquire`](Self::acquire) of this same object returned and that was not
+    /// released, begins and ends at multiples of 4096 bytes, and nothing refers to its memory.
+    #[allow(unsafe_code)]
+    unsafe fn purge(&self, part: MemoryRegion) -> usize {
+        let _ = part;
+        0
+    }
+
     /// Gives a region back.
     ///
     /// # Safety

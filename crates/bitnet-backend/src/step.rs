@@ -78,6 +78,8 @@ impl Step {
         self.seq_of_token.extend(tokens.iter().map(|_| seq));
         let mut table = self.spare.pop().unwrap_or_default();
         table.clear();
+        // Room to grow: the list of a sequence that gets longer is seldom made anew.
+        table.reserve(blocks.len().next_power_of_two().max(64));
         table.extend_from_slice(blocks);
         self.block_tables.push(table);
         let end = self.tokens.len() as u32;

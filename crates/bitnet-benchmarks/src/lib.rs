@@ -6,6 +6,7 @@
 //! whole models.
 
 pub mod kernels;
+pub mod memory;
 pub mod roofline;
 pub mod shape;
 pub mod speed;

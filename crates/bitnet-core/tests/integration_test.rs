@@ -48,7 +48,7 @@ fn tensors_obey_the_limits_of_their_pool() {
     let make = || BitNetTensor::zeros(&[600], BitNetDType::F32, &Device::Cpu, &pool);
     let first = make().unwrap();
     let error = make().unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::OutOfMemory { requested: 2400, .. }), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::OutOfMemory { .. }), "{error}");
     assert!(error.to_string().starts_with("f32 tensor of shape [600]: out of memory"), "{error}");
     drop(first);
     make().unwrap();

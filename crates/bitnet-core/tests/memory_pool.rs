@@ -52,7 +52,7 @@ fn memory_buffers_of_no_elements_take_no_block() {
 
 #[test]
 fn memory_buffers_name_their_purpose_when_refused() {
-    let config = MemoryPoolConfig { max_small_pool_size: 100, ..Default::default() };
+    let config = MemoryPoolConfig { max_small_pool_size: 4096, ..Default::default() };
     let pool = HybridMemoryPool::with_config(config).unwrap();
     let refusal = |len, device| {
         let error = PoolBuffer::<i32>::zeroed(&pool, len, &device, "kv blocks of layer 3").unwrap_err();
@@ -61,10 +61,10 @@ fn memory_buffers_name_their_purpose_when_refused() {
     };
     assert!(matches!(refusal(usize::MAX / 2, Device::Cpu), ErrorKind::TensorTooLarge { .. }));
     assert!(matches!(refusal(usize::MAX / 4, Device::Cpu), ErrorKind::InvalidAllocation { .. }));
-    assert!(matches!(refusal(26, Device::Cpu), ErrorKind::OutOfMemory { requested: 104, .. }));
+    assert!(matches!(refusal(1025, Device::Cpu), ErrorKind::OutOfMemory { .. }));
     assert!(matches!(refusal(1, Device::Cuda(0)), ErrorKind::DeviceUnavailable { .. }));
     assert!(matches!(refusal(0, Device::Metal(0)), ErrorKind::DeviceUnavailable { .. }));
-    PoolBuffer::<i32>::zeroed(&pool, 25, &Device::Cpu, "kv blocks of layer 3").unwrap();
+    PoolBuffer::<i32>::zeroed(&pool, 1024, &Device::Cpu, "kv blocks of layer 3").unwrap();
 }
 
 #[test]

@@ -59,6 +59,21 @@ fn spec_sample_memory_pool_counts_its_megabyte() {
 }
 
 #[test]
+fn spec_sample_memory_tracking_measures_pressure_and_fragmentation() {
+    let folder = TempDir::new("spec-tracking");
+    let output = printed("spec_11_memory_tracking", folder.path());
+    let level = value(&output, "Pressure level:");
+    assert!(["None", "Low", "Medium", "High", "Critical"].contains(&level), "{level}");
+    assert_eq!(value(&output, "Fragmentation:"), "0.00%");
+}
+
+#[test]
+fn spec_sample_memory_configuration_makes_a_pool() {
+    let folder = TempDir::new("spec-configuration");
+    printed("spec_16_memory_pool_configuration", folder.path());
+}
+
+#[test]
 fn spec_sample_device_selects_a_device_that_is_there() {
     let folder = TempDir::new("spec-device");
     let output = printed("spec_13_device", folder.path());

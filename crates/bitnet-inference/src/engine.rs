@@ -7,6 +7,7 @@ use bitnet_core::backend::{Backend, MemoryPart, StepLimits};
 use bitnet_core::cpu::{CpuBackend, CpuOptions, HeadPrecision, TernaryLayout};
 use bitnet_core::device::{self, Device};
 use bitnet_core::memory::tensor::BitNetDType;
+use bitnet_core::memory::{HybridMemoryPool, MemoryPoolConfig, TrackingConfig, TrackingLevel};
 use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
 use bitnet_kernels::Isa;
 use bitnet_model::{
@@ -39,6 +40,7 @@ pub struct EngineBuilder<'a> {
     i2s_layout: I2sLayout,
     without_tokenizer: bool,
     isa: Option<Isa>,
+    pool: Option<HybridMemoryPool>,
     progress: Option<&'a mut dyn FnMut(LoadProgress)>,
 }
 
@@ -121,6 +123,13 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
+    /// Takes memory from `pool`; by default from one of the engine's own, which watches how much is left.
+    #[must_use]
+    pub fn pool(mut self, pool: HybridMemoryPool) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
     /// Reports the progress of loading.
     #[must_use]
     pub fn progress(mut self, progress: &'a mut dyn FnMut(LoadProgress)) -> Self {
@@ -141,7 +150,11 @@ impl<'a> EngineBuilder<'a> {
     /// # Errors
     /// As [`Engine::load`].
     pub fn load_source(self, source: &ModelSource) -> Result<Engine, EngineError> {
-        let mut backend = self.backend()?;
+        let pool = match &self.pool {
+            Some(pool) => pool.clone(),
+            None => own_pool()?,
+        };
+        let mut backend = self.backend(&pool)?;
         let files = ModelFiles::open(source)?;
         // Before the weights: reading a tokenizer takes several times what it keeps.
         let text = if self.without_tokenizer { None } else { ModelText::load(&files)? };
@@ -175,11 +188,11 @@ impl<'a> EngineBuilder<'a> {
         }
         end_tokens.sort_unstable();
         end_tokens.dedup();
-        let runner = Runner::new(backend, limits, vocab, context);
+        let runner = Runner::new(backend, limits, vocab, context).with_pool(pool);
         Ok(Engine { runner, tokenizer, template, end_tokens, name, config, family, assumptions })
     }
 
-    fn backend(&self) -> Result<Box<dyn Backend>, EngineError> {
+    fn backend(&self, pool: &HybridMemoryPool) -> Result<Box<dyn Backend>, EngineError> {
         device::availability(&self.device)?;
         match self.device {
             Device::Cpu => {
@@ -190,7 +203,7 @@ impl<'a> EngineBuilder<'a> {
                     kv,
                     head: self.head,
                     layout: self.layout,
-                    pool: None,
+                    pool: Some(pool.clone()),
                 };
                 Ok(Box::new(CpuBackend::new(options)?))
             }
@@ -270,6 +283,11 @@ impl Engine {
     /// Returns the sequences and passes beneath.
     pub fn runner(&mut self) -> &mut Runner {
         &mut self.runner
+    }
+
+    /// Returns the pool that weights, KV blocks, activations and scratch come from.
+    pub fn pool(&self) -> Option<&HybridMemoryPool> {
+        self.runner.pool()
     }
 
     /// Reports the memory held on the device, by part.
@@ -419,6 +437,17 @@ impl Engine {
         generator.release(&mut self.runner);
         outcome.map(|()| results)
     }
+}
+
+/// Makes the pool of an engine: it knows what its memory is for, and how much is left.
+fn own_pool() -> Result<HybridMemoryPool, EngineError> {
+    let config = MemoryPoolConfig {
+        enable_advanced_tracking: true,
+        tracking_config: Some(TrackingConfig { level: TrackingLevel::Standard, ..Default::default() }),
+        ..Default::default()
+    };
+    // Few blocks, and long-lived ones: the latest events tell enough.
+    Ok(HybridMemoryPool::builder().config(config).event_capacity(1024).precise_timestamps(true).build()?)
 }
 
 /// Checks that every id of the tokenizer has a row in the embedding.

@@ -31,6 +31,12 @@ pub enum EngineError {
     /// A stop string is empty.
     #[error(transparent)]
     Stop(#[from] StopError),
+    /// Almost no memory is left, so no further sequence is taken on; those that run go on.
+    #[error("memory pressure is critical: no new sequence is taken on beside the {running} that run")]
+    MemoryPressure {
+        /// Sequences there are.
+        running: usize,
+    },
     /// The device cannot run models in this build.
     #[error("no backend for device {device}: {reason}")]
     NoBackend {

@@ -12,6 +12,9 @@ use crate::runner::{Feed, Runner, SequenceId};
 use crate::sampler::{Sampler, SamplingParams};
 use crate::stop::StopStrings;
 
+/// Tokens that a generation has room for from its start.
+const RESERVED_TOKENS: usize = 1 << 16;
+
 /// How to continue a prompt.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerateOptions {
@@ -106,6 +109,20 @@ pub struct Generator {
     lanes: Vec<Lane>,
     owned: Vec<SequenceId>,
     end_tokens: Vec<u32>,
+    /// What a pass feeds, samples and chooses: kept, so that a pass allocates nothing.
+    feeds: Vec<LaneFeed>,
+    sampled: Vec<usize>,
+    chosen: Vec<u32>,
+}
+
+/// What a lane feeds in one pass.
+#[derive(Debug, Clone, Copy)]
+struct LaneFeed {
+    lane: usize,
+    /// Part of the lane's tokens.
+    start: usize,
+    end: usize,
+    logits: LogitsWanted,
 }
 
 impl Generator {
@@ -119,8 +136,9 @@ impl Generator {
         end_tokens: &[u32],
         requests: Vec<Request>,
     ) -> Result<Self, EngineError> {
+        let (lanes, owned, feeds, sampled, chosen) = Default::default();
         let mut generator =
-            Generator { lanes: Vec::new(), owned: Vec::new(), end_tokens: end_tokens.to_vec() };
+            Generator { lanes, owned, end_tokens: end_tokens.to_vec(), feeds, sampled, chosen };
         for request in requests {
             if let Err(error) = generator.admit(runner, tokenizer, request) {
                 generator.release(runner);
@@ -137,6 +155,7 @@ impl Generator {
         request: Request,
     ) -> Result<(), EngineError> {
         let Request { prompt, options, resume } = request;
+        let prompt_len = prompt.len();
         if prompt.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
@@ -152,16 +171,20 @@ impl Generator {
                 sequence
             }
             None => {
-                let sequence = runner.start();
+                let sequence = runner.admit()?;
                 self.owned.push(sequence);
                 sequence
             }
         };
         let stream = tokenizer.map(|tokenizer| tokenizer.stream(true).after(&prompt));
+        let (mut tokens, prompt) = (prompt, prompt_len);
+        // Room for what may be generated, within reason: a token then allocates nothing.
+        let most = runner.context().saturating_sub(prompt) + 1;
+        tokens.reserve(options.max_tokens.unwrap_or(usize::MAX).min(most).min(RESERVED_TOKENS));
         self.lanes.push(Lane {
             sequence,
-            prompt: prompt.len(),
-            tokens: prompt,
+            prompt,
+            tokens,
             sampler,
             max_tokens: options.max_tokens.unwrap_or(usize::MAX),
             text: LaneText { stream, stops },
@@ -194,54 +217,60 @@ impl Generator {
                 each(index, lane.finish(FinishReason::MaxTokens));
             }
         }
-        let (feeds, sampled) = self.feeds(runner)?;
-        if feeds.is_empty() {
+        self.plan(runner)?;
+        if self.feeds.is_empty() {
             return Ok(());
         }
         let (vocab, context) = (runner.vocab(), runner.context());
+        let lanes = &self.lanes;
         // Greedy decoding alone needs no logits on the host.
-        let greedy = sampled.iter().all(|&index| self.lanes[index].sampler.params().is_plain_greedy());
-        let mut chosen = Vec::with_capacity(sampled.len());
-        runner.forward(&feeds)?;
-        if sampled.is_empty() {
+        let greedy = self.sampled.iter().all(|&index| lanes[index].sampler.params().is_plain_greedy());
+        runner.forward_each(self.feeds.iter().map(|&LaneFeed { lane, start, end, logits }| {
+            let lane = &lanes[lane];
+            Feed { sequence: lane.sequence, tokens: &lane.tokens[start..end], logits }
+        }))?;
+        if self.sampled.is_empty() {
             // A part of a prompt: the pass computed no logits.
             return Ok(());
         }
+        self.chosen.clear();
         if greedy {
-            runner.argmax(&mut chosen)?;
+            runner.argmax(&mut self.chosen)?;
         } else {
-            for (&index, logits) in sampled.iter().zip(runner.logits()?.chunks_exact(vocab)) {
+            for (&index, logits) in self.sampled.iter().zip(runner.logits()?.chunks_exact(vocab)) {
                 let lane = &mut self.lanes[index];
                 let step = (lane.tokens.len() - lane.prompt) as u64;
-                chosen.push(lane.sampler.sample(logits, &lane.tokens, step)?);
+                self.chosen.push(lane.sampler.sample(logits, &lane.tokens, step)?);
             }
         }
-        for (&index, id) in sampled.iter().zip(chosen) {
+        for (&index, &id) in self.sampled.iter().zip(&self.chosen) {
             self.lanes[index].accept(id, &self.end_tokens, context, |event| each(index, event));
         }
         Ok(())
     }
 
     /// Chooses what each sequence feeds in the next pass, and whose logits will be sampled.
-    fn feeds(&self, runner: &Runner) -> Result<(Vec<Feed<'_>>, Vec<usize>), EngineError> {
-        let (mut feeds, mut sampled) = (Vec::new(), Vec::new());
+    fn plan(&mut self, runner: &Runner) -> Result<(), EngineError> {
+        self.feeds.clear();
+        self.sampled.clear();
         let limits = runner.limits();
         let mut room = limits.max_tokens;
         for (index, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| !lane.finished) {
-            let pending = &lane.tokens[runner.len(lane.sequence)?..];
-            let tokens = &pending[..pending.len().min(room)];
-            let last = tokens.len() == pending.len();
-            if tokens.is_empty() || (last && sampled.len() == limits.max_logits_rows) {
+            let start = runner.len(lane.sequence)?;
+            let pending = lane.tokens.len() - start;
+            let count = pending.min(room);
+            let last = count == pending;
+            if count == 0 || (last && self.sampled.len() == limits.max_logits_rows) {
                 continue;
             }
-            room -= tokens.len();
+            room -= count;
             if last {
-                sampled.push(index);
+                self.sampled.push(index);
             }
             let logits = if last { LogitsWanted::Last } else { LogitsWanted::None };
-            feeds.push(Feed { sequence: lane.sequence, tokens, logits });
+            self.feeds.push(LaneFeed { lane: index, start, end: start + count, logits });
         }
-        Ok((feeds, sampled))
+        Ok(())
     }
 
     /// Releases the sequences that the generator started.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitnet_core::backend::{Backend, BlockId, KV_BLOCK_TOKENS, LogitsWanted, MemoryPart, Step, StepLimits};
 
+use bitnet_core::memory::{CleanupStrategy, HybridMemoryPool, MemoryPressureLevel};
+
 use crate::EngineError;
 
 /// A sequence of a [`Runner`]. An id is never given twice.
@@ -61,13 +63,46 @@ pub struct Runner {
     sequences: BTreeMap<SequenceId, Sequence>,
     blocks: BlockAllocator,
     step: Step,
+    pool: Option<HybridMemoryPool>,
 }
 
 impl Runner {
     /// Wraps a backend that has its graph loaded with `limits`.
     pub fn new(backend: Box<dyn Backend>, limits: StepLimits, vocab: usize, context: usize) -> Self {
         let (sequences, blocks, step) = Default::default();
-        Runner { backend, limits, vocab, context, sequences, blocks, step }
+        Runner { backend, limits, vocab, context, sequences, blocks, step, pool: None }
+    }
+
+    /// Watches the memory of `pool`, from which the backend takes its own.
+    #[must_use]
+    pub fn with_pool(mut self, pool: HybridMemoryPool) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// Returns the pool whose memory is watched.
+    pub fn pool(&self) -> Option<&HybridMemoryPool> {
+        self.pool.as_ref()
+    }
+
+    /// Starts an empty sequence, unless memory is too short for one.
+    ///
+    /// Under high pressure the pool first gives back to the system what nobody uses.
+    ///
+    /// # Errors
+    /// [`EngineError::MemoryPressure`] while the pressure is critical.
+    pub fn admit(&mut self) -> Result<SequenceId, EngineError> {
+        if let Some(pool) = &self.pool {
+            let mut level = pool.check_pressure();
+            if level >= MemoryPressureLevel::High {
+                pool.cleanup(CleanupStrategy::Idle);
+                level = pool.check_pressure();
+            }
+            if level == MemoryPressureLevel::Critical {
+                return Err(EngineError::MemoryPressure { running: self.sequences.len() });
+            }
+        }
+        Ok(self.start())
     }
 
     /// Returns the limits of one pass.
@@ -100,7 +135,9 @@ impl Runner {
         // One counter for all engines of the program: an id of another engine is unknown here.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = SequenceId(NEXT.fetch_add(1, Ordering::Relaxed));
-        self.sequences.insert(id, Sequence::default());
+        // Room for a long conversation at once: decoding then allocates nothing a token.
+        let blocks = Vec::with_capacity(self.context.div_ceil(KV_BLOCK_TOKENS).min(1024));
+        self.sequences.insert(id, Sequence { len: 0, blocks });
         id
     }
 
@@ -139,8 +176,19 @@ impl Runner {
     /// A sequence that would pass the context, exhausted memory, or what the backend met; the sequences
     /// then hold what they held before.
     pub fn forward(&mut self, feeds: &[Feed<'_>]) -> Result<(), EngineError> {
+        self.forward_each(feeds.iter().copied())
+    }
+
+    /// Appends tokens to sequences in one pass, as [`forward`](Self::forward), without a list of them.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_each<'f>(
+        &mut self,
+        feeds: impl Iterator<Item = Feed<'f>> + Clone,
+    ) -> Result<(), EngineError> {
         self.step.clear();
-        for feed in feeds {
+        for feed in feeds.clone() {
             let past = self.len(feed.sequence)?;
             let end = past + feed.tokens.len();
             if end > self.context {

@@ -134,7 +134,7 @@ pub const BLOCKS: &[Block] = &[
     Block {
         file: "11_memory_tracking",
         heading: "Advanced Memory Tracking",
-        status: Status::Waits("memory tracking (issue 5)"),
+        status: Status::Runs,
         features: &[],
         prelude: prelude!("11"),
     },
@@ -169,7 +169,7 @@ pub const BLOCKS: &[Block] = &[
     Block {
         file: "16_memory_pool_configuration",
         heading: "Memory Pool Configuration",
-        status: Status::Waits("memory tracking and cleanup (issue 5)"),
+        status: Status::Runs,
         features: &[],
         prelude: prelude!("16"),
     },

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use bitnet_core::backend::MemoryPart;
 use bitnet_core::device::peak_resident_bytes;
 use bitnet_inference::chat::Message;
 use bitnet_inference::{Engine, FinishReason, GenerateOptions, Piece};
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use crate::args::RunArgs;
 use crate::failure::{Interrupted, one_line};
-use crate::output::{Out, SCHEMA, is_terminal, note, peak_memory, per_second, rate};
+use crate::output::{Out, SCHEMA, bytes, is_terminal, note, peak_memory, per_second, rate};
 use crate::{input, interrupt, model};
 
 /// Runs the command.
@@ -33,7 +34,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let generated = generate(&mut engine, &ids, &options, format, &mut out)?;
     generated.finish(format, &mut out)?;
     out.flush()?;
-    generated.summary(engine.runner().context());
+    let memory = engine.memory();
+    generated.summary(engine.runner().context(), &memory);
     if generated.end == End::Interrupted { Err(Interrupted.into()) } else { Ok(()) }
 }
 
@@ -215,14 +217,17 @@ impl Generated {
         }
     }
 
-    fn summary(&self, context: usize) {
+    fn summary(&self, context: usize, memory: &[MemoryPart]) {
+        let parts: Vec<_> =
+            memory.iter().map(|part| format!("{} {}", part.part, bytes(part.bytes as u64))).collect();
         note(&format!(
-            "prompt {} tokens, {} | decode {} tokens, {} | peak memory {} | {} | seed {}",
+            "prompt {} tokens, {} | decode {} tokens, {} | peak memory {} ({}) | {} | seed {}",
             self.prompt_tokens,
             rate(self.prompt_rate()),
             self.ids.len(),
             rate(self.decode_rate()),
             peak_memory(),
+            parts.join(", "),
             self.end.describe(),
             self.seed,
         ));

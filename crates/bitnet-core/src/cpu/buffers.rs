@@ -2,10 +2,11 @@
 
 #![allow(unsafe_code)]
 
-use bitnet_backend::{BitNetError, BufferKind, BufferSpec, Device, Result};
+use bitnet_backend::{BitNetError, BufferId, BufferKind, BufferSpec, Device, Graph, Result};
 
+use super::plan::{self, Stage};
 use super::shared::SharedSlice;
-use crate::memory::{Element, HybridMemoryPool, PoolBuffer};
+use crate::memory::{BUFFER_ALIGN, Element, HybridMemoryPool, LifetimePlan, PlanItem, PoolBuffer};
 
 /// A pool buffer that a pass lends to its workers.
 pub struct Lent<T: Element>(PoolBuffer<T>);
@@ -32,14 +33,6 @@ impl<T: Element> Lent<T> {
     }
 }
 
-/// One buffer of the graph.
-pub enum Buffer {
-    /// `[tokens, width]`.
-    F32(usize, Lent<f32>),
-    /// `[tokens, width]` with a scale and a sum each.
-    Int8(usize, Lent<i8>, Lent<f32>, Lent<i32>),
-}
-
 /// A lent buffer.
 #[derive(Clone, Copy)]
 pub enum BufferView<'a> {
@@ -49,57 +42,86 @@ pub enum BufferView<'a> {
     Int8(usize, SharedSlice<'a, i8>, SharedSlice<'a, f32>, SharedSlice<'a, i32>),
 }
 
-impl Buffer {
-    /// Allocates a buffer for `tokens` rows.
-    pub fn new(pool: &HybridMemoryPool, spec: BufferSpec, tokens: usize) -> Result<Self> {
-        let len = spec.width.checked_mul(tokens).ok_or_else(|| {
-            BitNetError::mismatch(format!("buffer {}", spec.name), "a size that fits memory", spec.width)
-        })?;
-        Ok(match spec.kind {
-            BufferKind::F32 => Buffer::F32(spec.width, Lent::zeroed(pool, len, spec.name)?),
-            BufferKind::Int8PerToken => Buffer::Int8(
-                spec.width,
-                Lent::zeroed(pool, len, spec.name)?,
-                Lent::zeroed(pool, tokens, spec.name)?,
-                Lent::zeroed(pool, tokens, spec.name)?,
-            ),
-        })
+/// The buffers of a graph, in one block: those that are never needed at once share bytes.
+pub struct Activations {
+    lent: Vec<BufferView<'static>>,
+    // Declared after `lent`, which points into it: never touched directly once it is lent.
+    block: PoolBuffer<u8>,
+    /// Most bytes that are needed at once.
+    lower_bound: usize,
+}
+
+/// Bytes of the parts of a buffer for `tokens` rows, and where each begins.
+fn parts(spec: BufferSpec, tokens: usize) -> Option<([usize; 3], usize)> {
+    let values = spec.width.checked_mul(tokens)?;
+    match spec.kind {
+        BufferKind::F32 => Some(([0; 3], values.checked_mul(4)?)),
+        BufferKind::Int8PerToken => {
+            let scales = values.checked_next_multiple_of(BUFFER_ALIGN)?;
+            let row = tokens.checked_mul(4)?.checked_next_multiple_of(BUFFER_ALIGN)?;
+            let sums = scales.checked_add(row)?;
+            Some(([0, scales, sums], sums.checked_add(row)?))
+        }
+    }
+}
+
+impl Activations {
+    /// Allocates the buffers of `graph` for `tokens` rows; `stages` is the order in which they are used.
+    pub fn new(pool: &HybridMemoryPool, graph: &Graph, stages: &[Stage], tokens: usize) -> Result<Self> {
+        let mut items = Vec::with_capacity(graph.buffers.len());
+        for (&spec, live) in graph.buffers.iter().zip(plan::lifetimes(stages, graph.buffers.len())) {
+            let (_, size) = parts(spec, tokens).ok_or_else(|| {
+                BitNetError::mismatch(format!("buffer {}", spec.name), "a size that fits memory", spec.width)
+            })?;
+            items.push(PlanItem { size, live });
+        }
+        let plan = LifetimePlan::new(&items, BUFFER_ALIGN)?;
+        let mut block = PoolBuffer::<u8>::zeroed(pool, plan.size, &Device::Cpu, "activations")?;
+        let bytes = SharedSlice::new(&mut block);
+        let lent = graph.buffers.iter().zip(&plan.offsets).map(|(&spec, &offset)| {
+            let (starts, _) = parts(spec, tokens).unwrap_or_default();
+            let [values, scales, sums] = starts.map(|start| offset + start);
+            // SAFETY:
+            // - pool memory does not move while the buffer lives; `block` keeps it as long as `lent` and nothing
+            //   else refers to it;
+            // - parts that share bytes are not used in the same stretch between two barriers, by the plan.
+            unsafe {
+                match spec.kind {
+                    BufferKind::F32 => BufferView::F32(spec.width, bytes.part(values, spec.width * tokens)),
+                    BufferKind::Int8PerToken => BufferView::Int8(
+                        spec.width,
+                        bytes.part(values, spec.width * tokens),
+                        bytes.part(scales, tokens),
+                        bytes.part(sums, tokens),
+                    ),
+                }
+            }
+        });
+        Ok(Activations { lent: lent.collect(), block, lower_bound: plan.lower_bound })
     }
 
-    /// Lends the buffer.
-    pub fn lend(&mut self) -> BufferView<'_> {
-        match self {
-            Buffer::F32(width, values) => BufferView::F32(*width, values.lend()),
-            Buffer::Int8(width, values, scales, sums) => {
-                BufferView::Int8(*width, values.lend(), scales.lend(), sums.lend())
-            }
+    /// Lends the buffers to the workers of a pass.
+    pub fn lend(&mut self) -> &[BufferView<'_>] {
+        &self.lent
+    }
+
+    /// Returns the first `rows` rows of an F32 buffer, between passes; `None` of an int8 one.
+    pub fn rows(&mut self, id: BufferId, rows: usize) -> Option<&[f32]> {
+        match self.lent.get(id.0 as usize)? {
+            // SAFETY: no pass runs, as `self` is borrowed for writing.
+            BufferView::F32(width, values) => Some(unsafe { values.get(0..rows * width) }),
+            BufferView::Int8(..) => None,
         }
     }
 
     /// Returns the size in bytes.
     pub fn bytes(&self) -> usize {
-        match self {
-            Buffer::F32(_, values) => values.bytes(),
-            Buffer::Int8(_, values, scales, sums) => values.bytes() + scales.bytes() + sums.bytes(),
-        }
+        self.block.len()
     }
-}
 
-impl BufferView<'_> {
-    /// Forgets the lifetime.
-    ///
-    /// # Safety
-    /// As [`SharedSlice::erase`], of every part.
-    pub unsafe fn erase(self) -> BufferView<'static> {
-        // SAFETY: by this function's contract.
-        unsafe {
-            match self {
-                BufferView::F32(width, values) => BufferView::F32(width, values.erase()),
-                BufferView::Int8(width, values, scales, sums) => {
-                    BufferView::Int8(width, values.erase(), scales.erase(), sums.erase())
-                }
-            }
-        }
+    /// Returns the most bytes that are needed at once, below which no plan gets.
+    pub fn lower_bound(&self) -> usize {
+        self.lower_bound
     }
 }
 

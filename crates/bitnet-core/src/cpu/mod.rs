@@ -26,14 +26,14 @@ use bitnet_kernels::scalar::attention::MAX_HEAD_DIM;
 use bitnet_kernels::scalar::rope;
 use bitnet_kernels::{Isa, IsaError, Kernels};
 
-use self::buffers::{Buffer, BufferView, HeadRows, Lent};
+use self::buffers::{Activations, HeadRows, Lent};
 use self::kv::{KvCache, KvShape};
 use self::pass::{Parts, Pass};
 use self::plan::Stage;
 use self::team::Team;
 pub use self::weights::TernaryLayout;
 use self::weights::{Elements, Matrix};
-use crate::memory::{HybridMemoryPool, PoolBuffer};
+use crate::memory::{HybridMemoryPool, PoolBuffer, TagScope};
 
 // A block of the cache is a block of the attention kernel.
 const _: () = assert!(KV_BLOCK_TOKENS == bitnet_kernels::scalar::attention::BLOCK);
@@ -96,20 +96,24 @@ pub struct CpuBackend {
     loaded: Option<Loaded>,
 }
 
+/// The stages of a pass, and the buffers as their order lets them share memory.
+struct Order {
+    stages: Vec<Stage>,
+    activations: Activations,
+}
+
 /// A graph with its memory.
 struct Loaded {
     graph: Graph,
     limits: StepLimits,
-    stages: Vec<Stage>,
-    /// The stages of a step of one token, where the buffers have a row for each worker.
-    stages_of_one: Option<Vec<Stage>>,
+    /// Of any step, and of one token alone, where the buffers have a row for each worker.
+    many: Order,
+    one: Order,
+    /// Whether the last pass was one of one token, and its buffers thus those of `one`.
+    last_was_one: bool,
     /// Pieces taken of each stage of a pass.
     taken: Vec<AtomicUsize>,
     parts: Parts,
-    /// `buffers` as the workers see them, made once: a pass allocates nothing.
-    lent: Vec<BufferView<'static>>,
-    // Declared after `lent`, which points into it; between passes its elements are read alone.
-    buffers: Vec<Buffer>,
     kv: KvCache,
     cos: PoolBuffer<f32>,
     sin: PoolBuffer<f32>,
@@ -164,6 +168,12 @@ impl CpuBackend {
         })
     }
 
+    /// Returns the bytes of the loaded graph's buffers as planned, and the bound below which no plan gets.
+    pub fn activation_plan(&self) -> Option<(usize, usize)> {
+        let activations = &self.loaded.as_ref()?.many.activations;
+        Some((activations.bytes(), activations.lower_bound()))
+    }
+
     fn unsupported(&self, operation: impl Into<String>, reason: impl Into<String>) -> BitNetError {
         ErrorKind::Unsupported { backend: NAME, operation: operation.into(), reason: reason.into() }.into()
     }
@@ -208,6 +218,7 @@ impl CpuBackend {
     /// Puts an int8 form of the head's matrix in the place of a dense one, which stays beside it: its rows
     /// are the embedding's, or decide between the likeliest tokens.
     fn narrow_head(&mut self, graph: &mut Graph) -> Result<()> {
+        let _scope = TagScope::enter("weights");
         for op in &mut graph.ops {
             let Op::Head { weights, .. } = op else { continue };
             let matrix = &self.matrices[weights.0 as usize];
@@ -225,9 +236,10 @@ impl CpuBackend {
         };
         loaded.check(step)?;
         let single;
-        let of_one = loaded.stages_of_one.as_ref().filter(|_| step.len() == 1 && only.is_none());
+        let one = step.len() == 1 && only.is_none();
+        let order = if one { &mut loaded.one } else { &mut loaded.many };
         let stages = match only {
-            None => of_one.unwrap_or(&loaded.stages),
+            None => &order.stages,
             Some(op) if loaded.graph.ops.contains(op) => {
                 single = plan::stages([*op]);
                 &single
@@ -236,6 +248,7 @@ impl CpuBackend {
                 return Err(BitNetError::mismatch("op", "one of the loaded graph", format_args!("{op:?}")));
             }
         };
+        loaded.last_was_one = one;
         loaded.tokens = step.len();
         if step.is_empty() {
             loaded.logits_len = 0;
@@ -260,7 +273,7 @@ impl CpuBackend {
             attention: loaded.graph.attention,
             matrices: &self.matrices,
             vectors: &self.vectors,
-            buffers: &loaded.lent,
+            buffers: order.activations.lend(),
             kv: loaded.kv.lend(),
             cos: &loaded.cos,
             sin: &loaded.sin,
@@ -270,7 +283,7 @@ impl CpuBackend {
             scratch_width: loaded.scratch_width,
             parts: loaded.parts.lend(),
             taken: &loaded.taken,
-            alone: of_one.is_some(),
+            alone: one,
         };
         self.team.run(&|worker| pass.run(stages, worker));
         Ok(())
@@ -323,11 +336,13 @@ impl Backend for CpuBackend {
     }
 
     fn prepare_linear(&mut self, weights: LinearWeights) -> Result<LinearId> {
+        let _scope = TagScope::enter("weights");
         self.matrices.push(Matrix::prepare(weights, self.layout, &self.pool, &mut self.team)?);
         Ok(LinearId((self.matrices.len() - 1) as u32))
     }
 
     fn prepare_vector(&mut self, name: &str, values: &[f32]) -> Result<VectorId> {
+        let _scope = TagScope::enter("weights");
         let mut vector = PoolBuffer::zeroed(&self.pool, values.len(), &Device::Cpu, name)?;
         vector.copy_from_slice(values);
         self.vectors.push(vector);
@@ -355,27 +370,34 @@ impl Backend for CpuBackend {
             Op::Head { weights, .. } => self.matrices[weights.0 as usize].cols,
             _ => width,
         });
-        let buffers = graph.buffers.iter().map(|&spec| Buffer::new(pool, spec, tokens));
-        let mut buffers = buffers.collect::<Result<Vec<_>>>()?;
-        // SAFETY: pool memory does not move while the buffers live; they are kept as long as the views, and
-        // touched otherwise only while no pass runs.
-        let lent = buffers.iter_mut().map(|buffer| unsafe { buffer.lend().erase() }).collect();
-        let stages = plan::stages(graph.ops.iter().copied());
-        let stages_of_one =
-            (tokens >= self.team.size()).then(|| plan::stages_of_one(&graph.ops, &graph.buffers));
+        let _scope = TagScope::enter("activations");
+        let order = |stages: Vec<Stage>, rows: usize| -> Result<Order> {
+            Ok(Order { activations: Activations::new(pool, &graph, &stages, rows)?, stages })
+        };
+        let many = order(plan::stages(graph.ops.iter().copied()), tokens)?;
+        let one = order(plan::stages_of_one(&graph.ops, &graph.buffers), self.team.size())?;
+        #[cfg(feature = "tracing")]
+        tracing::debug!(
+            bytes = many.activations.bytes(),
+            bound = many.activations.lower_bound(),
+            "activations planned"
+        );
+        let head = HeadRows::new(pool, rows, head_width, self.team.size())?;
+        let logits = Lent::zeroed(pool, size("logits", rows, graph.vocab)?, "logits")?;
+        let parts = Parts::new(pool, graph.attention, self.team.size())?;
+        let _scope = TagScope::enter("scratch");
         self.loaded = Some(Loaded {
             limits,
-            taken: stages.iter().map(|_| AtomicUsize::new(0)).collect(),
-            stages,
-            stages_of_one,
-            parts: Parts::new(pool, graph.attention, self.team.size())?,
-            lent,
-            buffers,
+            taken: (0..many.stages.len().max(one.stages.len())).map(|_| AtomicUsize::new(0)).collect(),
+            many,
+            one,
+            last_was_one: false,
+            parts,
             kv: KvCache::new(KvShape { layers: graph.layers, attention: graph.attention }, self.kv_dtype),
             cos: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary cosines")?,
             sin: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary sines")?,
-            head: HeadRows::new(pool, rows, head_width, self.team.size())?,
-            logits: Lent::zeroed(pool, size("logits", rows, graph.vocab)?, "logits")?,
+            head,
+            logits,
             logits_len: 0,
             tokens: 0,
             scratch: Lent::zeroed(
@@ -392,6 +414,7 @@ impl Backend for CpuBackend {
     }
 
     fn reserve_kv_blocks(&mut self, count: usize) -> Result<()> {
+        let _scope = TagScope::enter("kv");
         match &mut self.loaded {
             Some(loaded) => loaded.kv.reserve(&self.pool, count),
             None => Err(BitNetError::mismatch("KV cache", "a loaded graph", "none")),
@@ -429,15 +452,14 @@ impl Backend for CpuBackend {
     }
 
     fn read_buffer(&mut self, buffer: BufferId) -> Result<Vec<f32>> {
-        let Some(loaded) = &self.loaded else {
+        let Some(loaded) = &mut self.loaded else {
             return Err(BitNetError::mismatch("buffer", "a loaded graph", "none"));
         };
         let spec = loaded.graph.spec(buffer)?;
-        match &loaded.buffers[buffer.0 as usize] {
-            Buffer::F32(width, values) => Ok(values.values()[..loaded.tokens * width].to_vec()),
-            Buffer::Int8(..) => {
-                Err(BitNetError::mismatch(format!("buffer {}", spec.name), "f32 values", "int8"))
-            }
+        let order = if loaded.last_was_one { &mut loaded.one } else { &mut loaded.many };
+        match order.activations.rows(buffer, loaded.tokens) {
+            Some(rows) => Ok(rows.to_vec()),
+            None => Err(BitNetError::mismatch(format!("buffer {}", spec.name), "f32 values", "int8")),
         }
     }
 
@@ -446,7 +468,8 @@ impl Backend for CpuBackend {
             + self.vectors.iter().map(|vector| vector.len() * 4).sum::<usize>();
         let mut parts = vec![MemoryPart { part: "weights", bytes: weights }];
         if let Some(loaded) = &self.loaded {
-            let activations = loaded.buffers.iter().map(Buffer::bytes).sum::<usize>()
+            let activations = loaded.many.activations.bytes()
+                + loaded.one.activations.bytes()
                 + loaded.head.bytes()
                 + loaded.parts.bytes()
                 + loaded.logits.bytes();

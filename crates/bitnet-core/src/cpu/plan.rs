@@ -1,5 +1,7 @@
 //! A graph's ops as stages of a pass, with barriers only where data passes between workers.
 
+use std::ops::Range;
+
 use bitnet_backend::{BufferId, BufferKind, BufferSpec, LinearId, Norm, Op};
 
 use super::weights::{Elements, Matrix};
@@ -118,14 +120,69 @@ fn order(ops: impl IntoIterator<Item = Op>, own: impl Fn(BufferId) -> bool) -> V
     out
 }
 
+/// Returns, for each of `buffers` buffers, the stretches between barriers during which its contents matter.
+///
+/// A stretch of life begins where the buffer is written without being read and ends where it is read last
+/// before the next such write. What no op reads any more is kept to the end, for whoever looks then.
+pub fn lifetimes(stages: &[Stage], buffers: usize) -> Vec<Vec<Range<usize>>> {
+    let mut lives: Vec<Vec<Range<usize>>> = vec![Vec::new(); buffers];
+    let mut awaits_reader = vec![false; buffers];
+    let mut stretch = 0;
+    for stage in stages {
+        if *stage == Stage::Barrier {
+            stretch += 1;
+            continue;
+        }
+        let (mut reads, writes) = touches(stage);
+        // An embedding reads nothing, whatever stands in the places for it.
+        if matches!(stage, Stage::Op(Op::Embed { .. })) {
+            reads.clear();
+        }
+        let ids = |resources: &[Resource]| -> Vec<usize> {
+            let id = |resource: &Resource| match resource {
+                Resource::Buffer(id) => Some(id.0 as usize),
+                _ => None,
+            };
+            resources.iter().filter_map(id).collect()
+        };
+        let (reads, mut writes) = (ids(&reads), ids(&writes));
+        // Unused places repeat the first.
+        writes.dedup();
+        for &id in &reads {
+            match lives[id].last_mut() {
+                Some(life) => life.end = life.end.max(stretch + 1),
+                // It comes from before the pass.
+                None => lives[id].push(0..stretch + 1),
+            }
+            awaits_reader[id] = false;
+        }
+        for &id in &writes {
+            if reads.contains(&id) {
+                lives[id].last_mut().into_iter().for_each(|life| life.end = stretch + 1);
+            } else {
+                lives[id].push(stretch..stretch + 1);
+            }
+            awaits_reader[id] = true;
+        }
+    }
+    for (lives, awaits_reader) in lives.iter_mut().zip(awaits_reader) {
+        if let (true, Some(life)) = (awaits_reader, lives.last_mut()) {
+            life.end = stretch + 1;
+        }
+    }
+    lives
+}
+
 fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
     use Resource::{Buffer, HeadRows, Kv, Logits};
     let op = match *stage {
         Stage::HeadNorm { x, .. } => return (vec![Buffer(x)], vec![HeadRows]),
         Stage::HeadProduct { .. } => return (vec![HeadRows], vec![Logits]),
         Stage::HeadRescore { .. } => return (vec![HeadRows, Logits], vec![Logits]),
-        // Orders what is in it itself; made after the barriers.
-        Stage::Barrier | Stage::RopeAttention { .. } => return (vec![], vec![]),
+        Stage::RopeAttention { q, k, v, layer, out } => {
+            return ([q, k, v].map(Buffer).to_vec(), vec![Buffer(q), Buffer(k), Kv(layer), Buffer(out)]);
+        }
+        Stage::Barrier => return (vec![], vec![]),
         Stage::Op(op) => op,
     };
     let touched = op.touched();
@@ -202,5 +259,26 @@ mod tests {
         let one = stages_of_one(&ops, &buffers);
         assert_eq!((barriers(&stages(ops)), barriers(&one)), (4, 2));
         assert!(one.iter().any(|stage| matches!(stage, Stage::RopeAttention { layer: 0, .. })), "{one:?}");
+    }
+
+    #[test]
+    fn lives_end_with_the_last_reader_and_begin_with_each_writer() {
+        let linear = |x, out, accumulate| Op::Linear {
+            x: BufferId(x),
+            weights: LinearId(0),
+            out: BufferId(out),
+            accumulate,
+        };
+        let ops = [
+            Op::Embed { table: LinearId(9), out: BufferId(0) },
+            linear(0, 1, false),
+            linear(1, 2, false),
+            linear(2, 0, true),
+            linear(0, 1, false),
+        ];
+        let lives = lifetimes(&stages(ops), 3);
+        // The second life of buffer 1 has no reader and lasts to the end; buffer 0 is read by the last op.
+        let once = |life: Range<usize>| Vec::from([life]);
+        assert_eq!(lives, [once(0..5), vec![1..3, 4..5], once(2..4)]);
     }
 }

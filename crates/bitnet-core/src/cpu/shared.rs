@@ -5,6 +5,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::memory::Element;
+
 /// A slice lent to several workers at once.
 ///
 /// The borrow checker cannot see that workers take different rows; each access says why it does not
@@ -34,6 +36,26 @@ impl<'a, T> SharedSlice<'a, T> {
     /// The memory outlives every use of the result, and stays lent to it alone.
     pub unsafe fn erase(self) -> SharedSlice<'static, T> {
         SharedSlice { start: self.start, len: self.len, lent: PhantomData }
+    }
+
+    /// Returns the `len` elements of a plain type at byte `start`.
+    ///
+    /// # Panics
+    /// When they lie outside or are not aligned.
+    ///
+    /// # Safety
+    /// The memory outlives every use of the result. Where two parts share bytes, no worker touches both between
+    /// the same two barriers, and none is read before it was written.
+    pub unsafe fn part<E: Element>(&self, start: usize, len: usize) -> SharedSlice<'static, E>
+    where
+        T: Element,
+    {
+        assert_eq!(size_of::<T>(), 1, "parts are counted in bytes");
+        let end = len.checked_mul(size_of::<E>()).and_then(|bytes| start.checked_add(bytes));
+        assert!(end.is_some_and(|end| end <= self.len), "{len} elements at {start} of {}", self.len);
+        let start = self.start.wrapping_add(start).cast::<E>();
+        assert!(len == 0 || start.is_aligned());
+        SharedSlice { start, len, lent: PhantomData }
     }
 
     /// Returns a part to read.

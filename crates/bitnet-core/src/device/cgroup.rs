@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 /// The tightest limit, and the least room left under any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct MemoryLimit {
-    pub(super) limit: u64,
-    pub(super) room: u64,
+pub(crate) struct MemoryLimit {
+    pub(crate) limit: u64,
+    pub(crate) room: u64,
 }
 
 /// Names of the files of one version.
@@ -29,7 +29,7 @@ const V1: Version = Version {
 const V2: Version = Version { limit: "memory.max", usage: "memory.current", inactive: "inactive_file" };
 
 /// Reads the limit that applies to this process below `root`; limits of `total` bytes or more are none.
-pub(super) fn memory_limit(root: &Path, total: Option<u64>) -> Option<MemoryLimit> {
+pub(crate) fn memory_limit(root: &Path, total: Option<u64>) -> Option<MemoryLimit> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mut tightest: Option<MemoryLimit> = None;
     for line in groups.lines() {

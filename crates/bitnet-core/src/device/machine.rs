@@ -73,7 +73,7 @@ impl MachineInfo {
 }
 
 /// Returns the bytes of a `Name:  123 kB` line of a `/proc` file.
-pub(super) fn kibibytes(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn kibibytes(text: &str, name: &str) -> Option<u64> {
     let value = field(text, name)?.strip_suffix("kB")?.trim_end();
     value.parse::<u64>().ok()?.checked_mul(1024)
 }

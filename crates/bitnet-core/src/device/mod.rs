@@ -6,8 +6,8 @@
 mod availability;
 mod bandwidth;
 mod caches;
-mod cgroup;
-mod machine;
+pub(crate) mod cgroup;
+pub(crate) mod machine;
 #[cfg(test)]
 mod metal_device_availability_tests;
 mod resident;

@@ -26,11 +26,16 @@ impl<T: Element> PoolBuffer<T> {
     ///
     /// # Errors
     /// `TensorTooLarge` when `len` elements do not fit the address space; otherwise as
-    /// [`HybridMemoryPool::allocate`] and [`HybridMemoryPool::pin_mut`]. All begin with `purpose`.
+    /// [`HybridMemoryPool::allocate_zeroed`]. All begin with `purpose`.
+    #[track_caller]
     pub fn zeroed(pool: &HybridMemoryPool, len: usize, device: &Device, purpose: &str) -> Result<Self> {
-        Self::try_zeroed(pool, len, device).map_err(|error| error.context(purpose))
+        match Self::try_zeroed(pool, len, device) {
+            Ok(buffer) => Ok(buffer),
+            Err(error) => Err(error.context(purpose)),
+        }
     }
 
+    #[track_caller]
     fn try_zeroed(pool: &HybridMemoryPool, len: usize, device: &Device) -> Result<Self> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| {
             BitNetError::new(ErrorKind::TensorTooLarge { dtype: T::DTYPE, shape: vec![len] })
@@ -39,14 +44,7 @@ impl<T: Element> PoolBuffer<T> {
             crate::device::availability(device)?;
             None
         } else {
-            let handle = pool.allocate(bytes, BUFFER_ALIGN, device)?;
-            match pool.pin_mut(&handle) {
-                Ok(pin) => Some(pin),
-                Err(error) => {
-                    pool.deallocate(handle)?;
-                    return Err(error);
-                }
-            }
+            Some(pool.allocate_pinned(bytes, BUFFER_ALIGN, device)?)
         };
         Ok(PoolBuffer { pool: pool.clone(), block, device: *device, element: PhantomData })
     }

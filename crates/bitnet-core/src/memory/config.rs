@@ -1,47 +1,48 @@
-//! What a pool may hold.
+//! What a pool may hold and what watches over it.
+
+use super::cleanup::CleanupConfig;
+use super::tracking::TrackingConfig;
 
 /// Blocks of this many bytes or more are large, smaller ones small.
 pub const SMALL_BLOCK_LIMIT: usize = 1024 * 1024;
 
-/// The limits of a [`HybridMemoryPool`](super::HybridMemoryPool).
+/// The settings of a [`HybridMemoryPool`](super::HybridMemoryPool) that the specification names; the others
+/// are those of [`PoolBuilder`](super::PoolBuilder).
 ///
-/// Holds the settings that the pool obeys today. The initial sizes, tracking and cleanup settings of the
-/// specification are added together with the systems that obey them. Fill in the rest with
-/// `..Default::default()`.
-///
-/// Units: bytes, over all devices of the pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Units: bytes, of each device of the pool. Sizes count pages that the pool has handed out or keeps for a
+/// size class, so a block counts with what it is rounded up to. Initial sizes reserve addresses, not memory.
+#[derive(Debug, Clone, PartialEq)]
 pub struct MemoryPoolConfig {
+    /// Addresses that the first arena of small blocks reserves.
+    pub initial_small_pool_size: usize,
     /// Most bytes in blocks below [`SMALL_BLOCK_LIMIT`] at any one time.
     pub max_small_pool_size: usize,
+    /// Addresses that the first arena of large blocks reserves.
+    pub initial_large_pool_size: usize,
     /// Most bytes in blocks of [`SMALL_BLOCK_LIMIT`] and above at any one time.
     pub max_large_pool_size: usize,
+    /// Whether the pool tracks its blocks, as `tracking_config` says.
+    pub enable_advanced_tracking: bool,
+    /// What is tracked; `None` stands for the default.
+    pub tracking_config: Option<TrackingConfig>,
+    /// Whether a thread of the pool cleans up, as `cleanup_config` says.
+    pub enable_automatic_cleanup: bool,
+    /// When and how it cleans up; `None` stands for the default.
+    pub cleanup_config: Option<CleanupConfig>,
 }
 
 impl Default for MemoryPoolConfig {
-    /// Sets no limit below that of the operating system.
+    /// Sets no limit below that of the operating system; tracking and automatic cleanup are off.
     fn default() -> Self {
-        MemoryPoolConfig { max_small_pool_size: usize::MAX, max_large_pool_size: usize::MAX }
-    }
-}
-
-/// The two sides of [`SMALL_BLOCK_LIMIT`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SizeClass {
-    Small,
-    Large,
-}
-
-impl SizeClass {
-    pub(super) fn of(size: usize) -> Self {
-        if size < SMALL_BLOCK_LIMIT { SizeClass::Small } else { SizeClass::Large }
-    }
-
-    /// Returns the setting that limits this class, and its name.
-    pub(super) fn limit(self, config: &MemoryPoolConfig) -> (usize, &'static str) {
-        match self {
-            SizeClass::Small => (config.max_small_pool_size, "max_small_pool_size"),
-            SizeClass::Large => (config.max_large_pool_size, "max_large_pool_size"),
+        MemoryPoolConfig {
+            initial_small_pool_size: 64 * 1024 * 1024,
+            max_small_pool_size: usize::MAX,
+            initial_large_pool_size: 128 * 1024 * 1024,
+            max_large_pool_size: usize::MAX,
+            enable_advanced_tracking: false,
+            tracking_config: None,
+            enable_automatic_cleanup: false,
+            cleanup_config: None,
         }
     }
 }

@@ -1,124 +1,221 @@
-//! Host memory from the process's allocator.
+//! Host memory from the operating system.
 #![allow(unsafe_code)]
-
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::collections::HashMap;
-use std::ptr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bitnet_backend::{BitNetError, Device, DeviceMemory, ErrorKind, MemoryRegion, Result};
 
-/// Alignment that the system's zeroing allocation gives without further work.
-const SYSTEM_ALIGN: usize = 16;
-/// Size from which leaving zero pages untouched is worth a few bytes of padding.
-const LAZY_ZERO_SIZE: usize = 64 * 1024;
+use super::small::PAGE;
 
-/// Zeroed host memory.
+/// Zeroed host memory, page by page.
 ///
-/// The standard library serves a zeroed request above the system's own alignment by writing the zeros,
-/// which makes every page resident at once. Sizeable blocks are therefore taken at the system's alignment
-/// (where fresh pages stay untouched until used) with padding to align inside; where each of those
-/// really begins is kept here, out of band.
+/// On Unix a region is a private mapping: addresses only, of which a page takes memory when a thread first
+/// touches it, on that thread's node; huge pages are asked for by hint. Elsewhere it comes from the process's
+/// allocator and cannot be purged.
 #[derive(Debug, Default)]
-pub(super) struct CpuMemory {
-    bases: Mutex<HashMap<usize, usize>>,
-}
+pub(super) struct CpuMemory;
 
-impl CpuMemory {
-    fn bases(&self) -> MutexGuard<'_, HashMap<usize, usize>> {
-        self.bases.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Returns the layout to ask the system for, and whether it is padded.
-fn layout_of(size: usize, align: usize) -> Result<(Layout, bool)> {
+fn check(size: usize, align: usize) -> Result<usize> {
     let invalid = |reason| BitNetError::new(ErrorKind::InvalidAllocation { size, align, reason });
     if size == 0 {
         return Err(invalid("the size is zero"));
     }
-    let layout = Layout::from_size_align(size, align)
-        .map_err(|_| invalid("the alignment is not a power of two or the size exceeds the address space"))?;
-    if align <= SYSTEM_ALIGN || size < LAZY_ZERO_SIZE {
-        return Ok((layout, false));
+    if !align.is_power_of_two() {
+        return Err(invalid("the alignment is not a power of two"));
     }
-    // `size + align` is below twice isize::MAX, so the sum cannot wrap; the layout checks the rest.
-    let padded = Layout::from_size_align(size + (align - SYSTEM_ALIGN), SYSTEM_ALIGN)
-        .map_err(|_| invalid("size and alignment together exceed the address space"))?;
-    Ok((padded, true))
+    size.checked_next_multiple_of(PAGE)
+        .filter(|&bytes| bytes.checked_add(align).is_some_and(|sum| sum <= isize::MAX as usize))
+        .ok_or_else(|| invalid("size and alignment together exceed the address space"))
 }
 
-// SAFETY: regions come zeroed from the system allocator, which hands out none twice, aligned as their
-// layout says and with exposed provenance; nothing here touches one again before `release`.
+fn refused(size: usize) -> BitNetError {
+    BitNetError::new(ErrorKind::OutOfMemory {
+        requested: size,
+        purpose: "cpu memory".into(),
+        available: "the operating system refused".into(),
+    })
+}
+
+#[cfg(unix)]
+mod system {
+    use std::ptr;
+
+    use bitnet_backend::MemoryRegion;
+
+    use super::PAGE;
+
+    pub(super) const LAZY: bool = true;
+
+    fn flags() -> i32 {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANON;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let flags = flags | libc::MAP_NORESERVE;
+        flags
+    }
+
+    /// Maps `bytes` bytes, a multiple of a page, at `align`.
+    pub(super) fn acquire(bytes: usize, align: usize) -> Option<usize> {
+        let mapped = if align > PAGE { bytes + align } else { bytes };
+        // SAFETY: a new private mapping, placed by the system, overlaps nothing that exists.
+        let base = unsafe {
+            libc::mmap(ptr::null_mut(), mapped, libc::PROT_READ | libc::PROT_WRITE, flags(), -1, 0)
+        };
+        if base == libc::MAP_FAILED {
+            return None;
+        }
+        let base = base.expose_provenance();
+        let address = base.next_multiple_of(align);
+        let (lead, tail) = (address - base, base + mapped - (address + bytes));
+        for (start, len) in [(base, lead), (address + bytes, tail)] {
+            if len > 0 {
+                // SAFETY: a part of the mapping made above that nothing refers to, of whole pages.
+                unsafe { libc::munmap(ptr::with_exposed_provenance_mut(start), len) };
+            }
+        }
+        Some(address)
+    }
+
+    /// # Safety
+    /// As `DeviceMemory::release`; `bytes` is the mapping's size.
+    pub(super) unsafe fn release(address: usize, bytes: usize, _align: usize) {
+        // SAFETY: the whole mapping made by `acquire`, to which nothing refers any more.
+        let result = unsafe { libc::munmap(ptr::with_exposed_provenance_mut(address), bytes) };
+        debug_assert_eq!(result, 0);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn prefer_huge_pages(region: MemoryRegion) {
+        let start = ptr::with_exposed_provenance_mut(region.address);
+        // SAFETY: a hint on a live mapping that changes no contents. A system without huge pages refuses it.
+        unsafe { libc::madvise(start, region.size, libc::MADV_HUGEPAGE) };
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) fn prefer_huge_pages(_region: MemoryRegion) {}
+
+    /// # Safety
+    /// As `DeviceMemory::purge`.
+    pub(super) unsafe fn purge(part: MemoryRegion) -> bool {
+        let start = ptr::with_exposed_provenance_mut(part.address);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        // SAFETY: whole pages of a live private mapping, to whose contents nothing refers.
+        let done = unsafe { libc::madvise(start, part.size, libc::MADV_DONTNEED) } == 0;
+        // Elsewhere no advice promises zeros; a fresh mapping in the same place does.
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        // SAFETY: as above; the new mapping takes the place of pages that nothing refers to.
+        let done = unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(start, part.size, protection, flags() | libc::MAP_FIXED, -1, 0) == start
+        };
+        done
+    }
+}
+
+#[cfg(not(unix))]
+mod system {
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+    use std::ptr;
+
+    use bitnet_backend::MemoryRegion;
+
+    pub(super) const LAZY: bool = false;
+
+    pub(super) fn acquire(bytes: usize, align: usize) -> Option<usize> {
+        let layout = Layout::from_size_align(bytes, align).ok()?;
+        // SAFETY: the size is above zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        if base.is_null() { None } else { Some(base.expose_provenance()) }
+    }
+
+    /// # Safety
+    /// As `DeviceMemory::release`; `bytes` and `align` are those of `acquire`.
+    pub(super) unsafe fn release(address: usize, bytes: usize, align: usize) {
+        if let Ok(layout) = Layout::from_size_align(bytes, align) {
+            // SAFETY: the same layout as in `acquire`, and the address that it returned.
+            unsafe { dealloc(ptr::with_exposed_provenance_mut(address), layout) };
+        }
+    }
+
+    pub(super) fn prefer_huge_pages(_region: MemoryRegion) {}
+
+    /// # Safety
+    /// None; the allocator takes no parts back.
+    pub(super) unsafe fn purge(_part: MemoryRegion) -> bool {
+        false
+    }
+}
+
+// SAFETY: regions are fresh zeroed mappings (or allocations), handed out once, aligned as asked and with
+// exposed provenance; nothing here touches one again before `purge` or `release`.
 unsafe impl DeviceMemory for CpuMemory {
     fn device(&self) -> Device {
         Device::Cpu
     }
 
     fn acquire(&self, size: usize, align: usize) -> Result<MemoryRegion> {
-        let (layout, padded) = layout_of(size, align)?;
-        // SAFETY: `layout` has a size above zero.
-        let base = unsafe { alloc_zeroed(layout) };
-        if base.is_null() {
-            return Err(BitNetError::new(ErrorKind::OutOfMemory {
-                requested: size,
-                purpose: "cpu memory".into(),
-                available: "the operating system refused".into(),
-            }));
-        }
-        let base = base.expose_provenance();
-        let address = if padded { base.next_multiple_of(align) } else { base };
-        if padded {
-            self.bases().insert(address, base);
-        }
+        let bytes = check(size, align)?;
+        let address = system::acquire(bytes, align).ok_or_else(|| refused(size))?;
         Ok(MemoryRegion { address, size, align })
     }
 
+    fn is_lazy(&self) -> bool {
+        system::LAZY
+    }
+
+    fn prefer_huge_pages(&self, region: MemoryRegion) {
+        system::prefer_huge_pages(region);
+    }
+
+    unsafe fn purge(&self, part: MemoryRegion) -> usize {
+        // SAFETY: the caller keeps the contract of this method, which is the function's.
+        if unsafe { system::purge(part) } { part.size } else { 0 }
+    }
+
     unsafe fn release(&self, region: MemoryRegion) {
-        let Ok((layout, padded)) = layout_of(region.size, region.align) else {
+        let Ok(bytes) = check(region.size, region.align) else {
             debug_assert!(false, "released a region that acquire cannot have made: {region:?}");
             return;
         };
-        let base = if padded { self.bases().remove(&region.address) } else { Some(region.address) };
-        let Some(base) = base else {
-            debug_assert!(false, "released a region that is not out: {region:?}");
-            return;
-        };
-        // SAFETY:
-        // - `base` is what `alloc_zeroed` returned for this region, with its provenance exposed: either
-        //   the address itself or, for padded layouts, the base recorded when it was acquired;
-        // - `layout` is computed from the same size and alignment by the same function;
-        // - the caller releases the region once and nothing refers to it any more.
-        unsafe { dealloc(ptr::with_exposed_provenance_mut(base), layout) }
+        // SAFETY: the caller releases a region of `acquire` once; `bytes` is computed as it was there.
+        unsafe { system::release(region.address, bytes, region.align) }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
     #[test]
-    fn regions_are_aligned_zeroed_and_given_back() {
-        let memory = CpuMemory::default();
-        for align in [1, 16, 64, 4096, 2 << 20] {
-            for size in [1, 63, LAZY_ZERO_SIZE - 1, LAZY_ZERO_SIZE, 3 * LAZY_ZERO_SIZE + 1] {
+    fn regions_are_aligned_zeroed_purged_and_given_back() {
+        let memory = CpuMemory;
+        for align in [1, 16, 4096, 2 << 20] {
+            for size in [1, 63, 4096, 3 * 65536 + 1] {
                 let region = memory.acquire(size, align).unwrap();
                 assert_eq!((region.address % align, region.size, region.align), (0, size, align));
                 // SAFETY: the region is `size` initialised bytes that only this test knows of.
                 let bytes: &mut [u8] = unsafe {
-                    std::slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(region.address), size)
+                    std::slice::from_raw_parts_mut(
+                        std::ptr::with_exposed_provenance_mut(region.address),
+                        size,
+                    )
                 };
                 assert!(bytes.iter().all(|&byte| byte == 0));
                 bytes.fill(0xA5);
+                if size >= PAGE {
+                    let part = MemoryRegion { address: region.address, size: PAGE, align: PAGE };
+                    // SAFETY: one whole page of the region; `bytes` is read again only afterwards.
+                    let purged = unsafe { memory.purge(part) };
+                    let expected = if purged == PAGE { 0 } else { 0xA5 };
+                    assert!(bytes[..PAGE].iter().all(|&byte| byte == expected));
+                    assert!(bytes[PAGE..].iter().all(|&byte| byte == 0xA5));
+                }
                 // SAFETY: acquired above, released once, and `bytes` is not used again.
                 unsafe { memory.release(region) };
             }
         }
-        assert!(memory.bases().is_empty());
     }
 
     #[test]
     fn requests_that_nothing_can_serve_are_typed() {
-        let memory = CpuMemory::default();
+        let memory = CpuMemory;
         for (size, align) in [(0, 64), (64, 3), (usize::MAX, 64), (isize::MAX as usize, 2)] {
             let error = memory.acquire(size, align).unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::InvalidAllocation { .. }), "{error}");

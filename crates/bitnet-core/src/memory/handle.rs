@@ -4,7 +4,7 @@ use std::fmt;
 
 use bitnet_backend::Device;
 
-use super::slots::Key;
+use super::small::Slot;
 
 /// Names one block of one [`HybridMemoryPool`](super::HybridMemoryPool).
 ///
@@ -13,22 +13,24 @@ use super::slots::Key;
 /// [`ErrorKind::InvalidHandle`](bitnet_backend::ErrorKind::InvalidHandle), whatever has taken its place.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MemoryHandle {
-    pub(super) pool: u64,
-    pub(super) key: Key,
     pub(super) size: usize,
-    pub(super) align: usize,
+    pub(super) pool: u32,
+    pub(super) slot: Slot,
+    pub(super) epoch: u32,
+    pub(super) generation: u32,
+    pub(super) align_log2: u32,
     pub(super) device: Device,
 }
 
 impl MemoryHandle {
-    /// Returns the size of the block in bytes.
+    /// Returns the size of the block in bytes, as asked for.
     pub fn size(&self) -> usize {
         self.size
     }
 
     /// Returns the alignment that was asked for, in bytes.
     pub fn align(&self) -> usize {
-        self.align
+        1 << self.align_log2
     }
 
     /// Returns the device whose memory the block is.
@@ -39,7 +41,8 @@ impl MemoryHandle {
 
 impl fmt::Display for MemoryHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Key { index, generation } = self.key;
-        write!(f, "{}.{index}.{generation} ({} bytes on {})", self.pool, self.size, self.device)
+        let Slot { record, object } = self.slot;
+        let MemoryHandle { pool, epoch, generation, size, device, .. } = self;
+        write!(f, "{pool}.{record}.{object}.{epoch}.{generation} ({size} bytes on {device})")
     }
 }

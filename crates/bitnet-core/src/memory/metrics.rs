@@ -1,10 +1,9 @@
 //! What a pool has handed out.
 
-use super::config::SizeClass;
-
 /// Counts of one pool, over all clones and threads.
 ///
-/// Units: bytes as asked for (padding is not counted), and numbers of blocks.
+/// Units: bytes as asked for (padding is not counted), and numbers of blocks. Threads count for themselves, so
+/// figures taken while others allocate may be a few blocks apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryMetrics {
@@ -14,7 +13,8 @@ pub struct MemoryMetrics {
     pub total_deallocated: u64,
     /// Bytes allocated now.
     pub current_allocated: u64,
-    /// Most bytes allocated at any one time.
+    /// Most bytes allocated at any one time: exact while one thread allocates, and otherwise short by at most
+    /// 4 MiB of small blocks a thread.
     pub peak_allocated: u64,
     /// Blocks allocated since the pool was made.
     pub allocation_count: u64,
@@ -29,28 +29,35 @@ pub struct MemoryMetrics {
 impl MemoryMetrics {
     /// Returns the number of blocks allocated now.
     pub fn active_allocations(&self) -> u64 {
-        self.allocation_count - self.deallocation_count
+        self.allocation_count.saturating_sub(self.deallocation_count)
     }
+}
 
-    fn class_mut(&mut self, size: usize) -> &mut u64 {
-        match SizeClass::of(size) {
-            SizeClass::Small => &mut self.small_allocated,
-            SizeClass::Large => &mut self.large_allocated,
-        }
-    }
+/// Where the memory of a pool is, over all its devices.
+///
+/// Units: bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolFootprint {
+    /// Addresses reserved.
+    pub reserved: u64,
+    /// Pages handed out to blocks and to the spans of size classes.
+    pub held: u64,
+    /// Free pages that may still hold memory of the system; a purge gives them back.
+    pub purgeable: u64,
+    /// Free bytes in reserved pages and in spans.
+    pub free: u64,
+    /// Largest block that fits without reserving more.
+    pub largest_free: u64,
+    /// Free bytes in spans of size classes.
+    pub free_in_spans: u64,
+    /// Bookkeeping, without the caches of threads.
+    pub metadata: u64,
+}
 
-    pub(super) fn record_allocation(&mut self, size: usize) {
-        *self.class_mut(size) += size as u64;
-        self.total_allocated += size as u64;
-        self.current_allocated += size as u64;
-        self.peak_allocated = self.peak_allocated.max(self.current_allocated);
-        self.allocation_count += 1;
-    }
-
-    pub(super) fn record_deallocation(&mut self, size: usize) {
-        *self.class_mut(size) -= size as u64;
-        self.total_deallocated += size as u64;
-        self.current_allocated -= size as u64;
-        self.deallocation_count += 1;
+impl PoolFootprint {
+    /// Returns the share of the held bytes that no block uses for anything asked for; 0 for an empty pool.
+    pub fn fragmentation(&self, live: u64) -> f64 {
+        if self.held == 0 { 0.0 } else { (1.0 - live as f64 / self.held as f64).max(0.0) }
     }
 }

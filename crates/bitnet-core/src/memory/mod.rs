@@ -2,34 +2,65 @@
 //!
 //! [`HybridMemoryPool`] hands out blocks of device memory under generation-checked
 //! [`MemoryHandle`]s. A handle names a block and does not point into it: bytes are reached through a
-//! [`PinGuard`] or [`PinGuardMut`], and a block cannot be given back while one exists.
+//! [`PinGuard`] or [`PinGuardMut`], and a block is neither given back nor moved while one exists.
 //! [`PoolBuffer`] is the owner that most code wants: a pinned, zeroed, 64-byte aligned `[T]` that gives
 //! its block back on drop. [`tensor::BitNetTensor`] adds shape and type.
 //!
-//! Bookkeeping (`slots`, `pool`) is safe code on indices. Addresses appear in three modules only, which
-//! opt in to unsafe code: `cpu` (the system's allocator), `region` (releases a region once, on drop) and
-//! `pin` (turns a pinned region into a slice). To add a device's memory, implement
-//! [`DeviceMemory`](bitnet_backend::DeviceMemory) and list it in `HybridMemoryPool::with_config`.
+//! From the inside out: `heap` finds pages in arenas of a device (`best_fit`, `buddy`); `small` cuts pages into
+//! blocks of size classes; `cache` keeps some at hand in each thread; `records` and `word` are what a handle is
+//! checked against; `shared` ties them together and `pool` is the door. Beside them: `tracking` (who holds what),
+//! `pressure` (how much is left), `cleanup` (what goes back), `planner` (what can share a place).
+//!
+//! Bookkeeping is safe code on indices and page numbers. Addresses appear in four modules only, which
+//! opt in to unsafe code: `cpu` (the system's mappings), `region` (releases a region once, and copies between
+//! blocks), `cleanup::compaction` (says why a copy is sound) and `pin` (turns a pinned block into a slice). To add
+//! a device's memory, implement [`DeviceMemory`](bitnet_backend::DeviceMemory) and hand it to
+//! [`PoolBuilder::device`].
 
 mod buffer;
+mod builder;
+mod cache;
+mod cleanup;
 mod config;
 pub mod conversion;
+mod counters;
 mod cpu;
+mod device_pool;
 mod element;
+mod forwards;
 mod handle;
+mod heap;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod metrics;
 mod pin;
+mod planner;
 mod pool;
+mod pressure;
+mod records;
 mod region;
-mod slots;
+mod shared;
+mod small;
+mod sync;
 pub mod tensor;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
+mod tracking;
+mod word;
 
 pub use buffer::{BUFFER_ALIGN, PoolBuffer};
+pub use builder::{Admission, AllocationRequest, FailureCallback, PoolBuilder};
+pub use cleanup::{CleanupConfig, CleanupMetrics, CleanupReport, CleanupStrategy, GenerationalSettings};
 pub use config::{MemoryPoolConfig, SMALL_BLOCK_LIMIT};
 pub use element::Element;
 pub use handle::MemoryHandle;
-pub use metrics::MemoryMetrics;
+pub use heap::LargeStrategy;
+pub use metrics::{MemoryMetrics, PoolFootprint};
 pub use pin::{PinGuard, PinGuardMut};
+pub use planner::{LifetimePlan, PlanItem};
 pub use pool::{HybridMemoryPool, MAX_ALIGN};
+pub use pressure::{MemoryPressureLevel, PressureCallback, PressureReading};
+pub use tracking::{
+    DetailedMetrics, Leak, LiveBlock, Pattern, PatternKind, PatternReport, TagScope, Timeline, TimelineEvent,
+    TrackingConfig, TrackingLevel, Usage,
+};

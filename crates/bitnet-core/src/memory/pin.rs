@@ -6,41 +6,36 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::{ptr, slice};
 
-use bitnet_backend::{Device, MemoryRegion};
-
 use super::MemoryHandle;
-use super::pool::Shared;
-use super::slots::Key;
+use super::shared::Shared;
+use super::small::Slot;
 
-/// The entry of a guard in the books of the pool; dropping it takes the entry out.
+/// One pin in the word of a block; dropping it takes the pin out.
 ///
 /// While it exists, the block is neither deallocated nor moved, and the pool lives. The pool makes one
 /// only for host memory.
 pub(super) struct Pin {
     pool: Arc<Shared>,
-    key: Key,
-    region: MemoryRegion,
+    handle: MemoryHandle,
+    /// Where the block is, which need not be where its handle was first given.
+    slot: Slot,
+    address: usize,
 }
 
 impl Pin {
-    /// Adopts an entry that the pool has made already.
-    pub(super) fn new(pool: Arc<Shared>, key: Key, region: MemoryRegion) -> Self {
-        Pin { pool, key, region }
-    }
-
-    fn handle(&self) -> MemoryHandle {
-        // Only host memory is pinned.
-        self.pool.handle(self.key, self.region, Device::Cpu)
+    /// Adopts a pin that the pool has made already: `handle.size` bytes at `address`, the block of `slot`.
+    pub(super) fn new(pool: Arc<Shared>, handle: MemoryHandle, slot: Slot, address: usize) -> Self {
+        Pin { pool, handle, slot, address }
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.pool.unpin(self.key);
+        self.pool.unpin(self.slot);
     }
 }
 
-/// Shared access to the bytes of a block: any number at a time, and no [`PinGuardMut`] beside them.
+/// Shared access to the bytes of a block: several at a time, and no [`PinGuardMut`] beside them.
 pub struct PinGuard(pub(super) Pin);
 
 /// Exclusive access to the bytes of a block: one at a time, and no [`PinGuard`] beside it.
@@ -49,7 +44,12 @@ pub struct PinGuardMut(pub(super) Pin);
 impl PinGuardMut {
     /// Ends the access and returns the handle of the block.
     pub fn into_handle(self) -> MemoryHandle {
-        self.0.handle()
+        self.0.handle.clone()
+    }
+
+    /// Returns the handle of the block.
+    pub fn handle(&self) -> &MemoryHandle {
+        &self.0.handle
     }
 }
 
@@ -57,12 +57,12 @@ impl Deref for PinGuard {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let MemoryRegion { address, size, .. } = self.0.region;
         // SAFETY:
-        // - the region is `size` host bytes at `address`, zeroed when acquired, its provenance exposed;
+        // - the block is at least `size` host bytes at `address` (the pool checked it against the record),
+        //   initialised since its arena was acquired as zeros, its provenance exposed;
         // - the pin keeps it allocated and in place for longer than the returned borrow of `self`;
-        // - the pool gives out no exclusive pin of a block that has a shared one, so nothing writes.
-        unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(address), size) }
+        // - the word gives out no exclusive pin of a block that has a shared one, so nothing writes.
+        unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(self.0.address), self.0.handle.size) }
     }
 }
 
@@ -70,20 +70,19 @@ impl Deref for PinGuardMut {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let MemoryRegion { address, size, .. } = self.0.region;
         // SAFETY: as for `PinGuard`; the pin is the only one, and `&self` keeps `deref_mut` away.
-        unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(address), size) }
+        unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(self.0.address), self.0.handle.size) }
     }
 }
 
 impl DerefMut for PinGuardMut {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let MemoryRegion { address, size, .. } = self.0.region;
+        let start = ptr::with_exposed_provenance_mut(self.0.address);
         // SAFETY:
-        // - the region is `size` host bytes at `address`, zeroed when acquired, its provenance exposed;
+        // - the block is at least `size` host bytes at `address`, as for `PinGuard`;
         // - the pin keeps it allocated and in place for longer than the returned borrow of `self`;
-        // - the pool gives out no other pin of the block, and `&mut self` is the only way in here.
-        unsafe { slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(address), size) }
+        // - the word gives out no other pin of the block, and `&mut self` is the only way in here.
+        unsafe { slice::from_raw_parts_mut(start, self.0.handle.size) }
     }
 }
 

@@ -1,0 +1,244 @@
+//! Memory pressure: how much is left for this process, and who wants to know.
+//!
+//! Three things count, and the worst decides: the share of the memory in use of the machine or, where tighter,
+//! of the control group; the share of the pool's own limits; and how long tasks stall for memory (PSI). A
+//! level rises at once and falls only when the figure is clearly below its threshold.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::device::cgroup;
+use crate::device::machine::kibibytes;
+
+/// How short memory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum MemoryPressureLevel {
+    /// Plenty is left.
+    #[default]
+    None,
+    /// Some is in use.
+    Low,
+    /// Caches had better not grow.
+    Medium,
+    /// The configured threshold is passed: caches are to be dropped.
+    High,
+    /// Almost nothing is left.
+    Critical,
+}
+
+use MemoryPressureLevel::{Critical, High, Low, Medium, None as Calm};
+
+const LEVELS: [MemoryPressureLevel; 5] = [Calm, Low, Medium, High, Critical];
+
+/// Called with the new level when it changes.
+pub type PressureCallback = Box<dyn Fn(MemoryPressureLevel) + Send + Sync>;
+
+/// What the system says about memory.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub struct PressureReading {
+    /// Bytes that this process may use: of the machine or, where less, of its control group.
+    pub limit: Option<u64>,
+    /// Bytes that are left of it.
+    pub available: Option<u64>,
+    /// Share of the last ten seconds in which some task stalled for memory, 0 to 1.
+    pub some_stall: Option<f64>,
+    /// Share of the last ten seconds in which all tasks stalled for memory, 0 to 1.
+    pub full_stall: Option<f64>,
+}
+
+impl PressureReading {
+    /// Reads the files of Linux below `root`; elsewhere everything is unknown.
+    pub fn read(root: &Path) -> Self {
+        let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+        let (total, free) = (kibibytes(&meminfo, "MemTotal"), kibibytes(&meminfo, "MemAvailable"));
+        let group = cgroup::memory_limit(root, total);
+        let (mut limit, mut available) = (total, free);
+        if let Some(group) = group {
+            // The tighter of the two is the one with the smaller share left.
+            let share = |left: u64, of: u64| left as f64 / of.max(1) as f64;
+            let machine = total.zip(free).map(|(total, free)| share(free, total));
+            if machine.is_none_or(|machine| share(group.room, group.limit) <= machine) {
+                (limit, available) = (Some(group.limit), Some(group.room));
+            }
+        }
+        let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+        let unified = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let group_file = unified.map(|path| root.join("sys/fs/cgroup").join(path).join("memory.pressure"));
+        let stall = |kind: &str| {
+            let files = [Some(root.join("proc/pressure/memory")), group_file.clone()];
+            files
+                .into_iter()
+                .flatten()
+                .filter_map(|file| average(&fs::read_to_string(file).ok()?, kind))
+                .reduce(f64::max)
+        };
+        PressureReading { limit, available, some_stall: stall("some"), full_stall: stall("full") }
+    }
+
+    /// Returns the share of the memory in use.
+    pub fn used(&self) -> Option<f64> {
+        let (limit, available) = self.limit.zip(self.available)?;
+        if limit == 0 { None } else { Some(1.0 - available.min(limit) as f64 / limit as f64) }
+    }
+}
+
+/// Reads the ten-second average of a line of a pressure file as a share.
+fn average(text: &str, kind: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '))?;
+    let percent = line.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse::<f64>().ok()?;
+    Some(percent / 100.0)
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct PressureSettings {
+    pub(super) root: PathBuf,
+    /// Share in use from which the pressure is high.
+    pub(super) threshold: f64,
+    pub(super) enabled: bool,
+}
+
+impl Default for PressureSettings {
+    fn default() -> Self {
+        PressureSettings { root: PathBuf::from("/"), threshold: 0.8, enabled: false }
+    }
+}
+
+/// Watches the pressure for one pool.
+pub(super) struct PressureMonitor {
+    settings: PressureSettings,
+    level: AtomicU8,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    callbacks: Vec<Arc<PressureCallback>>,
+    checked: Option<Instant>,
+}
+
+impl PressureMonitor {
+    pub(super) fn new(settings: PressureSettings) -> Self {
+        PressureMonitor { settings, level: AtomicU8::new(0), state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn enabled(&self) -> bool {
+        self.settings.enabled
+    }
+
+    pub(super) fn level(&self) -> MemoryPressureLevel {
+        LEVELS[self.level.load(Ordering::Relaxed) as usize]
+    }
+
+    pub(super) fn read(&self) -> PressureReading {
+        PressureReading::read(&self.settings.root)
+    }
+
+    /// Adds a callback, and calls it when there is pressure already.
+    pub(super) fn register(&self, callback: PressureCallback) {
+        let callback = Arc::new(callback);
+        self.lock().callbacks.push(Arc::clone(&callback));
+        let level = self.level();
+        if level > Calm {
+            callback(level);
+        }
+    }
+
+    /// Looks at the memory, `pool` being the share in use of the pool's own limits; returns the level. Unless
+    /// the last look is `age` or less ago.
+    pub(super) fn check(&self, pool: impl FnOnce() -> f64, age: Duration) -> MemoryPressureLevel {
+        {
+            let mut state = self.lock();
+            if state.checked.is_some_and(|at| at.elapsed() < age) {
+                return self.level();
+            }
+            state.checked = Some(Instant::now());
+        }
+        let reading = self.read();
+        let used = reading.used().unwrap_or(0.0).max(pool());
+        self.note(used, reading.some_stall.unwrap_or(0.0), reading.full_stall.unwrap_or(0.0))
+    }
+
+    fn note(&self, used: f64, some: f64, full: f64) -> MemoryPressureLevel {
+        let before = self.level();
+        let level = next_level(before, self.settings.threshold, used, some, full);
+        let changed = self.level.swap(level as u8, Ordering::Relaxed) != level as u8;
+        if changed {
+            // Called without the lock: a callback may ask the pool anything.
+            let callbacks: Vec<_> = self.lock().callbacks.iter().map(Arc::clone).collect();
+            callbacks.iter().for_each(|callback| callback(level));
+        }
+        level
+    }
+}
+
+/// Returns the level for a share in use and two stall shares, coming from `before`.
+fn next_level(
+    before: MemoryPressureLevel,
+    threshold: f64,
+    used: f64,
+    some: f64,
+    full: f64,
+) -> MemoryPressureLevel {
+    let rest = 1.0 - threshold;
+    // Where a level begins: by the share in use, by any task stalling, by all tasks stalling.
+    let begins = |level| match level {
+        Calm => (0.0, 0.0, 0.0),
+        Low => (threshold - rest, 0.02, 1.0),
+        Medium => (threshold - rest * 0.5, 0.05, 0.02),
+        High => (threshold, 0.2, 0.05),
+        Critical => (threshold + rest * 0.75, 0.6, 0.2),
+    };
+    let reached = |level, slack: f64, calm: f64| {
+        let (by_use, by_some, by_full) = begins(level);
+        level == Calm || used >= by_use - slack || some >= by_some * calm || full >= by_full * calm
+    };
+    let rising = LEVELS.into_iter().rev().find(|&level| reached(level, 0.0, 1.0)).unwrap_or(Calm);
+    if rising >= before {
+        return rising;
+    }
+    let falling = LEVELS.into_iter().rev().filter(|&level| level <= before);
+    falling.into_iter().find(|&level| reached(level, rest * 0.25, 0.5)).unwrap_or(Calm).max(rising)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_rise_at_once_and_fall_late() {
+        let next = |before, used| next_level(before, 0.8, used, 0.0, 0.0);
+        for (used, level) in
+            [(0.1, Calm), (0.601, Low), (0.701, Medium), (0.8, High), (0.951, Critical), (1.0, Critical)]
+        {
+            assert_eq!(next(Calm, used), level, "{used}");
+        }
+        assert_eq!(next(High, 0.76), High);
+        assert_eq!(next(High, 0.74), Medium);
+        assert_eq!(next(Critical, 0.85), High);
+        assert_eq!(next(Critical, 0.3), Calm);
+        assert_eq!(next(Medium, 0.97), Critical);
+    }
+
+    #[test]
+    fn stalls_count_whatever_is_free() {
+        assert_eq!(next_level(Calm, 0.8, 0.1, 0.3, 0.0), High);
+        assert_eq!(next_level(Calm, 0.8, 0.1, 0.0, 0.25), Critical);
+        assert_eq!(next_level(High, 0.8, 0.1, 0.12, 0.0), High);
+        assert_eq!(next_level(High, 0.8, 0.1, 0.04, 0.0), Medium);
+    }
+
+    #[test]
+    fn pressure_files_are_read_for_both_kinds() {
+        let text = "some avg10=12.50 avg60=1.00 avg300=0.00 total=9\nfull avg10=3.00 avg60=0.00 avg300=0.00 total=1\n";
+        assert_eq!((average(text, "some"), average(text, "full")), (Some(0.125), Some(0.03)));
+        assert_eq!(average("", "some"), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! Several threads on one pool.
+
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+#[test]
+fn memory_limits_hold_across_threads() {
+    let limit = 512 * 1024;
+    let config = MemoryPoolConfig { max_small_pool_size: limit, ..Default::default() };
+    let (pool, _ledger) = ledger_pool(config);
+    thread::scope(|scope| {
+        for seed in 0..4u8 {
+            let pool = pool.clone();
+            scope.spawn(move || {
+                for round in 0..500u32 {
+                    let blocks: Vec<_> =
+                        (0..3).filter_map(|_| pool.allocate(60_000, 64, &Device::Cpu).ok()).collect();
+                    assert!(pool.footprint().held <= limit as u64);
+                    for handle in blocks {
+                        let fill = seed.wrapping_mul(61).wrapping_add(round as u8);
+                        pool.pin_mut(&handle).unwrap().fill(fill);
+                        assert!(pool.pin(&handle).unwrap().iter().all(|&byte| byte == fill));
+                        pool.deallocate(handle).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    pool.debug_validate();
+    assert_eq!(pool.get_metrics().active_allocations(), 0);
+    wait_until_empty(&pool);
+}
+
+/// Waits until threads that ended have handed over what they kept: a scope does not wait for that.
+fn wait_until_empty(pool: &HybridMemoryPool) {
+    let begin = Instant::now();
+    while pool.footprint().held > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", pool.footprint());
+        pool.cleanup(CleanupStrategy::Idle);
+        thread::sleep(Duration::from_millis(1));
+    }
+    pool.debug_validate();
+}
+
+#[test]
+fn racing_frees_of_one_block_succeed_once() {
+    let (pool, _ledger) = ledger_pool(MemoryPoolConfig::default());
+    for round in 0..2000 {
+        let size = if round % 2 == 0 { 64 } else { SMALL_BLOCK_LIMIT };
+        let handle = pool.allocate(size, 64, &Device::Cpu).unwrap();
+        let freed: usize = thread::scope(|scope| {
+            let free = || usize::from(pool.deallocate(handle.clone()).is_ok());
+            let other = scope.spawn(free);
+            free() + other.join().unwrap()
+        });
+        assert_eq!(freed, 1);
+    }
+    pool.debug_validate();
+    assert_eq!(pool.get_metrics().deallocation_count, 2000);
+}
+
+/// Runs threads that allocate, hand blocks on, free each other's, pin, compact and purge for some time.
+fn stress(time: Duration) {
+    let tracking = TrackingConfig { enable_pressure_detection: false, ..Default::default() };
+    let config = MemoryPoolConfig {
+        enable_advanced_tracking: true,
+        tracking_config: Some(tracking),
+        ..Default::default()
+    };
+    let (pool, ledger) = ledger_pool(config);
+    let begin = Instant::now();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..3).map(|_| channel::<(MemoryHandle, u8)>()).unzip();
+    thread::scope(|scope| {
+        for (index, receiver) in receivers.into_iter().enumerate() {
+            let next = senders[(index + 1) % 3].clone();
+            let pool = &pool;
+            scope.spawn(move || {
+                let (mut own, mut random) = (Vec::new(), 0x9E37_79B9u64 * (index as u64 + 1));
+                let mut draw = |below: u64| {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (random >> 33) % below
+                };
+                while begin.elapsed() < time {
+                    for _ in 0..200 {
+                        let octave = 4 + draw(16);
+                        let size = ((1 << octave) + draw(1 << octave)) as usize;
+                        let handle = pool.allocate(size, 64, &Device::Cpu).unwrap();
+                        let fill = draw(256) as u8;
+                        let mut pin = pool.pin_mut(&handle).unwrap();
+                        pin[0] = fill;
+                        pin[size - 1] = fill;
+                        drop(pin);
+                        match draw(3) {
+                            0 => next.send((handle, fill)).unwrap(),
+                            _ => own.push((handle, fill)),
+                        }
+                        own.extend(receiver.try_iter());
+                        while own.len() > 100 {
+                            let (handle, fill) = own.swap_remove(draw(own.len() as u64) as usize);
+                            let pin = pool.pin(&handle).unwrap();
+                            assert_eq!((pin[0], pin[pin.len() - 1]), (fill, fill));
+                            drop(pin);
+                            pool.deallocate(handle.clone()).unwrap();
+                            assert!(is_invalid_handle(pool.deallocate(handle)));
+                        }
+                    }
+                }
+                drop(next);
+                own.into_iter().chain(receiver).for_each(|(handle, _)| pool.deallocate(handle).unwrap());
+            });
+        }
+        drop(senders);
+        scope.spawn(|| {
+            while begin.elapsed() < time {
+                for strategy in CleanupStrategy::ALL {
+                    pool.cleanup(strategy);
+                    thread::sleep(Duration::from_millis(3));
+                }
+            }
+        });
+    });
+    let metrics = pool.get_metrics();
+    assert_eq!((metrics.current_allocated, metrics.active_allocations()), (0, 0));
+    wait_until_empty(&pool);
+    assert_eq!(ledger.outstanding(), 0);
+    assert!(metrics.allocation_count > 1000);
+}
+
+#[test]
+fn memory_survives_a_short_stress() {
+    stress(Duration::from_secs(2));
+}
+
+#[test]
+#[ignore = "takes two minutes; `cargo xtask nightly` runs it"]
+fn memory_survives_a_long_stress() {
+    stress(Duration::from_secs(120));
+}

@@ -1,0 +1,116 @@
+//! What is tracked, against what was done.
+
+use std::time::Duration;
+
+use super::*;
+
+fn tracked(level: TrackingLevel) -> HybridMemoryPool {
+    let tracking = TrackingConfig { level, enable_pressure_detection: false, ..Default::default() };
+    let config = MemoryPoolConfig {
+        enable_advanced_tracking: true,
+        tracking_config: Some(tracking),
+        ..Default::default()
+    };
+    HybridMemoryPool::builder().config(config).precise_timestamps(true).build().unwrap()
+}
+
+#[test]
+fn leaks_name_tag_and_call_site() {
+    let pool = tracked(TrackingLevel::Detailed);
+    let _scope = TagScope::enter("a leaky test");
+    let line = line!() + 1;
+    let leaked: Vec<_> = (0..3).map(|_| pool.allocate(1000, 64, &Device::Cpu).unwrap()).collect();
+    let other = PoolBuffer::<u8>::zeroed(&pool, 3 << 20, &Device::Cpu, "a buffer").unwrap();
+    let leaks = pool.leaks(Duration::ZERO);
+    assert_eq!(leaks.len(), 2);
+    assert_eq!((leaks[0].blocks, leaks[0].bytes), (1, 3 << 20));
+    assert!(leaks[0].site.unwrap().file().ends_with("tests/tracking.rs"));
+    assert_eq!((leaks[1].blocks, leaks[1].bytes, leaks[1].tag), (3, 3000, "a leaky test"));
+    assert_eq!(leaks[1].site.unwrap().line(), line);
+    assert!(pool.leaks(Duration::from_secs(3600)).is_empty());
+    drop(other);
+    leaked.into_iter().for_each(|handle| pool.deallocate(handle).unwrap());
+    assert!(pool.leaks(Duration::ZERO).is_empty());
+}
+
+#[test]
+fn usage_adds_up_by_class_and_tag() {
+    let pool = tracked(TrackingLevel::Standard);
+    let inner = || {
+        let _scope = TagScope::enter("inner");
+        pool.allocate(100, 64, &Device::Cpu).unwrap()
+    };
+    let outer = TagScope::enter("outer");
+    let handles = [pool.allocate(2 << 20, 64, &Device::Cpu).unwrap(), inner(), inner()];
+    drop(outer);
+    // Freed under another tag than allocated: the allocation's counts.
+    pool.deallocate(handles[1].clone()).unwrap();
+    let detailed = pool.get_detailed_metrics().unwrap();
+    let usage = |table: &[Usage], name: &str| {
+        let found = table.iter().find(|usage| usage.name == name).unwrap();
+        (found.current_bytes, found.peak_bytes, found.allocated_bytes, found.freed_bytes)
+    };
+    assert_eq!(usage(&detailed.by_tag, "inner"), (100, 200, 200, 100));
+    assert_eq!(usage(&detailed.by_tag, "outer"), (2 << 20, 2 << 20, 2 << 20, 0));
+    assert_eq!(usage(&detailed.by_class, "128 B"), (100, 200, 200, 100));
+    assert_eq!(usage(&detailed.by_class, "large"), (2 << 20, 2 << 20, 2 << 20, 0));
+    assert_eq!(usage(&detailed.by_device, "cpu").0, detailed.metrics.current_allocated);
+    assert!(detailed.fragmentation_ratio > 0.0 && detailed.fragmentation_ratio < 0.1);
+}
+
+#[test]
+fn levels_track_what_they_say() {
+    for level in [TrackingLevel::None, TrackingLevel::Basic, TrackingLevel::Standard, TrackingLevel::Detailed]
+    {
+        let pool = tracked(level);
+        let _handle = pool.allocate(64, 64, &Device::Cpu).unwrap();
+        assert_eq!(pool.tracking_level(), level);
+        assert_eq!(pool.get_detailed_metrics().is_some(), level >= TrackingLevel::Basic);
+        assert_eq!(pool.timeline().events.len(), usize::from(level >= TrackingLevel::Standard));
+        let sites = pool.live_blocks().iter().filter(|block| block.site.is_some()).count();
+        assert_eq!(sites, usize::from(level >= TrackingLevel::Detailed));
+    }
+}
+
+#[test]
+fn timelines_of_all_threads_are_in_order() {
+    let pool = tracked(TrackingLevel::Detailed);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let handle = pool.allocate(512, 64, &Device::Cpu).unwrap();
+                    pool.deallocate(handle).unwrap();
+                }
+            });
+        }
+    });
+    let events = pool.timeline().events;
+    assert_eq!(events.len(), 300);
+    assert!(events.windows(2).all(|pair| pair[0].time <= pair[1].time));
+    assert_eq!(events.last().unwrap().live_bytes, 0);
+    assert!(events.iter().all(|event| event.live_bytes <= 3 * 512));
+}
+
+#[test]
+fn exports_hold_what_the_pool_holds() {
+    let pool = tracked(TrackingLevel::Detailed);
+    let _scope = TagScope::enter("kv");
+    let kept = pool.allocate(100, 64, &Device::Cpu).unwrap();
+    let gone = pool.allocate(2 << 20, 64, &Device::Cpu).unwrap();
+    pool.deallocate(gone).unwrap();
+    let report = pool.report_json();
+    assert_eq!((&report["schema"], &report["metrics"]["current_bytes"]), (&1.into(), &100.into()));
+    assert_eq!(report["tracking"]["alive"][0]["tag"], "kv");
+    let text = pool.report_text();
+    assert!(text.contains("alive: 1 blocks, 100 B, tag kv, from crates/bitnet-core/src/memory"), "{text}");
+    let trace = pool.trace_json();
+    assert_eq!(trace["traceEvents"].as_array().unwrap().len(), 6);
+    assert_eq!(trace["traceEvents"][4]["args"]["bytes"], 100);
+    let snapshot = pool.snapshot_pickle();
+    assert!(snapshot.starts_with(&[0x80, 2]) && snapshot.ends_with(b"."));
+    for field in ["segments", "device_traces", "active_allocated", "free_completed", "tests/tracking.rs"] {
+        assert!(snapshot.windows(field.len()).any(|window| window == field.as_bytes()), "{field}");
+    }
+    pool.deallocate(kept).unwrap();
+}

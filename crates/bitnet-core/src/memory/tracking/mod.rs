@@ -1,0 +1,319 @@
+//! Tracking: who holds how much memory, since when, and for what.
+//!
+//! Threads write for themselves: counters by class and tag, a note beside each live block, a ring of events.
+//! Nothing here takes a lock or walks a stack while a block is allocated; reports gather what was written.
+
+mod analysis;
+mod config;
+mod events;
+mod export;
+mod pickle;
+mod report;
+mod scope;
+mod site;
+
+use std::panic::Location;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use self::analysis::{Pattern, PatternKind, PatternReport};
+pub use self::config::{TrackingConfig, TrackingLevel};
+pub(super) use self::events::Event;
+use self::events::Ring;
+pub use self::report::{DetailedMetrics, Leak, LiveBlock, Timeline, TimelineEvent, Usage};
+pub use self::scope::TagScope;
+use self::site::SiteCache;
+use super::counters::{Common, Counters, Totals};
+use super::records::Record;
+use super::small::{CLASSES, SIZES, Slot};
+
+/// Rows of the table by class: the size classes, single small blocks, large blocks.
+const ROWS: usize = CLASSES + 2;
+/// Time between two steps of the coarse clock.
+const TICK: Duration = Duration::from_millis(2);
+/// Ended threads whose events are kept.
+const KEPT_THREADS: usize = 64;
+
+/// Returns the row of a block that has a record of its own.
+pub(super) fn single_row(large: bool) -> usize {
+    CLASSES + usize::from(large)
+}
+
+fn row_name(row: usize) -> String {
+    match SIZES.get(row) {
+        Some(size) => format!("{size} B"),
+        None if row == single_row(false) => "single small".into(),
+        None => "large".into(),
+    }
+}
+
+/// What is kept beside a live block.
+#[derive(Debug, Default)]
+pub(super) struct LiveSlot {
+    /// Tag above, site below.
+    origin: AtomicU32,
+    size: AtomicU64,
+    time: AtomicU64,
+}
+
+/// One thread's notes.
+pub(super) struct ThreadNotes {
+    name: String,
+    rows: Box<[Counters]>,
+    tags: Box<[Counters]>,
+    ring: Option<Ring>,
+}
+
+/// The tracking of one pool.
+pub(super) struct Tracking {
+    pub(super) config: TrackingConfig,
+    start: Instant,
+    /// Coarse clock in nanoseconds since `start`; absent where every event reads the clock itself.
+    coarse: Option<Arc<AtomicU64>>,
+    ring_capacity: usize,
+    rows: Box<[Common]>,
+    tags: Box<[Common]>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    notes: Vec<Arc<ThreadNotes>>,
+    /// Notes of threads that ended, the oldest first.
+    ended: Vec<Arc<ThreadNotes>>,
+    /// Sums of threads whose notes were given up.
+    rows: Vec<Totals>,
+    tags: Vec<Totals>,
+}
+
+/// What a thread writes with.
+pub(super) struct ThreadTracker {
+    notes: Arc<ThreadNotes>,
+    level: TrackingLevel,
+    sites: SiteCache,
+}
+
+/// A block, as the tracker is told of it.
+#[derive(Clone, Copy)]
+pub(super) struct Tracked<'a> {
+    /// Where notes are kept beside it.
+    pub(super) record: &'a Record,
+    pub(super) slot: Slot,
+    pub(super) generation: u32,
+    pub(super) size: usize,
+    pub(super) row: usize,
+}
+
+fn counters(count: usize) -> Box<[Counters]> {
+    (0..count).map(|_| Counters::default()).collect()
+}
+
+impl Tracking {
+    /// Starts tracking; `precise` reads the clock for every event.
+    pub(super) fn new(config: TrackingConfig, ring_capacity: usize, precise: bool) -> Self {
+        let start = Instant::now();
+        let wanted = config.level >= TrackingLevel::Standard && !precise;
+        let coarse = if wanted { tick(start) } else { None };
+        let common = |count| (0..count).map(|_| Common::default()).collect();
+        let (rows, tags) = (common(ROWS), common(scope::TAGS));
+        let threads = Mutex::default();
+        Tracking { config, start, coarse, ring_capacity, rows, tags, threads }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn register_thread(&self) -> ThreadTracker {
+        let level = self.config.level;
+        let standard = level >= TrackingLevel::Standard;
+        let thread = std::thread::current();
+        let notes = Arc::new(ThreadNotes {
+            name: thread.name().map_or_else(|| format!("{:?}", thread.id()), str::to_owned),
+            rows: counters(ROWS),
+            tags: counters(if standard { scope::TAGS } else { 0 }),
+            ring: standard.then(|| Ring::new(self.ring_capacity)),
+        });
+        self.lock().notes.push(Arc::clone(&notes));
+        ThreadTracker { notes, level, sites: SiteCache::new() }
+    }
+
+    /// Settles and keeps the notes of a thread that ends.
+    pub(super) fn end_thread(&self, tracker: &ThreadTracker) {
+        for (counters, common) in tracker.notes.rows.iter().zip(&self.rows) {
+            counters.settle(common, 0);
+        }
+        for (counters, common) in tracker.notes.tags.iter().zip(&self.tags) {
+            counters.settle(common, 0);
+        }
+        let mut threads = self.lock();
+        if let Some(index) = threads.notes.iter().position(|notes| Arc::ptr_eq(notes, &tracker.notes)) {
+            let notes = threads.notes.swap_remove(index);
+            threads.ended.push(notes);
+        }
+        if threads.ended.len() > KEPT_THREADS {
+            let oldest = threads.ended.remove(0);
+            add_up(&mut threads.rows, &oldest.rows);
+            add_up(&mut threads.tags, &oldest.tags);
+        }
+    }
+
+    /// Returns nanoseconds since the pool was made.
+    #[inline]
+    pub(super) fn now(&self) -> u64 {
+        match &self.coarse {
+            Some(clock) => clock.load(Ordering::Relaxed),
+            None => self.start.elapsed().as_nanos() as u64,
+        }
+    }
+
+    pub(super) fn level(&self) -> TrackingLevel {
+        self.config.level
+    }
+
+    pub(super) fn metadata_bytes(&self) -> usize {
+        let threads = self.lock();
+        let notes = threads.notes.iter().chain(&threads.ended).map(|notes| {
+            (notes.rows.len() + notes.tags.len()) * size_of::<Counters>()
+                + notes.ring.as_ref().map_or(0, Ring::bytes)
+        });
+        notes.sum()
+    }
+
+    /// Returns the latest events of all threads by time, with the thread's name.
+    pub(super) fn events(&self) -> Vec<(Event, String)> {
+        let threads = self.lock();
+        let mut events: Vec<_> = threads
+            .notes
+            .iter()
+            .chain(&threads.ended)
+            .filter_map(|notes| Some((notes.ring.as_ref()?, &notes.name)))
+            .flat_map(|(ring, name)| ring.events().into_iter().map(|event| (event, name.clone())))
+            .collect();
+        drop(threads);
+        events.sort_by_key(|(event, _)| event.time);
+        events
+    }
+
+    fn usage(
+        &self,
+        name: impl Fn(usize) -> String,
+        common: &[Common],
+        gone: impl Fn(&Threads) -> &Vec<Totals>,
+        own: impl Fn(&ThreadNotes) -> &[Counters],
+    ) -> Vec<Usage> {
+        let threads = self.lock();
+        let all = || threads.notes.iter().chain(&threads.ended).filter(|notes| !own(notes).is_empty());
+        let mut out = Vec::new();
+        for (row, common) in common.iter().enumerate() {
+            let mut totals = gone(&threads).get(row).copied().unwrap_or_default();
+            all().for_each(|notes| totals.add(own(notes)[row].totals()));
+            if totals == Totals::default() {
+                continue;
+            }
+            let peak = super::counters::peak(common, 0, all().map(|notes| &own(notes)[row]));
+            out.push(Usage::new(name(row), totals, peak));
+        }
+        out
+    }
+
+    /// Returns the sums by size class.
+    pub(super) fn by_class(&self) -> Vec<Usage> {
+        self.usage(row_name, &self.rows, |threads| &threads.rows, |notes| &notes.rows)
+    }
+
+    /// Returns the sums by scope tag.
+    pub(super) fn by_tag(&self) -> Vec<Usage> {
+        let name = |tag: usize| scope::name(tag as u8).to_owned();
+        self.usage(name, &self.tags, |threads| &threads.tags, |notes| &notes.tags)
+    }
+}
+
+fn add_up(sums: &mut Vec<Totals>, counters: &[Counters]) {
+    sums.resize(sums.len().max(counters.len()), Totals::default());
+    for (sum, counters) in sums.iter_mut().zip(counters) {
+        sum.add(counters.totals());
+    }
+}
+
+/// Starts a thread that moves a clock on until the clock is dropped; `None` where no thread can start.
+fn tick(start: Instant) -> Option<Arc<AtomicU64>> {
+    let clock = Arc::new(AtomicU64::new(0));
+    let weak = Arc::downgrade(&clock);
+    let thread = std::thread::Builder::new().name("bitnet-memory-clock".into());
+    let run = move || {
+        while let Some(clock) = weak.upgrade() {
+            clock.store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            drop(clock);
+            std::thread::sleep(TICK);
+        }
+    };
+    thread.spawn(run).is_ok().then_some(clock)
+}
+
+impl ThreadTracker {
+    /// Notes that a block became live.
+    #[inline]
+    pub(super) fn allocated(
+        &mut self,
+        tracking: &Tracking,
+        block: Tracked<'_>,
+        site: &'static Location<'static>,
+    ) {
+        if self.notes.rows[block.row].allocate(block.size) {
+            self.notes.rows[block.row].settle(&tracking.rows[block.row], 0);
+        }
+        if self.level < TrackingLevel::Standard {
+            return;
+        }
+        let tag = scope::current();
+        if self.notes.tags[tag as usize].allocate(block.size) {
+            self.notes.tags[tag as usize].settle(&tracking.tags[tag as usize], 0);
+        }
+        let site = if self.level == TrackingLevel::Detailed { self.sites.number(site) } else { 0 };
+        let (time, live) = (tracking.now(), block.record.live_slot(block.slot.object));
+        live.origin.store(u32::from(tag) << 24 | site, Ordering::Relaxed);
+        live.size.store(block.size as u64, Ordering::Relaxed);
+        live.time.store(time, Ordering::Relaxed);
+        self.push(block, time, false, tag, site);
+    }
+
+    /// Notes that a block was freed; its notes are still there.
+    #[inline]
+    pub(super) fn freed(&mut self, tracking: &Tracking, block: Tracked<'_>, origin: u32) {
+        if self.notes.rows[block.row].free(block.size) {
+            self.notes.rows[block.row].settle(&tracking.rows[block.row], 0);
+        }
+        if self.level < TrackingLevel::Standard {
+            return;
+        }
+        let tag = (origin >> 24) as u8;
+        if self.notes.tags[tag as usize].free(block.size) {
+            self.notes.tags[tag as usize].settle(&tracking.tags[tag as usize], 0);
+        }
+        self.push(block, tracking.now(), true, tag, origin & 0xff_ffff);
+    }
+
+    fn push(&self, block: Tracked<'_>, time: u64, freed: bool, tag: u8, site: u32) {
+        if let Some(ring) = &self.notes.ring {
+            let (size, slot, generation) = (block.size as u64, block.slot, block.generation);
+            ring.push(Event { time, freed, size, slot, generation, tag, site });
+        }
+    }
+}
+
+impl LiveSlot {
+    /// Returns tag and site, which are to be read before the block is freed.
+    pub(super) fn origin(&self) -> u32 {
+        self.origin.load(Ordering::Relaxed)
+    }
+
+    fn tag(&self) -> u8 {
+        (self.origin() >> 24) as u8
+    }
+
+    fn site(&self) -> u32 {
+        self.origin() & 0xff_ffff
+    }
+}

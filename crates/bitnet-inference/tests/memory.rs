@@ -1,0 +1,169 @@
+//! An engine's memory: what it is for, what happens when it runs out, and how it is planned.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic anywhere, its helpers too")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bitnet_core::backend::{Backend, BitNetError, BufferKind, ErrorKind, StepLimits};
+use bitnet_core::cpu::{CpuBackend, CpuOptions, HeadPrecision, TernaryLayout};
+use bitnet_core::memory::{HybridMemoryPool, MemoryPoolConfig, PoolBuilder};
+use bitnet_inference::model::{LoadOptions, ModelFiles, ModelSource, load};
+use bitnet_inference::{Engine, EngineError, GenerateOptions};
+use bitnet_testing::{ModelShape, SyntheticFamily, SyntheticModel, shapes, temp::TempDir};
+
+fn model(label: &str, shape: ModelShape) -> TempDir {
+    let folder = TempDir::new(label);
+    SyntheticModel::new(shape, SyntheticFamily::BitNetPacked, 7).write_folder(folder.path()).unwrap();
+    folder
+}
+
+fn small(label: &str) -> TempDir {
+    model(label, ModelShape { vocab: 300, layers: 2, max_positions: 512, ..shapes::tiny() })
+}
+
+/// Loads with everything that takes memory: repacked codes, an int8 head.
+fn open(folder: &Path, pool: &HybridMemoryPool) -> Result<Engine, EngineError> {
+    let builder = Engine::builder().threads(Some(2)).tokenizer(false).pool(pool.clone());
+    builder.head(HeadPrecision::Int8).layout(TernaryLayout::RowFifths).load(folder)
+}
+
+fn generate(engine: &mut Engine) -> Result<Vec<u32>, EngineError> {
+    let options = GenerateOptions { max_tokens: Some(8), ..Default::default() };
+    Ok(engine.generate_ids(&[1, 2, 3], &options, |_| {})?.ids)
+}
+
+fn tracked() -> PoolBuilder {
+    let config = MemoryPoolConfig { enable_advanced_tracking: true, ..Default::default() };
+    HybridMemoryPool::builder().config(config)
+}
+
+#[test]
+fn the_pool_knows_what_the_engine_holds() {
+    let folder = small("memory-parts");
+    let pool = tracked().build().unwrap();
+    let mut engine = open(folder.path(), &pool).unwrap();
+    generate(&mut engine).unwrap();
+    let tags = pool.get_detailed_metrics().unwrap().by_tag;
+    let tagged = |name: &str| tags.iter().find(|usage| usage.name == name).map(|usage| usage.current_bytes);
+    for part in engine.memory() {
+        let bytes = part.bytes as u64;
+        match part.part {
+            // What is used in the mapped file is no memory of the pool.
+            "weights" => assert!(tagged("weights").is_some_and(|held| held > 0 && held <= bytes)),
+            part => assert_eq!(tagged(part), Some(bytes), "{part}"),
+        }
+    }
+    let snapshot = String::from_utf8_lossy(&pool.snapshot_pickle()).into_owned();
+    for tag in ["weights", "kv", "activations", "scratch"] {
+        assert!(snapshot.contains(tag), "{tag} is missing from the snapshot");
+    }
+    drop(engine);
+    assert_eq!(pool.get_metrics().current_allocated, 0);
+}
+
+#[test]
+fn a_load_that_fails_at_any_allocation_leaves_nothing() {
+    let folder = small("memory-faults");
+    let left = Arc::new(AtomicUsize::new(usize::MAX));
+    let counter = Arc::clone(&left);
+    let builder = tracked().admission(move |request| {
+        let refused =
+            counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err();
+        if refused {
+            return Err(BitNetError::new(ErrorKind::OutOfMemory {
+                requested: request.size,
+                purpose: "an injected fault".into(),
+                available: "nothing".into(),
+            }));
+        }
+        Ok(())
+    });
+    let pool = builder.build().unwrap();
+    let ids = generate(&mut open(folder.path(), &pool).unwrap()).unwrap();
+    let allocations = usize::MAX - left.load(Ordering::Relaxed);
+    assert!(allocations > 20, "{allocations}");
+    for allowed in 0..allocations {
+        left.store(allowed, Ordering::Relaxed);
+        let error = open(folder.path(), &pool).and_then(|mut engine| generate(&mut engine)).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("an injected fault") && !message.contains('\n'), "{allowed}: {message}");
+        assert_eq!(pool.get_metrics().active_allocations(), 0, "after {allowed} allocations");
+        pool.debug_validate();
+    }
+    left.store(usize::MAX, Ordering::Relaxed);
+    assert_eq!(generate(&mut open(folder.path(), &pool).unwrap()).unwrap(), ids);
+}
+
+#[test]
+fn an_engine_that_ran_out_in_the_middle_goes_on_when_there_is_room() {
+    let folder = small("memory-middle");
+    let full = Arc::new(AtomicUsize::new(0));
+    let switch = Arc::clone(&full);
+    let builder = tracked().admission(move |request| match switch.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        _ => Err(BitNetError::mismatch("memory", request.size, "none")),
+    });
+    let pool = builder.build().unwrap();
+    let mut engine = open(folder.path(), &pool).unwrap();
+    full.store(1, Ordering::Relaxed);
+    assert!(matches!(generate(&mut engine), Err(EngineError::Backend(_))));
+    full.store(0, Ordering::Relaxed);
+    let ids = generate(&mut engine).unwrap();
+    // Blocks that are there already serve the next sequence, room or not.
+    full.store(1, Ordering::Relaxed);
+    assert_eq!(generate(&mut engine).unwrap(), ids);
+}
+
+/// Writes the file of a machine of 1000 MiB with `free` MiB left.
+fn machine(root: &Path, free: u64) {
+    let text = format!("MemTotal: {} kB\nMemAvailable: {} kB\n", 1000 * 1024, free * 1024);
+    std::fs::create_dir_all(root.join("proc/self")).unwrap();
+    std::fs::write(root.join("proc/meminfo"), text).unwrap();
+}
+
+#[test]
+fn under_pressure_running_sequences_go_on_and_new_ones_wait() {
+    let (folder, root) = (small("memory-pressure"), TempDir::new("memory-machine"));
+    machine(root.path(), 900);
+    let pool = tracked().pressure_root(root.path()).build().unwrap();
+    let mut engine = open(folder.path(), &pool).unwrap();
+    let ids = generate(&mut engine).unwrap();
+    let running = engine.runner().admit().unwrap();
+    // High pressure: the pool gives back what is free, and sequences are still taken on.
+    let handle = pool.allocate(8 << 20, 64, &Default::default()).unwrap();
+    pool.deallocate(handle).unwrap();
+    machine(root.path(), 150);
+    assert_eq!(generate(&mut engine).unwrap(), ids);
+    assert!(pool.get_cleanup_metrics().runs >= 1);
+    assert_eq!(pool.footprint().purgeable, 0);
+    machine(root.path(), 10);
+    let error = generate(&mut engine).unwrap_err();
+    assert!(matches!(error, EngineError::MemoryPressure { running: 1 }), "{error}");
+    let options = GenerateOptions { max_tokens: Some(8), ..Default::default() };
+    let resumed = engine.resume(Some(running), &[1, 2, 3], &options).unwrap();
+    assert_eq!(resumed.filter_map(|piece| piece.unwrap().id).collect::<Vec<_>>(), ids);
+    machine(root.path(), 900);
+    assert_eq!(generate(&mut engine).unwrap(), ids);
+}
+
+#[test]
+fn activations_of_the_2b_4t_graph_are_planned_at_the_bound() {
+    let (shape, _) = shapes::by_name("2b-4t").unwrap();
+    let folder = model("memory-plan", ModelShape { vocab: 64, layers: 2, ..shape });
+    let files = ModelFiles::open(&ModelSource::Folder(folder.path().to_owned())).unwrap();
+    let model = load(&files, &mut LoadOptions::default()).unwrap();
+    let mut backend = CpuBackend::new(CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
+    let graph = model.build(&mut backend).unwrap();
+    let whole: usize = graph
+        .buffers
+        .iter()
+        .map(|spec| spec.width * 128 * if spec.kind == BufferKind::F32 { 4 } else { 1 })
+        .sum();
+    backend.load_graph(graph, StepLimits { max_tokens: 128, max_logits_rows: 1 }).unwrap();
+    let (planned, bound) = backend.activation_plan().unwrap();
+    println!("activations of 128 tokens: {planned} bytes planned, bound {bound}, {whole} without a plan");
+    assert!(planned as f64 <= bound as f64 * 1.02, "{planned} of {bound}");
+    assert!(planned * 4 <= whole * 3, "{planned} of {whole}");
+}
