@@ -186,6 +186,7 @@ fn features() -> Vec<Feature> {
         ("mmap", cfg!(feature = "mmap")),
         ("tokenizers", cfg!(feature = "tokenizers")),
         ("tracing", cfg!(feature = "tracing")),
+        ("hub", cfg!(feature = "hub")),
     ];
     all.into_iter().map(|(name, on)| Feature { name, on }).collect()
 }
