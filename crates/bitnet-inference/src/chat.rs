@@ -12,6 +12,7 @@
 
 mod guard;
 mod jinja;
+pub mod saved;
 #[cfg(all(test, feature = "tokenizers"))]
 mod tests;
 

@@ -9,7 +9,7 @@ use crate::{Setting, names};
 
 const RUN: [&str; 6] = ["run", "Once upon", "--temperature", "0", "--max-tokens", "8"];
 
-fn run_with<'a>(model: &'a str) -> Vec<&'a str> {
+fn run_with(model: &str) -> Vec<&str> {
     [&RUN[..], &["--model", model]].concat()
 }
 
