@@ -11,6 +11,9 @@ use super::ChatError;
 /// Steps of an honest template, generously: each buys one instruction or 64 bytes.
 const FUEL: u64 = 1_000_000;
 
+/// Most characters of a reason.
+const MOST_REASON: usize = 300;
+
 /// Checks that a template of a file can be parsed, and returns it as it is to be rendered.
 pub(super) fn prepare(source: &str, file: &str) -> Result<String, ChatError> {
     let source = without_generation_tags(source);
@@ -58,10 +61,13 @@ fn syntax_error(error: &Error, file: &str) -> ChatError {
     ChatError::Syntax { file: file.to_string(), line: error.line().unwrap_or(1), reason: reason(error) }
 }
 
+/// Returns what went wrong, on one line of bearable length: templates make their own messages.
 fn reason(error: &Error) -> String {
     let cause = root_cause(error);
     let text = cause.detail().map_or_else(|| cause.kind().to_string(), str::to_string);
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    words.chars().take(MOST_REASON).map(escaped).collect()
 }
 
 fn root_cause(error: &Error) -> &Error {
