@@ -28,6 +28,11 @@ impl Progress {
         Progress::new("fetching {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
     }
 
+    /// Prepares a bar for the bytes of a model that is converted.
+    pub fn converting() -> Self {
+        Progress::new("converting {bar:32} {bytes}/{total_bytes} {eta}")
+    }
+
     /// Prepares a bar for windows of text.
     pub fn windows() -> Self {
         Progress::new("windows {bar:32} {pos}/{len} {eta}")
@@ -76,6 +81,7 @@ mod tests {
     fn the_templates_are_valid() {
         for progress in [
             Progress::bytes(),
+            Progress::converting(),
             Progress::windows(),
             #[cfg(feature = "hub")]
             Progress::fetching(),

@@ -1,7 +1,11 @@
 //! Valid inputs, small enough that thousands of damaged ones take a second.
 
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 
+use bitnet_inference::model::convert::{ConvertOptions, Output, OutputFile, Target, convert};
+use bitnet_inference::model::{ModelFiles, ModelSource};
 use bitnet_testing::gguf::{GgufFile, Value};
 use bitnet_testing::golden::GOLDEN_MODELS;
 use bitnet_testing::model::Activation;
@@ -18,7 +22,7 @@ fn read(path: PathBuf) -> Vec<u8> {
 }
 
 /// Models of every family, as narrow as they come.
-fn folders() -> Vec<TempDir> {
+fn folders(vocab: usize) -> Vec<TempDir> {
     use SyntheticFamily::{BitNetMaster, BitNetPacked, LlamaBitLinear, OneBitLlm, TriLm};
     let families = [BitNetPacked, BitNetMaster, LlamaBitLinear, OneBitLlm, TriLm];
     let write = |family| {
@@ -28,7 +32,7 @@ fn folders() -> Vec<TempDir> {
             _ => Activation::Silu,
         };
         let shape = ModelShape {
-            vocab: 64,
+            vocab,
             hidden: 32,
             intermediate: 48,
             layers: 1,
@@ -48,11 +52,11 @@ fn folders() -> Vec<TempDir> {
 }
 
 pub fn safetensors_header() -> Vec<Vec<u8>> {
-    folders().iter().map(|folder| read(folder.path().join("model.safetensors"))).collect()
+    folders(64).iter().map(|folder| read(folder.path().join("model.safetensors"))).collect()
 }
 
 pub fn safetensors_folder() -> Vec<Vec<u8>> {
-    let folders = folders();
+    let folders = folders(64);
     let file = |folder: &TempDir, name: &str| read(folder.path().join(name));
     folders
         .iter()
@@ -94,6 +98,25 @@ pub fn gguf_container() -> Vec<Vec<u8>> {
 pub fn gguf_model() -> Vec<Vec<u8>> {
     let files = ["bitnet_b158-i2_s-x86", "bitnet_b158-tq2_0", "bitnet_silu-tq2_0", "llama-f16"];
     files.iter().map(|file| read(golden_dir("gguf").join(format!("{file}.gguf")))).collect()
+}
+
+/// The files that our own converter makes.
+pub fn bitnet_file() -> Vec<Vec<u8>> {
+    struct Place(PathBuf);
+    impl Output for Place {
+        fn create(&mut self, _: &str) -> io::Result<Box<dyn OutputFile + '_>> {
+            Ok(Box::new(File::create(&self.0)?))
+        }
+    }
+    let write = |folder: &TempDir| {
+        tokenizer::write_tokenizer(folder.path(), VOCAB).expect("a written folder");
+        let files = ModelFiles::open(&ModelSource::at(folder.path())).expect("a model");
+        let file = folder.path().join("m.bitnet");
+        let done = convert(&files, &mut ConvertOptions::new(Target::Bitnet), &mut Place(file.clone()));
+        done.unwrap_or_else(|error| panic!("{error}"));
+        read(file)
+    };
+    folders(VOCAB)[..2].iter().map(write).collect()
 }
 
 /// The metadata of the golden files alone, and a sentencepiece vocabulary.

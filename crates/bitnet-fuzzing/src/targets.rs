@@ -7,7 +7,8 @@ use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
 use bitnet_inference::ModelText;
 use bitnet_inference::chat::{ChatTemplate, Message, saved};
 use bitnet_inference::model::{
-    Checkpoint, Gguf, LoadError, LoadOptions, ModelConfig, ModelFiles, ModelSource, WeightAccess, load,
+    BitnetFile, Checkpoint, Gguf, LoadError, LoadOptions, ModelConfig, ModelFiles, ModelSource, WeightAccess,
+    load,
 };
 use bitnet_testing::temp::TempDir;
 
@@ -89,6 +90,42 @@ pub fn gguf_model(bytes: &[u8]) {
         let path = folder.join("m.gguf");
         loaded(&ModelSource::Gguf(path.clone()), &path);
     });
+}
+
+/// A `.bitnet` file as it is, and again with the checksum that its header ought to have: damage that is made on
+/// purpose comes with the right one.
+pub fn bitnet_file(bytes: &[u8]) {
+    let mut bytes = bytes.to_vec();
+    for _ in 0..2 {
+        let mut wanted = None;
+        in_folder(&[("m.bitnet", &bytes)], |folder| {
+            let path = folder.join("m.bitnet");
+            match BitnetFile::open(&path, WeightAccess::Copy) {
+                Ok(file) => {
+                    if let Err(error) = file.check_payloads() {
+                        refused(&error, &path);
+                    }
+                    walk(&Checkpoint::from_gguf(file.container()));
+                    loaded(&ModelSource::Bitnet(path.clone()), &path);
+                }
+                Err(error) => {
+                    refused(&error, &path);
+                    wanted = header_checksum(&error.to_string());
+                }
+            }
+        });
+        let key = b"bitnet.header_checksum";
+        let at = bytes.windows(key.len()).position(|window| window == key).map(|at| at + key.len() + 4);
+        let place = at.and_then(|at| bytes.get_mut(at..)?.first_chunk_mut::<8>());
+        let (Some(place), Some(sum)) = (place, wanted) else { return };
+        *place = sum.to_le_bytes();
+    }
+}
+
+/// Takes the checksum that a header ought to have from the line that refuses it.
+fn header_checksum(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once("the checksum of the header, 0x")?;
+    u64::from_str_radix(rest.get(..16)?, 16).ok()
 }
 
 /// Vocabulary and chat template of a GGUF file.
