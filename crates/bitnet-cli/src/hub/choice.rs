@@ -2,14 +2,14 @@
 //!
 //! The same rules decide on the list of the hub and on what the cache holds, and they are those by which a
 //! folder is loaded: model.safetensors, else the shards of the index, else the only safetensors file; a
-//! repository without any may have one GGUF file instead, or several of which one has to be named.
+//! repository without any may have one .gguf or .bitnet file instead, or several of which one has to be named.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
-use super::name::{HubName, is_gguf, is_relative};
+use super::name::{HubName, is_relative, is_whole};
 
 /// The index of shards.
 pub const INDEX: &str = "model.safetensors.index.json";
@@ -45,8 +45,8 @@ pub enum Weights {
     Single(String),
     /// The shards of the index.
     Index,
-    /// A GGUF file, which holds everything.
-    Gguf(String),
+    /// A .gguf or .bitnet file, which holds everything.
+    Whole(String),
 }
 
 impl Choice {
@@ -58,7 +58,7 @@ impl Choice {
         let has = |file: &str| files.iter().any(|other| other == file);
         let texts = TEXTS.into_iter().filter(|file| has(file)).collect();
         let weights = match &name.file {
-            Some(file) if has(file) => Some(Weights::Gguf(file.clone())),
+            Some(file) if has(file) => Some(Weights::Whole(file.clone())),
             Some(file) => {
                 return Err(format!("expected the file {file} in the repository, found none of this name"));
             }
@@ -83,15 +83,15 @@ impl Choice {
 /// Finds the only weight file in the first folder.
 fn only(files: &[String]) -> Result<Option<Weights>, String> {
     let top = files.iter().filter(|file| !file.contains('/'));
-    let (ggufs, tensors): (Vec<_>, Vec<_>) =
-        top.filter(|file| is_gguf(file) || file.ends_with(".safetensors")).partition(|file| is_gguf(file));
-    match (&tensors[..], &ggufs[..]) {
+    let (wholes, tensors): (Vec<_>, Vec<_>) =
+        top.filter(|file| is_whole(file) || file.ends_with(".safetensors")).partition(|file| is_whole(file));
+    match (&tensors[..], &wholes[..]) {
         ([one], _) => Ok(Some(Weights::Single((*one).clone()))),
-        ([], [one]) => Ok(Some(Weights::Gguf((*one).clone()))),
+        ([], [one]) => Ok(Some(Weights::Whole((*one).clone()))),
         ([], []) => Ok(None),
         ([], [first, ..]) => Err(format!(
-            "expected one GGUF file, found {}, {first} first: name one as hf:org/name/FILE",
-            ggufs.len()
+            "expected one .gguf or .bitnet file, found {}, {first} first: name one as hf:org/name/FILE",
+            wholes.len()
         )),
         ([first, ..], _) => Err(format!(
             "expected {SINGLE}, {INDEX} or one safetensors file, found {}, {first} first",
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(weights(&[INDEX, SINGLE, "m.gguf"]), Some(Weights::Single(SINGLE.into())));
         assert_eq!(weights(&[INDEX, "a.safetensors", "b.safetensors"]), Some(Weights::Index));
         assert_eq!(weights(&["a.safetensors", "m.gguf"]), Some(Weights::Single("a.safetensors".into())));
-        assert_eq!(weights(&["README.md", "q/m.gguf", "m.gguf"]), Some(Weights::Gguf("m.gguf".into())));
+        assert_eq!(weights(&["README.md", "q/m.gguf", "m.gguf"]), Some(Weights::Whole("m.gguf".into())));
         assert_eq!(weights(&["pytorch_model.bin"]), None);
         assert!(no_weights(&["pytorch_model.bin".into()]).contains("found pytorch_model.bin"));
     }
@@ -165,7 +165,7 @@ mod tests {
         assert!(choose("hf:o/n", &["a.gguf", "b.gguf"]).unwrap_err().contains("found 2, a.gguf first"));
         assert!(choose("hf:o/n", &["a.safetensors", "b.safetensors"]).unwrap_err().contains("found 2"));
         let named = choose("hf:o/n/q/b.gguf", &["a.gguf", "q/b.gguf"]).unwrap();
-        assert_eq!(named.weights, Some(Weights::Gguf("q/b.gguf".into())));
+        assert_eq!(named.weights, Some(Weights::Whole("q/b.gguf".into())));
         assert!(choose("hf:o/n/c.gguf", &["a.gguf"]).unwrap_err().contains("c.gguf"));
     }
 

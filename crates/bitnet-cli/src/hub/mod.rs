@@ -25,7 +25,7 @@ use self::settings::Settings;
 use crate::model::Need;
 use crate::output::note;
 
-/// Returns the folder or GGUF file of a model of the hub, downloading what is not in the cache.
+/// Returns the folder or file of a model of the hub, downloading what is not in the cache.
 ///
 /// # Errors
 /// Usage errors for names and settings that cannot be; otherwise one line that names the model, the file, and
@@ -66,7 +66,7 @@ fn cached(cache: &Repository, name: &HubName, commit: &str, need: Need) -> Resul
     let folder = cache.snapshot(commit);
     let Ok(choice) = Choice::of(&cache.files(commit)?, name) else { return Ok(Cached::Parts) };
     let weights = match &choice.weights {
-        Some(Weights::Gguf(file)) => {
+        Some(Weights::Whole(file)) => {
             if name.file.is_none() {
                 note(&format!("{name}: using {file} of the cached snapshot {commit}"));
             }
@@ -98,7 +98,7 @@ fn download_all(client: &Client, cache: &Repository, name: &HubName, need: Need)
     let mut path = folder.clone();
     match &choice.weights {
         // All of the model is in this file.
-        Some(Weights::Gguf(file)) => {
+        Some(Weights::Whole(file)) => {
             fetch(file)?;
             path = folder.join(file);
         }

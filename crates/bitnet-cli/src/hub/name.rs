@@ -1,4 +1,4 @@
-//! `hf:org/name[/file.gguf][@revision]`.
+//! `hf:org/name[/file][@revision]`.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct HubName {
     pub owner: String,
     /// Its name there.
     pub repository: String,
-    /// One GGUF file of the repository.
+    /// One file of the repository that is a whole model.
     pub file: Option<String>,
     /// Branch, tag or commit.
     pub revision: String,
@@ -36,9 +36,8 @@ impl HubName {
     /// # Errors
     /// A usage error for what cannot be the name of a repository, file or revision.
     pub fn parse(spelled: &str) -> Result<Self> {
-        let refuse = |found: &str| {
-            usage(format!("{spelled}: expected hf:org/name[/file.gguf][@revision], found {found}"))
-        };
+        let refuse =
+            |found: &str| usage(format!("{spelled}: expected hf:org/name[/file][@revision], found {found}"));
         let rest = spelled.strip_prefix(PREFIX).ok_or_else(|| refuse("no hf: in front"))?;
         let (place, revision) = rest.split_once('@').unwrap_or((rest, DEFAULT_REVISION));
         let mut parts = place.splitn(3, '/');
@@ -49,7 +48,7 @@ impl HubName {
         if let Some(wrong) = [owner, repository].into_iter().find(|part| !is_name(part)) {
             return Err(refuse(&format!("the part {wrong:?}")));
         }
-        if let Some(file) = file.filter(|file| !(is_relative(file) && is_gguf(file))) {
+        if let Some(file) = file.filter(|file| !(is_relative(file) && is_whole(file))) {
             return Err(refuse(&format!("the file {file:?}")));
         }
         if !is_relative(revision) {
@@ -86,9 +85,10 @@ pub fn is_relative(path: &str) -> bool {
     path.len() <= 512 && path.split('/').all(plain)
 }
 
-/// Reports whether a name is that of a GGUF file.
-pub fn is_gguf(file: &str) -> bool {
-    file.rsplit_once('.').is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("gguf"))
+/// Reports whether a name is that of a file that is a whole model.
+pub fn is_whole(file: &str) -> bool {
+    let is = |wanted: &str| file.rsplit_once('.').is_some_and(|(_, end)| end.eq_ignore_ascii_case(wanted));
+    is("gguf") || is("bitnet")
 }
 
 #[cfg(test)]
@@ -103,6 +103,7 @@ mod tests {
         assert_eq!(plain.file, None);
         let full = parse("hf:a-b/c.d_1/q/m.GGUF@refs/pr/7");
         assert_eq!((full.file.as_deref(), &*full.revision), (Some("q/m.GGUF"), "refs/pr/7"));
+        assert_eq!(parse("hf:a/b/c.bitnet").file.as_deref(), Some("c.bitnet"));
         assert_eq!(full.to_string(), "hf:a-b/c.d_1/q/m.GGUF@refs/pr/7");
     }
 

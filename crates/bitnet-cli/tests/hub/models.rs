@@ -49,6 +49,7 @@ fn every_command_takes_a_name() {
     let setting = Setting::fairy_tales();
     let folder = TempDir::new("hub-commands");
     let (ids, out) = (folder.path().join("ids"), folder.path().join("logits.safetensors"));
+    let packed = folder.path().join("packed");
     std::fs::write(&ids, (0..33u16).flat_map(u16::to_le_bytes).collect::<Vec<_>>()).unwrap();
     // The tokenizer alone comes first: no weights for a question about text.
     let tokens = setting.output(&["tokenize", "--model", "hf:org/name", "Once upon"]).ok();
@@ -59,6 +60,7 @@ fn every_command_takes_a_name() {
         &["eval", "--tokens", text(&ids), "--window", "16", "--json", "--model"][..],
         &["logits", "--ids", "1,2,3", "--out", text(&out), "--model"],
         &["inspect", "--json"],
+        &["convert", "--to", "hf-packed", "--json", "--out", text(&packed)],
         &["bench", "prefill", "-p", "4", "-n", "4", "-t", "1", "--json", "--model"],
     ] {
         let found = setting.output(&[arguments, &["hf:org/name"]].concat()).ok();
@@ -112,7 +114,10 @@ fn gguf_files_come_alone_or_by_name() {
 
     let two = Setting::new(Hub::new(&[("q/m.gguf", ternary), ("f.gguf", dense.clone()), ("g.gguf", dense)]));
     let several = two.output(&["inspect", "hf:org/name"]);
-    assert!(several.failed(1).contains("expected one GGUF file, found 2, f.gguf first"), "{several:?}");
+    assert!(
+        several.failed(1).contains("expected one .gguf or .bitnet file, found 2, f.gguf first"),
+        "{several:?}"
+    );
     two.output(&["inspect", "hf:org/name/q/m.gguf"]).ok();
     assert_eq!(names(&two.snapshot("q")), ["m.gguf"]);
     let absent = two.output(&["inspect", "hf:org/name/h.gguf"]);
