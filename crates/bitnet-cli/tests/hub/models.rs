@@ -60,12 +60,13 @@ fn every_command_takes_a_name() {
         &["eval", "--tokens", text(&ids), "--window", "16", "--json", "--model"][..],
         &["logits", "--ids", "1,2,3", "--out", text(&out), "--model"],
         &["inspect", "--json"],
-        &["convert", "--to", "hf-packed", "--json", "--out", text(&packed)],
         &["bench", "prefill", "-p", "4", "-n", "4", "-t", "1", "--json", "--model"],
     ] {
         let found = setting.output(&[arguments, &["hf:org/name"]].concat()).ok();
         assert!(!arguments.contains(&"--json") || found.json()["schema"] == 1);
     }
+    let convert = ["convert", "hf:org/name", text(&packed), "--to", "hf-packed", "--json"];
+    assert_eq!(setting.output(&convert).ok().json()["format"], "hf-packed");
     let mut chat = setting.command(&["chat", "--model", "hf:org/name", "--max-tokens", "4"]);
     chat.stdin(std::process::Stdio::piped());
     let mut child = chat.spawn().unwrap();
