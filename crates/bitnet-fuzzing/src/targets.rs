@@ -7,8 +7,8 @@ use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
 use bitnet_inference::ModelText;
 use bitnet_inference::chat::{ChatTemplate, Message, saved};
 use bitnet_inference::model::{
-    BitnetFile, Checkpoint, Gguf, LoadError, LoadOptions, ModelConfig, ModelFiles, ModelSource, WeightAccess,
-    load,
+    BitnetFile, Checkpoint, Gguf, LoadError, LoadOptions, ModelConfig, ModelFiles, ModelSource, StoredDType,
+    WeightAccess, load,
 };
 use bitnet_testing::temp::TempDir;
 
@@ -212,11 +212,13 @@ fn loaded(source: &ModelSource, place: &Path) {
     }
 }
 
+/// Every tensor has the bytes that its type and shape ask for.
 fn walk(checkpoint: &Checkpoint) {
     for (name, tensor) in checkpoint.tensors() {
-        // Reading both ends is enough to fault on a range outside the file.
-        let bytes: &[u8] = &tensor.bytes;
-        assert!(bytes.first().is_some() == bytes.last().is_some(), "{name}");
+        let StoredDType::Known(dtype) = tensor.dtype else { continue };
+        let elements = tensor.shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
+        let wanted = elements.and_then(|elements| dtype.size_bytes(elements));
+        assert_eq!(wanted, Some(tensor.bytes.len()), "{name}: {dtype} {:?}", tensor.shape);
     }
 }
 

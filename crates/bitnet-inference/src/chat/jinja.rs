@@ -6,7 +6,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
-use super::ChatError;
+use super::{ChatError, printable};
 
 /// Steps of an honest template, generously: each buys one instruction or 64 bytes.
 const FUEL: u64 = 1_000_000;
@@ -65,9 +65,7 @@ fn syntax_error(error: &Error, file: &str) -> ChatError {
 fn reason(error: &Error) -> String {
     let cause = root_cause(error);
     let text = cause.detail().map_or_else(|| cause.kind().to_string(), str::to_string);
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
-    words.chars().take(MOST_REASON).map(escaped).collect()
+    printable(&text.split_whitespace().collect::<Vec<_>>().join(" "), MOST_REASON)
 }
 
 fn root_cause(error: &Error) -> &Error {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ChatError, Message};
+use super::{ChatError, Message, printable};
 
 /// The version of the form.
 const SCHEMA: u32 = 1;
@@ -72,8 +72,7 @@ pub fn from_json(bytes: &[u8], file: &str) -> Result<Vec<Message>, ChatError> {
 }
 
 fn malformed(file: &str, field: &str, expected: &'static str, found: String) -> ChatError {
-    // What serde quotes of a file may be long and may hold line breaks.
-    let found = found.escape_debug().take(200).collect();
+    let found = printable(&found, 200);
     ChatError::Malformed { file: file.to_owned(), field: field.to_owned(), expected, found }
 }
 
