@@ -16,6 +16,7 @@ use crate::process::root;
 const ARROWS: &[(&str, &[&str])] = &[
     ("bitnet-cli", &["bitnet-benchmarks", "bitnet-inference", "bitnet-model-fairytales"]),
     ("bitnet-benchmarks", &["bitnet-inference", "bitnet-model-fairytales", "bitnet-testing"]),
+    ("bitnet-fuzzing", &["bitnet-inference", "bitnet-testing"]),
     ("bitnet-model-fairytales", &[]),
     ("bitnet-inference", &["bitnet-model"]),
     ("bitnet-model", &["bitnet-quant", "bitnet-core"]),

@@ -33,7 +33,16 @@ pub fn check() -> Result<()> {
     for package in packages.iter().filter(|package| package.features.contains("default")) {
         build(&package.name, &["--no-default-features"])?;
     }
-    test_metal()
+    test_metal()?;
+    test_hub()
+}
+
+/// Runs the tests of the hub: its modules, and the program against a hub on this machine.
+fn test_hub() -> Result<()> {
+    let hub = ["--package", "bitnet-cli", "--features", "hub"];
+    run(cargo(["clippy"]).args(hub).args(["--bins", "--test", "hub", "--", "-D", "warnings"]))?;
+    run(cargo(["test"]).args(hub).args(["--bins", "hub::"]))?;
+    run(cargo(["test"]).args(hub).args(["--test", "hub"]))
 }
 
 /// Runs the tests with the `metal` flag, which on every system answers: with a device or with a reason.

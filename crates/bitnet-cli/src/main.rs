@@ -8,6 +8,8 @@ mod args;
 mod atomic;
 mod commands;
 mod failure;
+#[cfg(feature = "hub")]
+mod hub;
 mod input;
 mod interrupt;
 mod model;

@@ -2,31 +2,52 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_inference::Engine;
 use bitnet_inference::model::ModelSource;
 
 use crate::args::EngineArgs;
+use crate::failure::usage;
 use crate::progress::Progress;
 
-/// Returns the model that was named, or else the bundled one, saying so.
-pub fn source_or_bundled(model: Option<&Path>) -> Result<ModelSource> {
-    model.map_or_else(bundled, source)
+/// What of a model a command is going to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Weights and tokenizer.
+    All,
+    /// Weights, on token ids.
+    Weights,
+    /// The tokenizer alone.
+    Text,
 }
 
-/// Returns the model of a name, a folder or a file, checked when it is opened.
-pub fn source(model: &Path) -> Result<ModelSource> {
+/// Returns the model that was named, or else the bundled one, saying so.
+pub fn source_or_bundled(model: Option<&Path>, need: Need) -> Result<ModelSource> {
+    model.map_or_else(bundled, |model| source(model, need))
+}
+
+/// Returns the model of a name, a folder or a file, checked when it is opened, or what `hf:` fetches.
+pub fn source(model: &Path, need: Need) -> Result<ModelSource> {
     if model.as_os_str().is_empty() {
-        return Err(crate::failure::usage("--model: expected a folder or a file, found an empty name"));
+        return Err(usage("--model: expected a folder or a file, found an empty name"));
     }
     if model.as_os_str().as_encoded_bytes().starts_with(b"hf:") {
-        return Err(anyhow!(
-            "{}: fetching models needs the feature `hub`, which this build does not have",
-            model.display()
-        ));
+        return Ok(ModelSource::at(fetched(&model.to_string_lossy(), need)?));
     }
     Ok(ModelSource::at(model))
+}
+
+#[cfg(feature = "hub")]
+fn fetched(name: &str, need: Need) -> Result<std::path::PathBuf> {
+    crate::hub::fetch(name, need)
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetched(name: &str, _: Need) -> Result<std::path::PathBuf> {
+    Err(usage(format!(
+        "{name}: this build cannot fetch models: build it with `cargo build --release -p bitnet-cli --features hub`"
+    )))
 }
 
 #[cfg(feature = "fairytales")]
@@ -38,9 +59,7 @@ fn bundled() -> Result<ModelSource> {
 
 #[cfg(not(feature = "fairytales"))]
 fn bundled() -> Result<ModelSource> {
-    Err(crate::failure::usage(
-        "--model: expected a model (this build bundles none: the feature `fairytales` is off)",
-    ))
+    Err(usage("--model: expected a model (this build bundles none: the feature `fairytales` is off)"))
 }
 
 /// Loads a model, with a progress bar when it takes long.

@@ -22,6 +22,12 @@ impl Progress {
         Progress::new("loading {bar:32} {bytes}/{total_bytes}")
     }
 
+    /// Prepares a bar for a file on its way here.
+    #[cfg(feature = "hub")]
+    pub fn fetching() -> Self {
+        Progress::new("fetching {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+    }
+
     /// Prepares a bar for the bytes of a model that is converted.
     pub fn converting() -> Self {
         Progress::new("converting {bar:32} {bytes}/{total_bytes} {eta}")
@@ -73,7 +79,13 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid() {
-        for progress in [Progress::bytes(), Progress::converting(), Progress::windows()] {
+        for progress in [
+            Progress::bytes(),
+            Progress::converting(),
+            Progress::windows(),
+            #[cfg(feature = "hub")]
+            Progress::fetching(),
+        ] {
             assert!(ProgressStyle::with_template(progress.template).is_ok(), "{}", progress.template);
         }
     }

@@ -12,6 +12,7 @@
 
 mod guard;
 mod jinja;
+pub mod saved;
 #[cfg(all(test, feature = "tokenizers"))]
 mod tests;
 
@@ -384,7 +385,17 @@ fn malformed(file: &str, field: &str, expected: &'static str, found: &Json) -> C
     let found = match found {
         Json::Array(list) => format!("a list of {}", list.len()),
         Json::Object(_) => "an object".to_string(),
-        other => other.to_string().chars().take(60).collect(),
+        other => printable(&other.to_string(), 60),
     };
     ChatError::Malformed { file: file.to_string(), field: field.to_string(), expected, found }
+}
+
+/// Returns at most so many characters of a text from outside, control characters escaped: JSON and templates may
+/// hold any.
+fn printable(text: &str, most: usize) -> String {
+    let mut out = String::new();
+    for c in text.chars().take(most) {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
 }

@@ -1,50 +1,25 @@
 //! A small file leads to small allocations, whatever its numbers say.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-#![allow(unsafe_code)]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitnet_model::{LoadOptions, ModelFiles, ModelSource};
 use bitnet_testing::gguf::{self, GgufFile, Value as Stored};
+use bitnet_testing::held::{Held, held, reset_peak};
 use bitnet_testing::temp::TempDir;
 use serde_json::{Value, json};
 
-/// The system allocator, which remembers the most bytes that were held at once.
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system allocator unchanged; counting touches atomics alone.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(held, Ordering::Relaxed);
-        // SAFETY: the caller's obligations are those of the system allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the pointer came from `alloc` above, that is from the system allocator.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Held = Held;
 
 /// Loads a GGUF file and returns the message and the most bytes held on the way.
 fn attempt_gguf(bytes: &[u8]) -> (String, usize) {
     let dir = TempDir::new("allocations-gguf");
     let path = dir.path().join("m.gguf");
     std::fs::write(&path, bytes).unwrap();
-    let before = HELD.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+    let before = held();
+    reset_peak();
     let loaded = ModelFiles::open(&ModelSource::at(&path))
         .and_then(|files| bitnet_model::load(&files, &mut LoadOptions::default()));
-    (loaded.unwrap_err().to_string(), PEAK.load(Ordering::Relaxed) - before)
+    (loaded.unwrap_err().to_string(), reset_peak() - before)
 }
 
 /// Loads a folder of two small files and returns the message and the most bytes held on the way.
@@ -52,11 +27,11 @@ fn attempt(config: &Value, weights: &[u8]) -> (String, usize) {
     let dir = TempDir::new("allocations");
     std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
     std::fs::write(dir.path().join("model.safetensors"), weights).unwrap();
-    let before = HELD.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+    let before = held();
+    reset_peak();
     let files = ModelFiles::open(&ModelSource::Folder(dir.path().to_owned())).unwrap();
     let error = bitnet_model::load(&files, &mut LoadOptions::default()).unwrap_err().to_string();
-    (error, PEAK.load(Ordering::Relaxed) - before)
+    (error, reset_peak() - before)
 }
 
 // One test in this file: another one at the same time would be counted too.

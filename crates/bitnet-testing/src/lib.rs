@@ -9,6 +9,7 @@ pub mod floats;
 pub mod gguf;
 pub mod gguf_metadata;
 pub mod golden;
+pub mod held;
 pub mod json;
 pub mod model;
 pub mod pack;

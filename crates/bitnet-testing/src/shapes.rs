@@ -3,7 +3,7 @@
 use crate::model::{Activation, ModelShape, SyntheticFamily};
 
 /// Names every shape [`by_name`] knows.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 22] = [
     "2b-4t",
     "large",
     "xl",
@@ -12,7 +12,18 @@ pub const NAMES: [&str; 11] = [
     "falcon3-1b",
     "falcon3-3b",
     "falcon3-7b",
+    "falcon3-10b",
+    "falcon-e-1b",
+    "falcon-e-3b",
     "trilm-99m",
+    "trilm-190m",
+    "trilm-390m",
+    "trilm-560m",
+    "trilm-830m",
+    "trilm-1.1b",
+    "trilm-1.5b",
+    "trilm-2.4b",
+    "trilm-3.9b",
     "tiny",
     "tiny-llama",
 ];
@@ -20,8 +31,8 @@ pub const NAMES: [&str; 11] = [
 /// Returns a published model's shape and the family its checkpoint belongs to.
 ///
 /// "2b-4t" is microsoft/bitnet-b1.58-2B-4T; "large", "xl" and "3b" are 1bitLLM/bitnet_b1_58-*;
-/// "llama3-8b" is HF1BitLLM/Llama3-8B-1.58-*; "falcon3-*" are tiiuae/Falcon3-*-1.58bit; "trilm-99m" is
-/// SpectraSuite/TriLM_99M_Unpacked; "tiny" and "tiny-llama" are ours.
+/// "llama3-8b" is HF1BitLLM/Llama3-8B-1.58-*; "falcon3-*" are tiiuae/Falcon3-*-1.58bit, "falcon-e-*" are
+/// tiiuae/Falcon-E-*; "trilm-*" are SpectraSuite/TriLM_*_Unpacked; "tiny" and "tiny-llama" are ours.
 pub fn by_name(name: &str) -> Option<(ModelShape, SyntheticFamily)> {
     Some(match name {
         "2b-4t" => (bitnet_2b_4t(), SyntheticFamily::BitNetPacked),
@@ -30,9 +41,26 @@ pub fn by_name(name: &str) -> Option<(ModelShape, SyntheticFamily)> {
         "3b" => (one_bit_llm(3200, 8640, 26, 32), SyntheticFamily::OneBitLlm),
         "llama3-8b" => (llama3_8b(), SyntheticFamily::LlamaBitLinear),
         "falcon3-1b" => (falcon3(2048, 8192, 18, 8), SyntheticFamily::LlamaBitLinear),
-        "falcon3-3b" => (falcon3(3072, 9216, 22, 12), SyntheticFamily::LlamaBitLinear),
+        "falcon3-3b" => (
+            ModelShape { max_positions: 4096, ..falcon3(3072, 9216, 22, 12) },
+            SyntheticFamily::LlamaBitLinear,
+        ),
         "falcon3-7b" => (falcon3(3072, 23040, 28, 12), SyntheticFamily::LlamaBitLinear),
-        "trilm-99m" => (trilm_99m(), SyntheticFamily::TriLm),
+        "falcon3-10b" => (
+            ModelShape { max_positions: 32_768, ..falcon3(3072, 23040, 40, 12) },
+            SyntheticFamily::LlamaBitLinear,
+        ),
+        "falcon-e-1b" => (falcon_e(9216, 24), SyntheticFamily::LlamaBitLinear),
+        "falcon-e-3b" => (falcon_e(13_312, 32), SyntheticFamily::LlamaBitLinear),
+        "trilm-99m" => (trilm(50_304, 512, 1280, 16, 8), SyntheticFamily::TriLm),
+        "trilm-190m" => (trilm(50_304, 768, 2048, 16, 12), SyntheticFamily::TriLm),
+        "trilm-390m" => (trilm(50_304, 1024, 2560, 24, 16), SyntheticFamily::TriLm),
+        "trilm-560m" => (trilm(50_304, 1280, 3072, 24, 20), SyntheticFamily::TriLm),
+        "trilm-830m" => (trilm(50_304, 1536, 4096, 24, 24), SyntheticFamily::TriLm),
+        "trilm-1.1b" => (trilm(50_432, 1792, 5120, 24, 28), SyntheticFamily::TriLm),
+        "trilm-1.5b" => (trilm(50_432, 2048, 6144, 24, 32), SyntheticFamily::TriLm),
+        "trilm-2.4b" => (trilm(50_304, 2304, 7680, 30, 36), SyntheticFamily::TriLm),
+        "trilm-3.9b" => (trilm(50_688, 3072, 9216, 30, 24), SyntheticFamily::TriLm),
         "tiny" => (tiny(), SyntheticFamily::BitNetPacked),
         "tiny-llama" => (tiny_llama(), SyntheticFamily::LlamaBitLinear),
         _ => return None,
@@ -126,15 +154,21 @@ fn llama3_8b() -> ModelShape {
     }
 }
 
-fn trilm_99m() -> ModelShape {
+/// Width, heads and vocabulary follow from the tensors and bytes of the published files; the rotary base, the
+/// epsilon and the context are those of Falcon3, since no configuration of Falcon-E was at hand.
+fn falcon_e(intermediate: usize, layers: usize) -> ModelShape {
+    ModelShape { vocab: 32_768, kv_heads: 2, head_dim: 128, ..falcon3(2048, intermediate, layers, 16) }
+}
+
+fn trilm(vocab: usize, hidden: usize, intermediate: usize, layers: usize, heads: usize) -> ModelShape {
     ModelShape {
-        vocab: 50_304,
-        hidden: 512,
-        intermediate: 1280,
-        layers: 16,
-        heads: 8,
-        kv_heads: 8,
-        head_dim: 64,
+        vocab,
+        hidden,
+        intermediate,
+        layers,
+        heads,
+        kv_heads: heads,
+        head_dim: hidden / heads,
         rope_theta: 10_000.0,
         ..tiny_llama()
     }
@@ -154,13 +188,42 @@ mod tests {
         assert!(by_name("4t").is_none());
     }
 
+    /// Returns the elements of the projections of all layers, and of everything else.
+    fn elements(name: &str) -> (usize, usize) {
+        let (s, _) = by_name(name).unwrap();
+        let (q, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
+        let projections = 2 * s.hidden * (q + kv) + 3 * s.hidden * s.intermediate;
+        let norms = 2 * s.hidden + if s.sub_norms { q + s.intermediate } else { 0 };
+        let embeddings = if s.tied { 1 } else { 2 } * s.vocab * s.hidden;
+        (s.layers * projections, embeddings + s.layers * norms + s.hidden)
+    }
+
     /// The published parameter count of the 2B model.
     #[test]
     fn the_2b_model_has_its_parameters() {
-        let (s, _) = by_name("2b-4t").unwrap();
-        let kv = s.kv_heads * s.head_dim;
-        let layer =
-            2 * s.hidden * (s.hidden + kv) + 3 * s.hidden * s.intermediate + 3 * s.hidden + s.intermediate;
-        assert_eq!(s.vocab * s.hidden + s.layers * layer + s.hidden, 2_412_820_480);
+        let (projections, others) = elements("2b-4t");
+        assert_eq!(projections + others, 2_412_820_480);
+    }
+
+    /// The sizes that the hub shows for the weight files, in units of their last digit.
+    #[test]
+    fn files_have_their_published_sizes() {
+        // Two bytes an element.
+        for (name, bytes, unit) in [
+            ("trilm-99m", 200, 1_000_000),
+            ("trilm-390m", 785, 1_000_000),
+            ("trilm-830m", 167, 10_000_000),
+            ("trilm-1.5b", 303, 10_000_000),
+            ("trilm-3.9b", 798, 10_000_000),
+        ] {
+            let (projections, others) = elements(name);
+            let found = 2 * (projections + others);
+            assert_eq!((found + unit / 2) / unit, bytes, "{name}: {found}");
+        }
+        // Four projection elements a byte.
+        for (name, megabytes) in [("falcon-e-1b", 665), ("falcon-e-3b", 999)] {
+            let (projections, others) = elements(name);
+            assert_eq!((projections / 4 + 2 * others + 500_000) / 1_000_000, megabytes, "{name}");
+        }
     }
 }

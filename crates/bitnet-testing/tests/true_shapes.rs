@@ -20,7 +20,7 @@ fn one_layer(name: &str) -> ReferenceModel {
 #[test]
 fn one_layer_of_each_published_shape() {
     let ids = Rng::new(1).token_ids(9, 512);
-    for name in ["2b-4t", "large", "xl", "3b", "falcon3-1b", "trilm-99m"] {
+    for name in ["2b-4t", "large", "xl", "3b", "falcon3-1b", "falcon-e-1b", "trilm-99m"] {
         let model = one_layer(name);
         let logits = model.logits(&ids);
         let size = (logits.iter().map(|v| v * v).sum::<f32>() / logits.len() as f32).sqrt();

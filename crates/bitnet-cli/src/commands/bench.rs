@@ -5,7 +5,7 @@ use bitnet_benchmarks::shape::{SHAPES, Shape};
 use bitnet_benchmarks::speed::{self, Settings};
 use bitnet_benchmarks::statistics::Summary;
 use bitnet_benchmarks::{kernels, synthetic};
-use bitnet_inference::model::{self, LoadOptions, Model, ModelFiles, ModelSource};
+use bitnet_inference::model::{self, LoadOptions, Model, ModelFiles};
 use bitnet_kernels::probe::ComputeProbe;
 use bitnet_kernels::{Isa, Kernels};
 use serde::Serialize;
@@ -102,7 +102,7 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
     let model = match &args.model {
         Some(path) => {
             *name = path.display().to_string();
-            let files = ModelFiles::open(&ModelSource::at(path))?;
+            let files = ModelFiles::open(&crate::model::source(path, crate::model::Need::Weights)?)?;
             let (access, i2s_layout) = (args.weights.into(), args.i2s_layout.into());
             model::load(&files, &mut LoadOptions { access, progress: None, i2s_layout })?
         }

@@ -27,7 +27,7 @@ const HELP: &str = "\
 /// Runs the command.
 pub fn run(args: &ChatArgs) -> Result<()> {
     let options = args.sampling.options(false)?;
-    let source = model::source_or_bundled(args.model.as_deref())?;
+    let source = model::source_or_bundled(args.model.as_deref(), model::Need::All)?;
     let engine = model::load(&source, &args.engine, args.kv.into())?;
     engine.tokenizer()?;
     super::run::announce_template(&engine);

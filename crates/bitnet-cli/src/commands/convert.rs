@@ -82,7 +82,7 @@ impl Destination {
 }
 
 fn write(args: &ConversionArgs, target: Target, masters_only: bool) -> Result<()> {
-    let source = model::source(&args.input)?;
+    let source = model::source(&args.input, model::Need::All)?;
     let files = ModelFiles::open(&source)?;
     let mut destination = Destination::create(&args.out, target)?;
     let report = {

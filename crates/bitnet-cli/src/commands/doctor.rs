@@ -13,10 +13,23 @@ use crate::failure;
 use crate::output::{Out, SCHEMA, bytes};
 
 /// Environment variables that change what the program does, and how.
-const KNOBS: [(&str, &str); 2] = [
+const KNOBS: &[(&str, &str)] = &[
     ("BITNET_ISA", "forces an instruction-set tier"),
     ("XDG_DATA_HOME", "folder below which `bitnet chat` keeps its history, where it is the system's habit"),
+    #[cfg(feature = "hub")]
+    ("HF_HUB_CACHE", "folder of fetched models"),
+    #[cfg(feature = "hub")]
+    ("HF_HOME", "folder above that of fetched models"),
+    #[cfg(feature = "hub")]
+    ("HF_HUB_OFFLINE", "forbids to fetch models"),
+    #[cfg(feature = "hub")]
+    ("HF_ENDPOINT", "address of the hub"),
+    #[cfg(feature = "hub")]
+    (TOKEN, "token for models that are not public"),
 ];
+
+/// The variable whose value is nobody's business.
+const TOKEN: &str = "HF_TOKEN";
 
 #[derive(Serialize)]
 struct Report {
@@ -120,8 +133,11 @@ fn collect(selected: Option<Isa>) -> Report {
         available: usable.is_ok(),
         reason: usable.err().map(|error| reason(&error)),
     });
-    let knobs = KNOBS.map(|(name, effect)| {
-        let value = std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let knobs = KNOBS.iter().map(|&(name, effect)| {
+        let value = std::env::var_os(name).map(|value| match name {
+            TOKEN => "(hidden)".into(),
+            _ => value.to_string_lossy().into_owned(),
+        });
         Knob { name, value, effect }
     });
     Report {
@@ -131,7 +147,7 @@ fn collect(selected: Option<Isa>) -> Report {
         isa: Isas { selected: selected.map(Isa::name), tiers: Isa::ALL.map(tier).into() },
         devices: devices.collect(),
         bandwidth: threads.into_iter().map(measure).collect(),
-        knobs: knobs.into(),
+        knobs: knobs.collect(),
         features: features(),
     }
 }
@@ -186,6 +202,7 @@ fn features() -> Vec<Feature> {
         ("mmap", cfg!(feature = "mmap")),
         ("tokenizers", cfg!(feature = "tokenizers")),
         ("tracing", cfg!(feature = "tracing")),
+        ("hub", cfg!(feature = "hub")),
     ];
     all.into_iter().map(|(name, on)| Feature { name, on }).collect()
 }

@@ -30,8 +30,11 @@ struct Report {
 
 /// Runs the command.
 pub fn run(args: &EvalArgs) -> Result<()> {
-    let source = model::source_or_bundled(args.model.as_deref())?;
-    let text = if args.tokens.is_some() { model::Text::Unneeded } else { model::Text::Needed };
+    let (need, text) = match args.tokens {
+        Some(_) => (model::Need::Weights, model::Text::Unneeded),
+        None => (model::Need::All, model::Text::Needed),
+    };
+    let source = model::source_or_bundled(args.model.as_deref(), need)?;
     let mut engine = model::load_with(&source, &args.engine, args.kv.into(), text)?;
     let context = engine.runner().context();
     let window = args.window.unwrap_or(WINDOW.min(context));

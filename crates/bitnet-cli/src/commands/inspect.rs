@@ -103,7 +103,7 @@ struct Part {
 
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let source = model::source_or_bundled(args.model.as_deref())?;
+    let source = model::source_or_bundled(args.model.as_deref(), model::Need::All)?;
     args.engine.check()?;
     if args.check {
         check_payloads(&source)?;

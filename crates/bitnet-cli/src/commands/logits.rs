@@ -27,7 +27,7 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
         Some(file) => (input::read_id_list(file)?, file.display().to_string()),
         None => (args.ids.clone(), "--ids".to_owned()),
     };
-    let source = model::source(&args.model)?;
+    let source = model::source(&args.model, model::Need::Weights)?;
     let mut engine = model::load_with(&source, &args.engine, args.kv.into(), model::Text::Unneeded)?;
     let vocab = engine.config().vocab;
     input::check_ids(&ids, vocab, &place)?;

@@ -22,7 +22,7 @@ struct Report {
 /// Runs the command.
 pub fn run(args: &TokenizeArgs) -> Result<()> {
     let text = input::text(args.text.as_deref(), args.file.as_deref())?.verbatim();
-    let tokenizer = load(&model::source(&args.model)?)?;
+    let tokenizer = load(&model::source(&args.model, model::Need::Text)?)?;
     let options = EncodeOptions { add_special: !args.no_special, parse_special: args.parse_special };
     let ids = tokenizer.encode(&text, options)?;
     let text = tokenizer.decode(&ids, false)?;

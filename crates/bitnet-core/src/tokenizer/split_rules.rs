@@ -64,8 +64,8 @@ impl SplitRule {
     pub(super) fn by_name(name: &str) -> Option<Self> {
         let patterns: &[&str] = match name {
             "default" => &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
-            "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0"
-            | "lfm2" | "jina-v5-nano" => {
+            "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon_e" | "falcon-h1" | "pixtral"
+            | "midm-2.0" | "lfm2" | "jina-v5-nano" => {
                 return Some(SplitRule { patterns: &[LLAMA3], ignore_merges: true, add_bos: true });
             }
             "tekken" => return Some(SplitRule { patterns: &[TEKKEN], ignore_merges: true, add_bos: true }),
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn names_are_known_or_refused() {
-        for name in ["llama-bpe", "llama3", "falcon3"] {
+        for name in ["llama-bpe", "llama3", "falcon3", "falcon_e"] {
             let rule = SplitRule::by_name(name).unwrap();
             assert_eq!(
                 (rule.patterns, rule.ignore_merges, rule.add_bos),

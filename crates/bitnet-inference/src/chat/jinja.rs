@@ -6,10 +6,13 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
-use super::ChatError;
+use super::{ChatError, printable};
 
 /// Steps of an honest template, generously: each buys one instruction or 64 bytes.
 const FUEL: u64 = 1_000_000;
+
+/// Most characters of a reason.
+const MOST_REASON: usize = 300;
 
 /// Checks that a template of a file can be parsed, and returns it as it is to be rendered.
 pub(super) fn prepare(source: &str, file: &str) -> Result<String, ChatError> {
@@ -58,10 +61,11 @@ fn syntax_error(error: &Error, file: &str) -> ChatError {
     ChatError::Syntax { file: file.to_string(), line: error.line().unwrap_or(1), reason: reason(error) }
 }
 
+/// Returns what went wrong, on one line of bearable length: templates make their own messages.
 fn reason(error: &Error) -> String {
     let cause = root_cause(error);
     let text = cause.detail().map_or_else(|| cause.kind().to_string(), str::to_string);
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    printable(&text.split_whitespace().collect::<Vec<_>>().join(" "), MOST_REASON)
 }
 
 fn root_cause(error: &Error) -> &Error {

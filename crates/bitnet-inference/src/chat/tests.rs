@@ -281,3 +281,14 @@ fn a_vocabulary_may_have_no_template_or_no_use_for_it() {
     let broken = ChatTemplate::from_vocabulary(&vocabulary("{% for"), "m.gguf").unwrap_err().to_string();
     assert!(broken.starts_with("m.gguf: chat template: line 1: "), "{broken}");
 }
+
+#[test]
+fn what_a_template_complains_of_is_one_bearable_line() {
+    let config = "\"a\u{7f}b\"".as_bytes();
+    let line = ChatTemplate::from_files(Some((config, "c")), None).unwrap_err().to_string();
+    assert!(line.starts_with("c: ") && !line.contains(char::is_control), "{line:?}");
+    let source = br"{{ raise_exception('a\n\x00b' ~ 'c' * 5000) }}";
+    let template = ChatTemplate::from_files(None, Some((source, "t"))).unwrap().unwrap();
+    let line = template.render(&[], false).unwrap_err().to_string();
+    assert!(line.contains("a \\u{0}bccc") && line.len() < 500 && !line.contains(char::is_control), "{line}");
+}

@@ -132,7 +132,9 @@ mod tests {
     use crate::model;
 
     fn session() -> Session {
-        let engine = Engine::builder().threads(Some(1)).load_source(&model::source_or_bundled(None).unwrap());
+        let engine = Engine::builder()
+            .threads(Some(1))
+            .load_source(&model::source_or_bundled(None, model::Need::All).unwrap());
         let options = GenerateOptions {
             sampling: SamplingParams::greedy(),
             max_tokens: Some(12),
