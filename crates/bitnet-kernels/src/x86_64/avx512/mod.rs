@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+mod flat;
 mod int8;
 mod ternary;
 
@@ -20,6 +21,7 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
         ..avx2::ENTRIES.row_quarters
     },
+    flat: flat::ENTRIES,
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     ..avx2::ENTRIES
