@@ -79,6 +79,9 @@ pub(crate) const SCALAR: Kernels = Kernels {
 };
 
 impl Kernels {
+    /// The scalar table, which every machine has.
+    pub const SCALAR: &Kernels = &SCALAR;
+
     /// Returns the table of a tier.
     ///
     /// # Errors
