@@ -14,7 +14,7 @@ pub struct BlockId(pub u32);
 /// One sequence is the special case of many; a prefill chunk, a decode step and any mixture of both are
 /// the same thing. Tokens of sequence `s` are `cu_seqlens[s]..cu_seqlens[s + 1]` and have consecutive
 /// positions; the KV entry of position `p` lies in block `block_tables[s][p / 64]` at row `p % 64`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Step {
     /// Token ids.
     pub tokens: Vec<u32>,
@@ -28,15 +28,31 @@ pub struct Step {
     pub cu_seqlens: Vec<u32>,
     /// Tokens whose logits are wanted, ascending indices into `tokens`.
     pub logits_rows: Vec<u32>,
+    /// Emptied block tables, for their memory.
+    spare: Vec<Vec<BlockId>>,
 }
 
+impl PartialEq for Step {
+    fn eq(&self, other: &Self) -> bool {
+        // All but the spare memory.
+        self.tokens == other.tokens
+            && self.positions == other.positions
+            && self.seq_of_token == other.seq_of_token
+            && self.block_tables == other.block_tables
+            && self.cu_seqlens == other.cu_seqlens
+            && self.logits_rows == other.logits_rows
+    }
+}
+
+impl Eq for Step {}
+
 impl Step {
-    /// Empties the step, keeping the memory of its lists (the block tables' own excepted).
+    /// Empties the step, keeping the memory of its lists.
     pub fn clear(&mut self) {
         self.tokens.clear();
         self.positions.clear();
         self.seq_of_token.clear();
-        self.block_tables.clear();
+        self.spare.append(&mut self.block_tables);
         self.cu_seqlens.clear();
         self.logits_rows.clear();
     }
@@ -60,7 +76,10 @@ impl Step {
         self.tokens.extend_from_slice(tokens);
         self.positions.extend((0..tokens.len()).map(|i| (past + i) as u32));
         self.seq_of_token.extend(tokens.iter().map(|_| seq));
-        self.block_tables.push(blocks.to_vec());
+        let mut table = self.spare.pop().unwrap_or_default();
+        table.clear();
+        table.extend_from_slice(blocks);
+        self.block_tables.push(table);
         let end = self.tokens.len() as u32;
         self.cu_seqlens.push(end);
         match logits {

@@ -93,8 +93,10 @@ pub fn measure(
     for round in 0..=rounds {
         let sequence = runner.start();
         let started = Instant::now();
-        for tokens in ids.chunks(STEP_TOKENS) {
-            runner.forward(&[Feed { sequence, tokens, logits: LogitsWanted::Last }])?;
+        let steps = ids.len().div_ceil(STEP_TOKENS);
+        for (step, tokens) in ids.chunks(STEP_TOKENS).enumerate() {
+            let logits = if step + 1 == steps { LogitsWanted::Last } else { LogitsWanted::None };
+            runner.forward(&[Feed { sequence, tokens, logits }])?;
         }
         let prefill = started.elapsed().as_secs_f64();
         let compute = compute_probe.map_or(f64::NAN, |probe| compute_round(probe, settings.threads));

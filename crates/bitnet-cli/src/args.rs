@@ -7,6 +7,8 @@ use anyhow::Result;
 use bitnet_core::cpu::{HeadPrecision, TernaryLayout};
 use bitnet_core::device::Device;
 use bitnet_core::memory::tensor::BitNetDType;
+use bitnet_inference::model::convert::Target;
+use bitnet_inference::model::ggml::GgmlType;
 use bitnet_inference::model::{I2sLayout, WeightAccess};
 use bitnet_inference::{GenerateOptions, SamplingParams};
 use clap::builder::NonEmptyStringValueParser;
@@ -16,7 +18,7 @@ use crate::failure;
 
 /// Runs, measures and inspects 1.58-bit language models.
 ///
-/// A MODEL is a folder with config.json, *.safetensors and tokenizer.json, or a .gguf file. The commands run,
+/// A MODEL is a folder with config.json, *.safetensors and tokenizer.json, a .gguf or a .bitnet file. The commands run,
 /// chat, eval and inspect use the bundled fairy-tale model when none is named.
 ///
 /// Results go to standard output, progress and notes to standard error. The exit status is 0, 1 for a
@@ -38,6 +40,8 @@ pub enum Command {
     Eval(EvalArgs),
     Logits(LogitsArgs),
     Tokenize(TokenizeArgs),
+    Convert(ConvertArgs),
+    Quantize(QuantizeArgs),
     Inspect(InspectArgs),
     Bench(BenchArgs),
     Doctor(DoctorArgs),
@@ -400,6 +404,129 @@ pub struct TokenizeArgs {
     pub json: bool,
 }
 
+/// A format that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TargetArg {
+    /// Folder: packed codes with scales, as transformers loads them.
+    HfPacked,
+    /// Folder: ternary values as floats with scales.
+    HfMaster,
+    /// GGUF for bitnet.cpp.
+    #[value(name = "gguf-i2_s")]
+    GgufI2s,
+    /// GGUF for llama.cpp, 1.69 bits a weight.
+    #[value(name = "gguf-tq1_0")]
+    GgufTq1,
+    /// GGUF for llama.cpp, 2.06 bits a weight.
+    #[value(name = "gguf-tq2_0")]
+    GgufTq2,
+    /// GGUF of half-precision floats.
+    GgufF16,
+    /// Our own file, which runs in place.
+    Bitnet,
+}
+
+impl From<TargetArg> for Target {
+    fn from(target: TargetArg) -> Self {
+        match target {
+            TargetArg::HfPacked => Target::HfPacked,
+            TargetArg::HfMaster => Target::HfMaster,
+            TargetArg::GgufI2s => Target::Gguf(GgmlType::I2_S),
+            TargetArg::GgufTq1 => Target::Gguf(GgmlType::TQ1_0),
+            TargetArg::GgufTq2 => Target::Gguf(GgmlType::TQ2_0),
+            TargetArg::GgufF16 => Target::Gguf(GgmlType::F16),
+            TargetArg::Bitnet => Target::Bitnet,
+        }
+    }
+}
+
+/// Type of embedding and head in a GGUF file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EmbeddingArg {
+    /// Single precision.
+    F32,
+    /// Half precision.
+    F16,
+    /// The upper half of single precision.
+    Bf16,
+    /// Blocks of 32 in 8 bits.
+    #[value(name = "q8_0")]
+    Q8,
+    /// Blocks of 256 in 6 bits.
+    #[value(name = "q6_k")]
+    Q6,
+}
+
+impl From<EmbeddingArg> for GgmlType {
+    fn from(embedding: EmbeddingArg) -> Self {
+        match embedding {
+            EmbeddingArg::F32 => GgmlType::F32,
+            EmbeddingArg::F16 => GgmlType::F16,
+            EmbeddingArg::Bf16 => GgmlType::BF16,
+            EmbeddingArg::Q8 => GgmlType::Q8_0,
+            EmbeddingArg::Q6 => GgmlType::Q6_K,
+        }
+    }
+}
+
+/// Write a model in another format.
+///
+/// Ternary values are kept bit for bit, scales as they are or, in TQ and F16, rounded to half precision. The result
+/// appears whole or not at all. Memory holds the largest tensor and one layer, whatever the size of the model.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    #[command(flatten)]
+    pub conversion: ConversionArgs,
+    /// Format to write
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub to: TargetArg,
+}
+
+/// Quantise master weights and write them.
+///
+/// Each projection becomes ternary by the mean of its magnitudes, as the training of BitNet b1.58 defines it. A model
+/// that is quantised already is refused: `bitnet convert` takes any.
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    #[command(flatten)]
+    pub conversion: ConversionArgs,
+    /// Format to write
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = TargetArg::HfPacked)]
+    pub to: TargetArg,
+}
+
+/// What `convert` and `quantize` have in common.
+#[derive(Debug, Args)]
+pub struct ConversionArgs {
+    /// Model to read
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// File or folder to write; a folder has to be absent or empty
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// Type of embedding and head in a GGUF file; other formats keep them as stored
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = EmbeddingArg::F16)]
+    pub embedding: EmbeddingArg,
+    /// Name of the rule by which the tokenizer cuts text, for a GGUF file [default: recognised by its pattern]
+    #[arg(long, value_name = "NAME")]
+    pub tokenizer_pre: Option<String>,
+    /// Run both models before the result gets its name, and fail when they differ too much
+    #[arg(long)]
+    pub verify: bool,
+    /// Text to verify on [default: a built-in one, or ids where there is no tokenizer]
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub text: Option<PathBuf>,
+    /// Greatest difference of the two losses that passes, in nats a token
+    #[arg(long, value_name = "NATS", default_value_t = 0.01)]
+    pub max_loss_change: f64,
+    /// Order of the elements in I2_S tensors of the model that is read
+    #[arg(long = "i2_s-layout", value_name = "ORDER", value_enum, default_value_t = I2sArg::X86)]
+    pub i2s_layout: I2sArg,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Show what a model consists of.
 ///
 /// Prints architecture, configuration, every tensor with its share of -1, 0 and +1 where it is ternary, and
@@ -409,6 +536,9 @@ pub struct InspectArgs {
     /// Model to show [default: the bundled fairy-tale model]
     #[arg(value_name = "MODEL")]
     pub model: Option<PathBuf>,
+    /// Compare every tensor of a .bitnet file with its checksum first
+    #[arg(long, requires = "model")]
+    pub check: bool,
     /// Show the rule by which each tensor is kept as it is
     #[arg(long)]
     pub why: bool,

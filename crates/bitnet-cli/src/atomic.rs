@@ -1,15 +1,17 @@
-//! Files that appear whole or not at all.
+//! Files and folders that appear whole or not at all.
 //!
-//! The contents go to a temporary file in the same folder, are forced to the disk, and then take the name.
+//! The contents go to a temporary file or folder beside the target, are forced to the disk, and then take the name.
+//! What ends the program by a signal that can be caught removes them; what a killed program left is removed by the
+//! next one that writes to the same target.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
 
-/// Temporary files in the making, for the handler of Ctrl-C.
+/// Temporary files and folders in the making, for the handler of Ctrl-C.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// A file that is being written.
@@ -25,8 +27,8 @@ impl AtomicFile {
         let target = &resolve(target)?;
         let name =
             target.file_name().with_context(|| format!("{}: expected a file name", target.display()))?;
-        let temporary =
-            target.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+        let temporary = target.with_file_name(temporary_name(name));
+        remove_stale(target);
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary);
         let file = file.with_context(|| format!("{}: cannot write", target.display()))?;
         lock().push(temporary.clone());
@@ -45,6 +47,14 @@ impl AtomicFile {
             }
             None => Ok(()),
         }
+    }
+
+    /// Writes everything to the temporary file, and returns its path.
+    pub fn flushed(&mut self) -> Result<&Path> {
+        if let Some(sink) = &mut self.sink {
+            sink.flush().with_context(|| format!("{}: cannot write", self.target.display()))?;
+        }
+        Ok(&self.temporary)
     }
 
     /// Gives the finished file its name, replacing what had it.
@@ -78,6 +88,126 @@ impl Drop for AtomicFile {
     }
 }
 
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.sink {
+            Some(sink) => sink.write(bytes),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.as_mut().map_or(Ok(()), BufWriter::flush)
+    }
+}
+
+impl Seek for AtomicFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match &mut self.sink {
+            Some(sink) => sink.seek(to),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+/// A folder that is being written.
+pub struct AtomicFolder {
+    target: PathBuf,
+    temporary: PathBuf,
+}
+
+impl AtomicFolder {
+    /// Starts a folder that is to become `target`, which has to be absent or an empty folder.
+    pub fn create(target: &Path) -> Result<Self> {
+        let shown = target.display();
+        match std::fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(anyhow!("{shown}: expected an absent or empty folder, found one with files"));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(anyhow!("{shown}: expected an absent or empty folder, found a file"));
+            }
+            Err(error) => return Err(error).with_context(|| format!("{shown}: cannot write")),
+        }
+        // A name that ends in a separator or in dots has no last component to write beside.
+        let name = target.file_name().with_context(|| format!("{shown}: expected a folder's name"))?;
+        let temporary = target.with_file_name(temporary_name(name));
+        remove_stale(target);
+        std::fs::create_dir(&temporary).with_context(|| format!("{shown}: cannot write"))?;
+        lock().push(temporary.clone());
+        Ok(AtomicFolder { target: target.to_owned(), temporary })
+    }
+
+    /// Returns the path of the folder while it is being written.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Starts a file in the folder.
+    pub fn file(&self, name: &str) -> io::Result<BufWriter<File>> {
+        let file = OpenOptions::new().write(true).create_new(true).open(self.temporary.join(name))?;
+        Ok(BufWriter::with_capacity(1 << 16, file))
+    }
+
+    /// Gives the finished folder its name.
+    pub fn commit(self) -> Result<()> {
+        self.finish().with_context(|| format!("{}: cannot write", self.target.display()))
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.temporary)? {
+            // Some systems synchronise only what is open for writing.
+            OpenOptions::new().write(true).open(entry?.path())?.sync_all()?;
+        }
+        // Only an empty folder can be removed so, and only one that was there.
+        match std::fs::remove_dir(&self.target) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::rename(&self.temporary, &self.target)?;
+        lock().retain(|path| *path != self.temporary);
+        sync_folder(&self.target)
+    }
+}
+
+impl Drop for AtomicFolder {
+    fn drop(&mut self) {
+        let mut unfinished = lock();
+        if unfinished.contains(&self.temporary) {
+            remove(&self.temporary);
+            unfinished.retain(|path| *path != self.temporary);
+        }
+    }
+}
+
+/// Returns the name of what is being written.
+fn temporary_name(name: &std::ffi::OsStr) -> String {
+    format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id())
+}
+
+/// Removes a file or a folder, as far as that is possible.
+fn remove(path: &Path) {
+    // Best effort: the error that brought us here is the one to report.
+    let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+}
+
+/// Removes what a killed program left beside `target`, where the system tells which programs run.
+fn remove_stale(target: &Path) {
+    let (Some(name), true) = (target.file_name(), Path::new("/proc/self").exists()) else { return };
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let front = format!(".{}.", name.to_string_lossy());
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let process = found.to_str().and_then(|found| found.strip_prefix(&front)?.strip_suffix(".tmp"));
+        let process = process.and_then(|process| process.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+            remove(&entry.path());
+        }
+    }
+}
+
 /// Follows links, and refuses what a file must not take the place of.
 fn resolve(target: &Path) -> Result<PathBuf> {
     let Ok(found) = std::fs::symlink_metadata(target) else { return Ok(target.to_owned()) };
@@ -98,10 +228,10 @@ fn resolve(target: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Removes every temporary file, when the program is about to end in the middle.
+/// Removes every temporary file and folder, when the program is about to end in the middle.
 pub fn discard_unfinished() {
     for path in lock().drain(..) {
-        let _ = std::fs::remove_file(path);
+        remove(&path);
     }
 }
 
@@ -150,6 +280,37 @@ mod tests {
             (std::fs::read_to_string(&target).unwrap().as_str(), names(folder.path()).len()),
             ("new", 1)
         );
+    }
+
+    #[test]
+    fn a_folder_appears_whole_and_an_abandoned_one_leaves_nothing() {
+        let folder = TempDir::new("atomic-folder");
+        let target = folder.path().join("out");
+        let half = AtomicFolder::create(&target).unwrap();
+        half.file("a").unwrap().write_all(b"x").unwrap();
+        drop(half);
+        assert_eq!(names(folder.path()).len(), 0);
+        std::fs::create_dir(&target).unwrap();
+        let whole = AtomicFolder::create(&target).unwrap();
+        whole.file("a").unwrap().write_all(b"x").unwrap();
+        whole.commit().unwrap();
+        assert_eq!((names(folder.path()), names(&target)), (vec!["out".to_owned()], vec!["a".to_owned()]));
+        let error = AtomicFolder::create(&target).err().unwrap().to_string();
+        assert!(error.contains("empty folder"), "{error}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_a_killed_program_left_is_removed() {
+        let folder = TempDir::new("atomic-stale");
+        let stale = folder.path().join(format!(".out.{}.tmp", u32::MAX));
+        let running = folder.path().join(format!(".out.{}.tmp", std::process::id()));
+        std::fs::write(&stale, "x").unwrap();
+        std::fs::write(folder.path().join(".out.txt.tmp"), "x").unwrap();
+        let file = AtomicFile::create(&folder.path().join("out")).unwrap();
+        assert!(!stale.exists() && running.exists());
+        drop(file);
+        assert_eq!(names(folder.path()), [".out.txt.tmp"]);
     }
 
     #[test]

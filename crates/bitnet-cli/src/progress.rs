@@ -22,6 +22,11 @@ impl Progress {
         Progress::new("loading {bar:32} {bytes}/{total_bytes}")
     }
 
+    /// Prepares a bar for the bytes of a model that is converted.
+    pub fn converting() -> Self {
+        Progress::new("converting {bar:32} {bytes}/{total_bytes} {eta}")
+    }
+
     /// Prepares a bar for windows of text.
     pub fn windows() -> Self {
         Progress::new("windows {bar:32} {pos}/{len} {eta}")
@@ -68,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid() {
-        for progress in [Progress::bytes(), Progress::windows()] {
+        for progress in [Progress::bytes(), Progress::converting(), Progress::windows()] {
             assert!(ProgressStyle::with_template(progress.template).is_ok(), "{}", progress.template);
         }
     }

@@ -5,7 +5,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 8] = ["run", "chat", "eval", "logits", "tokenize", "inspect", "bench", "doctor"];
+const COMMANDS: [&str; 10] =
+    ["run", "chat", "eval", "logits", "tokenize", "convert", "quantize", "inspect", "bench", "doctor"];
 
 const HEAD: &str = "\
 # The command line

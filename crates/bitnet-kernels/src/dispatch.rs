@@ -5,7 +5,7 @@ use crate::layout::int8_rows::{self, Int8Row};
 use crate::scalar::attention::{self, AttentionBlock, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
 use crate::scalar::quantize::{self, QuantizedRow};
-use crate::scalar::{gate, int8, norm, rope, ternary};
+use crate::scalar::{dequantize, gate, int8, norm, rope, ternary};
 use crate::{Isa, IsaError};
 
 /// The products of one ternary layout whose lines hold `N` rows each.
@@ -22,6 +22,7 @@ pub struct TernaryKernels<const N: usize> {
 ///
 /// A table is handed out only after its tier was detected, so that its entries are safe to call.
 #[derive(Debug)]
+#[expect(clippy::type_complexity, reason = "the names of the arguments say more than an alias would")]
 pub struct Kernels {
     /// The tier.
     pub isa: Isa,
@@ -39,6 +40,8 @@ pub struct Kernels {
     pub quantize_i16: fn(x: &[f32], q: &mut [i16]) -> f32,
     /// [`dense::dense`].
     pub dense: fn(row: DenseRow<'_>, x: &[f32], out: &mut [f32]),
+    /// [`dense::dense_rows`].
+    pub dense_rows: fn(rows: DenseRow<'_>, cols: usize, x: &[f32], out: &mut [f32]),
     /// [`dense::widen`].
     pub widen: fn(row: DenseRow<'_>, out: &mut [f32]),
     /// [`norm::rms_norm`].
@@ -52,10 +55,21 @@ pub struct Kernels {
     /// [`rope::rotate`].
     pub rotate: fn(row: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]),
     /// [`attention::attend`].
-    pub attend:
-        fn(block: AttentionBlock<'_>, queries: &[f32], states: &mut [AttentionState], out: &mut [f32]),
+    pub attend: fn(
+        block: AttentionBlock<'_>,
+        counts: &[usize],
+        queries: &[f32],
+        states: &mut [AttentionState],
+        out: &mut [f32],
+        scratch: &mut [f32],
+    ),
+    /// [`attention::merge`].
+    pub merge: fn(own: &[AttentionState], values: &[f32], states: &mut [AttentionState], out: &mut [f32]),
     /// [`attention::finish`].
-    pub finish: fn(states: &[AttentionState], head_dim: usize, out: &mut [f32]),
+    pub finish: fn(states: &[AttentionState], out: &mut [f32]),
+    /// [`dequantize::dequantize`].
+    pub dequantize:
+        fn(acc: &[[i32; 4]], step: usize, scale: (f32, f32), accumulate: bool, out: [&mut [f32]; 4]),
 }
 
 /// The scalar table, for tiers to take over what they do not replace.
@@ -68,6 +82,7 @@ pub(crate) const SCALAR: Kernels = Kernels {
     quantize_int8_row: int8_rows::quantize_row,
     quantize_i16: int8::quantize_i16,
     dense: dense::dense,
+    dense_rows: dense::dense_rows,
     widen: dense::widen,
     rms_norm: norm::rms_norm,
     quantize: quantize::quantize,
@@ -75,7 +90,9 @@ pub(crate) const SCALAR: Kernels = Kernels {
     silu: gate::silu,
     rotate: rope::rotate,
     attend: attention::attend,
+    merge: attention::merge,
     finish: attention::finish,
+    dequantize: dequantize::dequantize,
 };
 
 impl Kernels {

@@ -123,6 +123,7 @@ fn detect_gguf(config: &ModelConfig, checkpoint: &Checkpoint) -> Detection {
     };
     let mut assumptions = Vec::new();
     let family = match config.architecture.as_str() {
+        "llama" if config.quantisation.is_some() => Family::LlamaBitLinear,
         "llama" if stored(&[GgmlType::I2_S]) => {
             assumptions.push("I2_S weights in a llama: activations are quantised to int8".into());
             Family::LlamaBitLinear

@@ -9,11 +9,16 @@
 //! configuration number against a range and against the tensors, and each refusal is one line that names the
 //! file, the tensor or field, what was expected and what was found ([`LoadError`]).
 //!
+//! The way back is [`convert`], which writes any of these formats from any other.
+//!
 //! To add an architecture: a variant of [`Family`] and how it is told apart (`family.rs`), its tensor names and
 //! shapes (`weights/`), and its order of operations (`graph.rs`).
 
+pub mod bitnet_file;
 pub mod checkpoint;
+mod checksum;
 pub mod config;
+pub mod convert;
 pub mod error;
 pub mod family;
 pub mod gguf;
@@ -24,7 +29,8 @@ pub mod source;
 mod trace;
 pub mod weights;
 
-pub use bitnet_quant::ggml::I2sLayout;
+pub use bitnet_file::BitnetFile;
+pub use bitnet_quant::ggml::{self, I2sLayout};
 pub use checkpoint::{Checkpoint, StoredDType, Tensor};
 pub use config::{LinearClass, ModelConfig, QuantisationConfig, QuantisationMode};
 pub use error::{LoadError, LoadErrorKind};

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::bitnet_file::BitnetFile;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Item, LoadError, LoadErrorKind};
 use crate::gguf::{Gguf, MAGIC};
@@ -18,6 +19,8 @@ pub enum ModelSource {
     Folder(PathBuf),
     /// A GGUF file, which holds configuration, weights and tokenizer.
     Gguf(PathBuf),
+    /// A file of our own format, which holds what a packed folder holds.
+    Bitnet(PathBuf),
     /// A model that is part of the binary.
     Embedded {
         /// Its name, which stands for the folder in messages.
@@ -37,7 +40,11 @@ impl ModelSource {
     /// Nothing is refused here: a path without a model is an error of [`ModelFiles::open`].
     pub fn at(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        let has = |wanted: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(wanted));
+        if has("bitnet") && !path.is_dir() {
+            return ModelSource::Bitnet(path);
+        }
+        let named = has("gguf");
         let is_gguf = || (named && !path.is_dir()) || begins_with_magic(&path);
         if is_gguf() { ModelSource::Gguf(path) } else { ModelSource::Folder(path) }
     }
@@ -81,6 +88,7 @@ pub struct ModelFiles {
     source: ModelSource,
     root: PathBuf,
     gguf: Option<Arc<Gguf>>,
+    bitnet: Option<Arc<BitnetFile>>,
 }
 
 impl ModelFiles {
@@ -88,24 +96,36 @@ impl ModelFiles {
     ///
     /// # Errors
     /// `Io` when nothing is there (a path is never looked up on the network), `UnsupportedFormat` for
-    /// files of other formats, `Format` for any other file; for a GGUF file, as [`Gguf::open`].
+    /// files of other formats, `Format` for any other file; for a GGUF file, as [`Gguf::open`]; for one of
+    /// ours, as [`BitnetFile::open`].
     pub fn open(source: &ModelSource) -> Result<Self, LoadError> {
-        let (root, gguf) = match source {
+        let (mut gguf, mut bitnet) = (None, None);
+        let root = match source {
             ModelSource::Folder(path) => {
                 check_folder(path)?;
-                (path.clone(), None)
+                path.clone()
             }
             ModelSource::Gguf(path) => {
-                (path.clone(), Some(Arc::new(Gguf::open(path, WeightAccess::default())?)))
+                gguf = Some(Arc::new(Gguf::open(path, WeightAccess::default())?));
+                path.clone()
             }
-            ModelSource::Embedded { name, .. } => (PathBuf::from(name), None),
+            ModelSource::Bitnet(path) => {
+                bitnet = Some(Arc::new(BitnetFile::open(path, WeightAccess::default())?));
+                path.clone()
+            }
+            ModelSource::Embedded { name, .. } => PathBuf::from(name),
         };
-        Ok(ModelFiles { source: source.clone(), root, gguf })
+        Ok(ModelFiles { source: source.clone(), root, gguf, bitnet })
     }
 
     /// Returns the GGUF file, whose metadata holds configuration and tokenizer; `None` for other models.
     pub fn gguf(&self) -> Option<&Gguf> {
         self.gguf.as_deref()
+    }
+
+    /// Returns the file of our own format; `None` for other models.
+    pub fn bitnet(&self) -> Option<&BitnetFile> {
+        self.bitnet.as_deref()
     }
 
     /// Returns the folder or file, or the name of an embedded model, as messages show it.
@@ -115,7 +135,8 @@ impl ModelFiles {
 
     /// Returns the path of one of the files, as messages show it; a GGUF file is all of them in one.
     pub fn path(&self, name: &str) -> PathBuf {
-        if self.gguf.is_some() { self.root.clone() } else { self.root.join(name) }
+        let one_file = self.gguf.is_some() || self.bitnet.is_some();
+        if one_file { self.root.clone() } else { self.root.join(name) }
     }
 
     /// Reads config.json.
@@ -141,7 +162,7 @@ impl ModelFiles {
             let error = io::Error::new(io::ErrorKind::NotFound, "no such file");
             LoadError::io(&self.path("config.json"), "the model's configuration", error)
         };
-        self.read("config.json", CONFIG_LIMIT)?.map(Cow::Owned).ok_or_else(missing)
+        self.optional("config.json", CONFIG_LIMIT)?.ok_or_else(missing)
     }
 
     /// Reads tokenizer.json, where there is one.
@@ -151,7 +172,7 @@ impl ModelFiles {
     pub fn tokenizer_json(&self) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
         match self.source {
             ModelSource::Embedded { tokenizer, .. } => Ok(Some(Cow::Borrowed(tokenizer))),
-            ModelSource::Folder(_) | ModelSource::Gguf(_) => self.optional("tokenizer.json", TOKENIZER_LIMIT),
+            _ => self.optional("tokenizer.json", TOKENIZER_LIMIT),
         }
     }
 
@@ -207,6 +228,10 @@ impl ModelFiles {
                 (Some(gguf), WeightAccess::Auto) => Ok(Checkpoint::from_gguf(gguf)),
                 _ => Ok(Checkpoint::from_gguf(&Gguf::open(path, access)?)),
             },
+            ModelSource::Bitnet(path) => match (&self.bitnet, access) {
+                (Some(bitnet), WeightAccess::Auto) => Checkpoint::from_bitnet(bitnet),
+                _ => Checkpoint::from_bitnet(&BitnetFile::open(path, access)?),
+            },
             ModelSource::Embedded { weights, .. } => {
                 Checkpoint::from_static(self.path("model.safetensors"), weights)
             }
@@ -216,8 +241,34 @@ impl ModelFiles {
     fn optional(&self, name: &str, limit: u64) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
         match self.source {
             ModelSource::Folder(_) => Ok(self.read(name, limit)?.map(Cow::Owned)),
+            ModelSource::Bitnet(_) => self.contained(name, limit),
             ModelSource::Gguf(_) | ModelSource::Embedded { .. } => Ok(None),
         }
+    }
+
+    /// Reads any of the small files that a model comes with, where it is there: those of the text side, and
+    /// config.json.
+    ///
+    /// # Errors
+    /// As [`tokenizer_json`](Self::tokenizer_json).
+    pub(crate) fn other(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        match name {
+            "tokenizer.json" => self.tokenizer_json(),
+            _ => self.optional(name, TOKENIZER_LIMIT),
+        }
+    }
+
+    /// Copies a file out of one of our own format.
+    fn contained(&self, name: &str, limit: u64) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        let Some(bytes) = self.bitnet.as_ref().map(|file| file.file(name)).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        if bytes.len() as u64 > limit {
+            let (item, found) = (Item::Field(name.to_owned()), bytes.len());
+            let expected = format!("at most {limit} bytes");
+            return Err(LoadError::mismatch(LoadErrorKind::Format, &self.root, item, expected, found));
+        }
+        Ok(Some(Cow::Owned(bytes.to_vec())))
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, LoadError> {
@@ -260,11 +311,6 @@ fn check_folder(path: &Path) -> Result<(), LoadError> {
     let metadata = std::fs::metadata(path).map_err(|error| LoadError::io(path, WANTED, error))?;
     if metadata.is_dir() {
         return Ok(());
-    }
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    if extension == "bitnet" {
-        let found = format!("a .{extension} file, which this version does not read");
-        return Err(LoadError::mismatch(LoadErrorKind::UnsupportedFormat, path, Item::File, WANTED, found));
     }
     Err(LoadError::mismatch(LoadErrorKind::Format, path, Item::File, WANTED, "a file"))
 }

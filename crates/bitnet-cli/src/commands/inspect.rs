@@ -15,9 +15,9 @@ use serde::Serialize;
 
 use self::statistics::{MatrixStatistics, TernaryStatistics};
 use crate::args::InspectArgs;
-use crate::failure::one_line;
+use crate::failure::{one_line, usage};
 use crate::model;
-use crate::output::{Out, SCHEMA, bytes};
+use crate::output::{Out, SCHEMA, bytes, note};
 use crate::progress::Progress;
 
 #[derive(Serialize)]
@@ -105,6 +105,9 @@ struct Part {
 pub fn run(args: &InspectArgs) -> Result<()> {
     let source = model::source_or_bundled(args.model.as_deref())?;
     args.engine.check()?;
+    if args.check {
+        check_payloads(&source)?;
+    }
     // The engine's own figures: what a run of this model holds.
     let memory = memory(&source, args)?;
     let report = describe(&source, args, memory)?;
@@ -115,6 +118,20 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         print(&report, &mut out)?
     }
     out.flush()
+}
+
+/// Compares the tensors of a `.bitnet` file with their checksums.
+fn check_payloads(source: &ModelSource) -> Result<()> {
+    let files = ModelFiles::open(source)?;
+    match files.bitnet() {
+        Some(file) => {
+            file.check_payloads()?;
+            let count = file.container().tensors().len();
+            note(&format!("{}: {count} tensors match their checksums", files.root().display()));
+            Ok(())
+        }
+        None => Err(usage(format!("--check: expected a .bitnet file, found {}", files.root().display()))),
+    }
 }
 
 fn describe(source: &ModelSource, args: &InspectArgs, memory: Memory) -> Result<Report> {

@@ -4,6 +4,7 @@
 #![cfg(all(feature = "fairytales", feature = "tokenizers"))]
 
 mod chat;
+mod convert;
 mod failures;
 mod gguf;
 mod measure;

@@ -1,5 +1,7 @@
 //! Activation buffers: one row a token, owned by the pool, lent to the workers of a pass.
 
+#![allow(unsafe_code)]
+
 use bitnet_backend::{BitNetError, BufferKind, BufferSpec, Device, Result};
 
 use super::shared::SharedSlice;
@@ -79,6 +81,24 @@ impl Buffer {
         match self {
             Buffer::F32(_, values) => values.bytes(),
             Buffer::Int8(_, values, scales, sums) => values.bytes() + scales.bytes() + sums.bytes(),
+        }
+    }
+}
+
+impl BufferView<'_> {
+    /// Forgets the lifetime.
+    ///
+    /// # Safety
+    /// As [`SharedSlice::erase`], of every part.
+    pub unsafe fn erase(self) -> BufferView<'static> {
+        // SAFETY: by this function's contract.
+        unsafe {
+            match self {
+                BufferView::F32(width, values) => BufferView::F32(width, values.erase()),
+                BufferView::Int8(width, values, scales, sums) => {
+                    BufferView::Int8(width, values.erase(), scales.erase(), sums.erase())
+                }
+            }
         }
     }
 }

@@ -151,24 +151,28 @@ impl<'a> KvView<'a> {
         }
     }
 
-    /// Stores one position's `row` `[kv_heads * head_dim]`, rounding to the cache's type (half to even).
+    /// Stores one position's `row` of one head, rounding to the cache's type (half to even).
     ///
     /// # Safety
-    /// No other worker reads or writes this position of this block meanwhile.
-    pub unsafe fn append(&self, block: BlockId, position: usize, layer: usize, part: Part, row: &[f32]) {
+    /// No other worker reads or writes this head at this position of this block meanwhile.
+    pub unsafe fn append(
+        &self,
+        block: BlockId,
+        position: usize,
+        layer: usize,
+        part: Part,
+        head: usize,
+        row: &[f32],
+    ) {
         let head_dim = self.shape.attention.head_dim;
-        for (head, values) in row.chunks_exact(head_dim).enumerate() {
-            let start = self.shape.head_at(layer, part, head) + position % KV_BLOCK_TOKENS * head_dim;
-            let range = start..start + head_dim;
-            // SAFETY: exclusive by this function's contract.
-            unsafe {
-                match self.blocks {
-                    LentBlocks::F32(blocks) => {
-                        blocks[block.0 as usize].get_mut(range).copy_from_slice(values)
-                    }
-                    LentBlocks::F16(blocks) => {
-                        blocks[block.0 as usize].get_mut(range).convert_from_f32_slice(values);
-                    }
+        let start = self.shape.head_at(layer, part, head) + position % KV_BLOCK_TOKENS * head_dim;
+        let range = start..start + head_dim;
+        // SAFETY: exclusive by this function's contract.
+        unsafe {
+            match self.blocks {
+                LentBlocks::F32(blocks) => blocks[block.0 as usize].get_mut(range).copy_from_slice(row),
+                LentBlocks::F16(blocks) => {
+                    blocks[block.0 as usize].get_mut(range).convert_from_f32_slice(row);
                 }
             }
         }

@@ -6,6 +6,8 @@
 //! and KV blocks come from a [`HybridMemoryPool`]. Logits are the same bits for any number of threads,
 //! any tier, any chunking of a prompt and any batch.
 
+#![allow(unsafe_code)]
+
 mod buffers;
 mod kv;
 mod pass;
@@ -13,6 +15,8 @@ mod plan;
 mod shared;
 mod team;
 mod weights;
+
+use std::sync::atomic::AtomicUsize;
 
 use bitnet_backend::{
     Backend, BackendInfo, BitNetDType, BitNetError, BufferId, BufferKind, Device, ErrorKind, Graph,
@@ -22,9 +26,9 @@ use bitnet_kernels::scalar::attention::MAX_HEAD_DIM;
 use bitnet_kernels::scalar::rope;
 use bitnet_kernels::{Isa, IsaError, Kernels};
 
-use self::buffers::{Buffer, HeadRows, Lent};
+use self::buffers::{Buffer, BufferView, HeadRows, Lent};
 use self::kv::{KvCache, KvShape};
-use self::pass::Pass;
+use self::pass::{Parts, Pass};
 use self::plan::Stage;
 use self::team::Team;
 pub use self::weights::TernaryLayout;
@@ -97,6 +101,14 @@ struct Loaded {
     graph: Graph,
     limits: StepLimits,
     stages: Vec<Stage>,
+    /// The stages of a step of one token, where the buffers have a row for each worker.
+    stages_of_one: Option<Vec<Stage>>,
+    /// Pieces taken of each stage of a pass.
+    taken: Vec<AtomicUsize>,
+    parts: Parts,
+    /// `buffers` as the workers see them, made once: a pass allocates nothing.
+    lent: Vec<BufferView<'static>>,
+    // Declared after `lent`, which points into it; between passes its elements are read alone.
     buffers: Vec<Buffer>,
     kv: KvCache,
     cos: PoolBuffer<f32>,
@@ -213,8 +225,9 @@ impl CpuBackend {
         };
         loaded.check(step)?;
         let single;
+        let of_one = loaded.stages_of_one.as_ref().filter(|_| step.len() == 1 && only.is_none());
         let stages = match only {
-            None => &loaded.stages,
+            None => of_one.unwrap_or(&loaded.stages),
             Some(op) if loaded.graph.ops.contains(op) => {
                 single = plan::stages([*op]);
                 &single
@@ -240,14 +253,14 @@ impl CpuBackend {
         }
         let computes_logits = stages.iter().any(|stage| matches!(stage, Stage::HeadProduct { .. }));
         loaded.logits_len = if computes_logits { step.logits_rows.len() * loaded.graph.vocab } else { 0 };
-        let buffers: Vec<_> = loaded.buffers.iter_mut().map(Buffer::lend).collect();
+        loaded.taken.iter_mut().for_each(|taken| *taken.get_mut() = 0);
         let pass = Pass {
             kernels: self.kernels,
             step,
             attention: loaded.graph.attention,
             matrices: &self.matrices,
             vectors: &self.vectors,
-            buffers: &buffers,
+            buffers: &loaded.lent,
             kv: loaded.kv.lend(),
             cos: &loaded.cos,
             sin: &loaded.sin,
@@ -255,6 +268,9 @@ impl CpuBackend {
             logits: loaded.logits.lend(),
             scratch: loaded.scratch.lend(),
             scratch_width: loaded.scratch_width,
+            parts: loaded.parts.lend(),
+            taken: &loaded.taken,
+            alone: of_one.is_some(),
         };
         self.team.run(&|worker| pass.run(stages, worker));
         Ok(())
@@ -334,16 +350,27 @@ impl Backend for CpuBackend {
         let half = graph.attention.head_dim / 2;
         let angles = size("rotary angles", tokens, half)?;
         let widest = graph.buffers.iter().map(|buffer| buffer.width).max().unwrap_or(0);
-        let scratch_width = widest.max(pass::SCRATCH);
+        let scratch_width = widest.max(pass::scratch(graph.attention));
         let head_width = graph.ops.iter().fold(0, |width, op| match op {
             Op::Head { weights, .. } => self.matrices[weights.0 as usize].cols,
             _ => width,
         });
         let buffers = graph.buffers.iter().map(|&spec| Buffer::new(pool, spec, tokens));
+        let mut buffers = buffers.collect::<Result<Vec<_>>>()?;
+        // SAFETY: pool memory does not move while the buffers live; they are kept as long as the views, and
+        // touched otherwise only while no pass runs.
+        let lent = buffers.iter_mut().map(|buffer| unsafe { buffer.lend().erase() }).collect();
+        let stages = plan::stages(graph.ops.iter().copied());
+        let stages_of_one =
+            (tokens >= self.team.size()).then(|| plan::stages_of_one(&graph.ops, &graph.buffers));
         self.loaded = Some(Loaded {
             limits,
-            stages: plan::stages(graph.ops.iter().copied()),
-            buffers: buffers.collect::<Result<_>>()?,
+            taken: stages.iter().map(|_| AtomicUsize::new(0)).collect(),
+            stages,
+            stages_of_one,
+            parts: Parts::new(pool, graph.attention, self.team.size())?,
+            lent,
+            buffers,
             kv: KvCache::new(KvShape { layers: graph.layers, attention: graph.attention }, self.kv_dtype),
             cos: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary cosines")?,
             sin: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary sines")?,
@@ -421,6 +448,7 @@ impl Backend for CpuBackend {
         if let Some(loaded) = &self.loaded {
             let activations = loaded.buffers.iter().map(Buffer::bytes).sum::<usize>()
                 + loaded.head.bytes()
+                + loaded.parts.bytes()
                 + loaded.logits.bytes();
             let angles = (loaded.cos.len() + loaded.sin.len()) * 4;
             parts.push(MemoryPart { part: "kv", bytes: loaded.kv.bytes() });

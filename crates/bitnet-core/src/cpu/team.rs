@@ -2,19 +2,21 @@
 //!
 //! A [`Team`] is entered once per forward pass. Inside, every worker walks the same list of stages and
 //! meets the others at a [`Barrier`](Worker::barrier) where data passes between them; a pass has hundreds
-//! of those, so waiting spins briefly before it yields the core. Between passes the workers park.
+//! of those, so waiting spins, but never for long: beside other busy processes the missing worker may be waiting
+//! for the very core that a spinning one holds. Between passes the workers park.
 
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 
-/// Rounds of spinning before a waiting worker offers its core to others: long enough for the skew
-/// between workers, short enough not to starve one that was descheduled.
-const SPINS: usize = 2_000;
+/// Rounds of spinning before a waiting worker sleeps: long enough for the skew between workers, short beside
+/// the time for which the system takes a core away.
+const SPINS: usize = 4_000;
 /// Rounds of spinning after a pass before a worker parks; decoding starts the next pass soon.
 const SPINS_BEFORE_PARK: usize = 20_000;
 
@@ -34,6 +36,43 @@ struct Shared {
     phase: AtomicUsize,
     panicked: AtomicBool,
     stopping: AtomicBool,
+    /// Workers that sleep until a barrier opens or the pass ends.
+    sleepers: AtomicUsize,
+    asleep: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Shared {
+    /// Waits until `done`, spinning first and then asleep.
+    fn wait(&self, done: impl Fn() -> bool) {
+        for _ in 0..SPINS {
+            if done() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        // Announced before `done` is asked again: who makes it true either sees the sleeper, or is seen.
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        while !done() {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Wakes sleepers, after what they wait for became true by a sequentially consistent write.
+    fn wake(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_all();
+        }
+    }
+
+    /// Tells everyone that a worker panicked.
+    fn fail(&self) {
+        self.panicked.store(true, Ordering::SeqCst);
+        self.wake();
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -69,30 +108,66 @@ impl Worker<'_> {
         let phase = shared.phase.load(Ordering::Acquire);
         if shared.arrived.fetch_add(1, Ordering::AcqRel) + 1 == shared.size {
             shared.arrived.store(0, Ordering::Relaxed);
-            shared.phase.store(phase.wrapping_add(1), Ordering::Release);
+            shared.phase.store(phase.wrapping_add(1), Ordering::SeqCst);
+            shared.wake();
             return;
         }
-        let mut spins = 0;
-        while shared.phase.load(Ordering::Acquire) == phase {
-            assert!(!shared.panicked.load(Ordering::Relaxed), "another worker of the pass panicked");
-            pause(&mut spins);
-        }
+        let opened = || shared.phase.load(Ordering::SeqCst) != phase;
+        shared.wait(|| opened() || shared.panicked.load(Ordering::SeqCst));
+        assert!(opened(), "another worker of the pass panicked");
     }
 
     /// Returns this worker's share of `0..total`: contiguous, in units of `unit`.
-    pub fn share(&self, total: usize, unit: usize) -> std::ops::Range<usize> {
+    pub fn share(&self, total: usize, unit: usize) -> Range<usize> {
         let units = total.div_ceil(unit);
         let at = |index: usize| (units * index / self.count() * unit).min(total);
         at(self.index)..at(self.index + 1)
     }
 }
 
-fn pause(spins: &mut usize) {
-    if *spins < SPINS {
-        *spins += 1;
-        std::hint::spin_loop();
-    } else {
-        thread::yield_now();
+/// Pieces that each worker gets of a stage, on average: enough that one which is late or slow leaves its part to
+/// the others.
+const PIECES: usize = 8;
+/// Bytes read for a piece, at least: below this an even cut is better than a piece more or less.
+const LEAST: usize = 48 << 10;
+/// Bytes read for a piece, at most: what the last one to finish may keep the others waiting for.
+const MOST: usize = 16 << 20;
+
+/// A worker at one stage, with the count of pieces that the workers have taken of it.
+#[derive(Clone, Copy)]
+pub struct Turn<'a> {
+    /// The worker.
+    pub worker: Worker<'a>,
+    taken: &'a AtomicUsize,
+}
+
+impl<'a> Turn<'a> {
+    /// Comes to a stage, whose count `taken` was zero before any worker came.
+    pub fn new(worker: Worker<'a>, taken: &'a AtomicUsize) -> Self {
+        Turn { worker, taken }
+    }
+
+    /// Takes the next piece of the stage, by number.
+    pub fn next(self) -> usize {
+        // The barriers around the stage order what is computed.
+        self.taken.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Hands out `0..total`, for each of which about `cost` bytes are read, in contiguous pieces, each to the worker
+    /// that comes first; a stage too small for that, or without other workers, in one piece each. Pieces are whole
+    /// multiples of `unit`, but for the last. Called once a stage.
+    pub fn pieces(self, total: usize, cost: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
+        let (count, cost) = (self.worker.count(), cost.max(1));
+        let size = total.div_ceil(count * PIECES).min(MOST / cost).max(1).next_multiple_of(unit);
+        let alone = count == 1 || size.saturating_mul(cost) < LEAST || size * count >= total;
+        let mut share = Some(self.worker.share(total, 1)).filter(|_| alone);
+        std::iter::from_fn(move || {
+            if alone {
+                return share.take();
+            }
+            let start = self.next() * size;
+            (start < total).then(|| start..total.min(start + size))
+        })
     }
 }
 
@@ -117,6 +192,9 @@ impl Team {
             phase: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            asleep: Mutex::new(()),
+            wake: Condvar::new(),
         });
         let mut team = Team { shared, workers: Vec::new() };
         for index in 1..team.shared.size {
@@ -155,12 +233,9 @@ impl Team {
         self.workers.iter().for_each(|(thread, _)| thread.unpark());
         let own = panic::catch_unwind(AssertUnwindSafe(|| pass(Worker { index: 0, shared })));
         if own.is_err() {
-            shared.panicked.store(true, Ordering::Relaxed);
+            shared.fail();
         }
-        let mut spins = 0;
-        while shared.running.load(Ordering::Acquire) > 0 {
-            pause(&mut spins);
-        }
+        shared.wait(|| shared.running.load(Ordering::SeqCst) == 0);
         if let Err(payload) = own {
             panic::resume_unwind(payload);
         }
@@ -202,10 +277,11 @@ fn work(shared: &Shared, index: usize) {
             // SAFETY: `Team::run` keeps the closure alive until `running` reaches 0, below.
             let pass = unsafe { &*job };
             if panic::catch_unwind(AssertUnwindSafe(|| pass(Worker { index, shared }))).is_err() {
-                shared.panicked.store(true, Ordering::Relaxed);
+                shared.fail();
             }
         }
-        shared.running.fetch_sub(1, Ordering::Release);
+        shared.running.fetch_sub(1, Ordering::SeqCst);
+        shared.wake();
     }
 }
 
@@ -241,6 +317,30 @@ mod tests {
                 });
             });
             assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1), "{total} by {unit}");
+        }
+    }
+
+    #[test]
+    fn pieces_cover_the_range_once() {
+        let mut team = Team::new(3).unwrap();
+        let stages = [
+            (0, 1, 1),
+            (1, 1, 1),
+            (10, LEAST, 1),
+            (10, 1, 4),
+            (640, LEAST, 16),
+            (641, 2560, 1),
+            (1000, MOST, 7),
+        ];
+        for (total, cost, unit) in stages {
+            let hits: Vec<AtomicUsize> = (0..total).map(|_| AtomicUsize::new(0)).collect();
+            let taken = AtomicUsize::new(0);
+            team.run(&|worker| {
+                Turn::new(worker, &taken).pieces(total, cost, unit).flatten().for_each(|i| {
+                    hits[i].fetch_add(1, Ordering::Relaxed);
+                });
+            });
+            assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1), "{total} by {cost}");
         }
     }
 

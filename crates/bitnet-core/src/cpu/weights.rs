@@ -161,9 +161,14 @@ impl Matrix {
 
     /// Returns a row of a dense matrix; `None` when the matrix is ternary.
     pub fn dense_row(&self, row: usize) -> Option<DenseRow<'_>> {
+        self.dense_rows(row..row + 1)
+    }
+
+    /// Returns rows of a dense matrix, one after the other; `None` when the matrix is ternary.
+    pub fn dense_rows(&self, rows: std::ops::Range<usize>) -> Option<DenseRow<'_>> {
         let Elements::Dense(dtype, bytes) = &self.elements else { return None };
         let width = self.cols * dtype.bits() / 8;
-        let bytes = &bytes[row * width..][..width];
+        let bytes = &bytes[rows.start * width..rows.end * width];
         // Alignment was checked when the matrix was prepared.
         match dtype {
             BitNetDType::F32 => bytemuck::try_cast_slice(bytes).ok().map(DenseRow::F32),

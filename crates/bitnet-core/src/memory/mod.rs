@@ -13,6 +13,7 @@
 
 mod buffer;
 mod config;
+pub mod conversion;
 mod cpu;
 mod element;
 mod handle;

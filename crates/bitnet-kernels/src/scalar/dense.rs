@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 use super::lanes::{LANES, Lanes};
 
-/// One row of a dense matrix.
+/// One row of a dense matrix, or rows one after the other.
 #[derive(Debug, Clone, Copy)]
 pub enum DenseRow<'a> {
     /// binary32.
@@ -63,6 +63,39 @@ pub fn dense(row: DenseRow<'_>, x: &[f32], out: &mut [f32]) {
             DenseRow::F16(row) => tile(row, x, out, |piece, wide| piece.convert_to_f32_slice(wide)),
             DenseRow::BF16(row) => tile(row, x, out, |piece, wide| widen(DenseRow::BF16(piece), wide)),
         }
+    }
+}
+
+/// As [`dense`] for each of some rows of `cols` elements, one after the other in `rows`.
+///
+/// # Shapes
+/// `x` `[tokens, cols]`, `out` `[rows, tokens]`.
+#[inline(always)]
+pub fn dense_rows(rows: DenseRow<'_>, cols: usize, x: &[f32], out: &mut [f32]) {
+    each_row(rows, cols, x, out, dense);
+}
+
+/// Hands the rows to a kernel of one row.
+#[inline(always)]
+pub fn each_row(
+    rows: DenseRow<'_>,
+    cols: usize,
+    x: &[f32],
+    out: &mut [f32],
+    one: impl Fn(DenseRow<'_>, &[f32], &mut [f32]),
+) {
+    if cols == 0 || x.is_empty() {
+        out.fill(0.0);
+        return;
+    }
+    for (index, out) in out.chunks_exact_mut(x.len() / cols).enumerate() {
+        let at = index * cols..(index + 1) * cols;
+        let row = match rows {
+            DenseRow::F32(rows) => DenseRow::F32(&rows[at]),
+            DenseRow::F16(rows) => DenseRow::F16(&rows[at]),
+            DenseRow::BF16(rows) => DenseRow::BF16(&rows[at]),
+        };
+        one(row, x, out);
     }
 }
 

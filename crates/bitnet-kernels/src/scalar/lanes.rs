@@ -30,6 +30,16 @@ impl Lanes {
         }
     }
 
+    /// Adds a term to each lane.
+    #[inline(always)]
+    pub fn add_all(&mut self, terms: &[f32; LANES]) {
+        for (r, lanes) in self.0.iter_mut().enumerate() {
+            for (l, lane) in lanes.iter_mut().enumerate() {
+                *lane += terms[r * WIDTH + l];
+            }
+        }
+    }
+
     /// Adds a term to lane `index % 32`.
     #[inline(always)]
     pub fn add(&mut self, index: usize, term: f32) {

@@ -6,6 +6,7 @@
 
 pub mod attention;
 pub mod dense;
+pub mod dequantize;
 pub mod exp;
 pub mod flat;
 pub mod gate;

@@ -38,7 +38,7 @@ fn equal_codes<const N: usize>(layout: &Layout<N>) {
             }
         }
         for end in ENDS {
-            let tokens: &[usize] = if cols <= 65_536 { &[16, 25] } else { &[16] };
+            let tokens: &[usize] = if cols <= 65_536 { &[16, 65] } else { &[16] };
             for &tokens in tokens {
                 check(layout, [2; N], cols, tokens, |_| end);
             }
@@ -55,7 +55,9 @@ fn unequal_codes<const N: usize>(layout: &Layout<N>) {
                 check(layout, codes, cols, tokens, |t| ENDS[(t + shift) % 3]);
             }
             if cols <= 65_536 {
-                check(layout, codes, cols, 25, |t| ENDS[(t + shift) % 3]);
+                for tokens in [3, 4, 5, 65] {
+                    check(layout, codes, cols, tokens, |t| ENDS[(t + shift) % 3]);
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Kernels on floats, and attention, against the scalar truth and their definitions.
 
-use bitnet_kernels::scalar::attention::BLOCK;
+use bitnet_kernels::scalar::attention::{BLOCK, scratch_len, stride};
 use bitnet_kernels::{AttentionBlock, AttentionState, DenseRow, Kernels, KvRows};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -94,44 +94,149 @@ fn naive_attention(query: &[f32], keys: &[f32], values: &[f32], head_dim: usize,
     (0..head_dim).map(mean).collect()
 }
 
+/// Attends with `heads` rows for each of the tokens at the last `tokens` of `count` positions, every block at once
+/// or `apart` and merged afterwards.
+fn attend(kernels: &Kernels, shape: [usize; 4], narrow: bool, apart: bool) -> Vec<f32> {
+    let [head_dim, heads, count, tokens] = shape;
+    let (stride, rows) = (stride(head_dim), heads * tokens);
+    let padded = count.next_multiple_of(BLOCK);
+    let [keys, values] = [5, 11].map(|skip| floats(padded * head_dim + skip)[skip..].to_vec());
+    let [keys16, values16] = [&keys, &values].map(|wide| {
+        let mut half = vec![f16::ZERO; wide.len()];
+        half.convert_from_f32_slice(wide);
+        half
+    });
+    let mut queries = vec![0.0; rows * stride];
+    for (query, values) in
+        queries.chunks_exact_mut(stride).zip(floats(rows * head_dim).chunks_exact(head_dim))
+    {
+        query.iter_mut().zip(values).for_each(|(query, value)| *query = value * 0.1);
+    }
+    let mut states = vec![AttentionState::EMPTY; rows];
+    let mut out = vec![0.0; rows * stride];
+    let mut scratch = vec![f32::NAN; scratch_len(rows, head_dim)];
+    for start in (0..count).step_by(BLOCK) {
+        // Rows that see none of a block are the first.
+        let seen = |row: usize| (count - tokens + 1 + row / heads).saturating_sub(start).min(BLOCK);
+        let first = (0..rows).position(|row| seen(row) > 0).unwrap_or(rows);
+        let counts: Vec<usize> = (first..rows).map(seen).collect();
+        let at = start * head_dim..(start + BLOCK) * head_dim;
+        let rows = |wide, half| if narrow { KvRows::F16(half) } else { KvRows::F32(wide) };
+        let block = AttentionBlock {
+            keys: rows(&keys[at.clone()], &keys16[at.clone()]),
+            values: rows(&values[at.clone()], &values16[at]),
+            head_dim,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+        };
+        let (queries, states, out) =
+            (&queries[first * stride..], &mut states[first..], &mut out[first * stride..]);
+        if apart {
+            let (mut own, mut sums) = (vec![AttentionState::EMPTY; states.len()], vec![0.0; out.len()]);
+            (kernels.attend)(block, &counts, queries, &mut own, &mut sums, &mut scratch);
+            (kernels.merge)(&own, &sums, states, out);
+        } else {
+            (kernels.attend)(block, &counts, queries, states, out, &mut scratch);
+        }
+    }
+    (kernels.finish)(&states, &mut out);
+    out
+}
+
 #[test]
 fn attention_matches_its_definition_and_is_the_same_on_every_tier() {
-    for (head_dim, heads, count) in [(64, 1, 1), (64, 4, 63), (128, 4, 64), (128, 3, 65), (256, 9, 200)] {
-        let queries: Vec<f32> = floats(heads * head_dim).iter().map(|q| q * 0.1).collect();
-        let keys = floats(count * head_dim + 5)[5..].to_vec();
-        let values = floats(count * head_dim + 11)[11..].to_vec();
-        let run = |kernels: &Kernels, narrow: bool| {
-            let (mut keys16, mut values16) = (vec![f16::ZERO; keys.len()], vec![f16::ZERO; values.len()]);
-            keys16.convert_from_f32_slice(&keys);
-            values16.convert_from_f32_slice(&values);
-            let mut states = vec![AttentionState::EMPTY; heads];
-            let mut out = vec![0.0; heads * head_dim];
-            for start in (0..count).step_by(BLOCK) {
-                let at = start * head_dim;
-                let rows = |wide, half| if narrow { KvRows::F16(half) } else { KvRows::F32(wide) };
-                let block = AttentionBlock {
-                    keys: rows(&keys[at..], &keys16[at..]),
-                    values: rows(&values[at..], &values16[at..]),
-                    count: BLOCK.min(count - start),
-                    head_dim,
-                    scale: 1.0 / (head_dim as f32).sqrt(),
-                };
-                (kernels.attend)(block, &queries, &mut states, &mut out);
-            }
-            (kernels.finish)(&states, head_dim, &mut out);
-            out
-        };
-        let expected = run(scalar(), false);
-        for (head, out) in expected.chunks_exact(head_dim).enumerate() {
-            let query = &queries[head * head_dim..][..head_dim];
-            let exact = naive_attention(query, &keys, &values, head_dim, count);
+    for shape in [
+        [64, 1, 1, 1],
+        [64, 4, 63, 1],
+        [128, 4, 64, 2],
+        [80, 3, 65, 3],
+        [128, 3, 65, 7],
+        [6, 2, 130, 5],
+        [256, 9, 200, 1],
+        [32, 4, 150, 16],
+    ] {
+        let [head_dim, heads, count, tokens] = shape;
+        let stride = stride(head_dim);
+        let expected = attend(scalar(), shape, false, false);
+        let [keys, values] =
+            [5, 11].map(|skip| floats(count.next_multiple_of(BLOCK) * head_dim + skip)[skip..].to_vec());
+        let queries: Vec<f32> = floats(heads * tokens * head_dim).iter().map(|q| q * 0.1).collect();
+        for (row, out) in expected.chunks_exact(stride).enumerate() {
+            let query = &queries[row * head_dim..][..head_dim];
+            let exact = naive_attention(query, &keys, &values, head_dim, count - tokens + 1 + row / heads);
             for (&out, exact) in out.iter().zip(exact) {
-                assert!((f64::from(out) - exact).abs() < 5e-6, "{out} against {exact}");
+                assert!((f64::from(out) - exact).abs() < 5e-6, "{shape:?} row {row}: {out} against {exact}");
             }
+            assert!(out[head_dim..].iter().all(|&rest| rest == 0.0));
         }
         for kernels in tiers() {
-            assert_eq!(bits(&run(kernels, false)), bits(&expected), "{} f32", kernels.isa);
-            assert_eq!(bits(&run(kernels, true)), bits(&run(scalar(), true)), "{} f16", kernels.isa);
+            for narrow in [false, true] {
+                let expected = attend(scalar(), shape, narrow, false);
+                for apart in [false, true] {
+                    let out = attend(kernels, shape, narrow, apart);
+                    assert_eq!(bits(&out), bits(&expected), "{} {shape:?} {narrow} {apart}", kernels.isa);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_of_dense_rows_give_the_bits_of_single_rows() {
+    for (cols, rows) in [(1, 3), (32, 8), (33, 9), (300, 17), (641, 5)] {
+        let matrix = floats(rows * cols);
+        let half: Vec<f16> = matrix.iter().map(|&v| f16::from_f32(v)).collect();
+        let brain: Vec<bf16> = matrix.iter().map(|&v| bf16::from_f32(v)).collect();
+        for tokens in [1, 2, 3, 4, 5, 12, 13, 30] {
+            let x = floats(tokens * cols);
+            let (wide, half) = (DenseRow::F32(&matrix), DenseRow::F16(&half));
+            for matrix in [wide, half, DenseRow::BF16(&brain)] {
+                let mut expected = vec![0.0; rows * tokens];
+                for (row, expected) in expected.chunks_exact_mut(tokens).enumerate() {
+                    let at = row * cols..(row + 1) * cols;
+                    let row = match matrix {
+                        DenseRow::F32(rows) => DenseRow::F32(&rows[at]),
+                        DenseRow::F16(rows) => DenseRow::F16(&rows[at]),
+                        DenseRow::BF16(rows) => DenseRow::BF16(&rows[at]),
+                    };
+                    (scalar().dense)(row, &x, expected);
+                }
+                for kernels in tiers() {
+                    let mut out = vec![7.0; rows * tokens];
+                    (kernels.dense_rows)(matrix, cols, &x, &mut out);
+                    assert_eq!(bits(&out), bits(&expected), "{} {rows} x {cols}, {tokens}", kernels.isa);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dequantised_sums_land_in_their_rows() {
+    for (lines, last) in [(1, 1), (7, 5), (8, 8), (16, 16), (35, 33), (40, 0)] {
+        for step in [1, 3] {
+            let acc: Vec<[i32; 4]> = (0..lines * step)
+                .map(|i| std::array::from_fn(|p| (i * 7919 + p * 104_729) as i32 % 20_011 - 10_000))
+                .collect();
+            for kernels in tiers() {
+                for accumulate in [false, true] {
+                    let mut rows = [(); 4].map(|()| floats(lines));
+                    let before = rows.clone();
+                    let [a, b, c, d] = &mut rows;
+                    let out = [&mut a[..], &mut b[..], &mut c[..], &mut d[..last]];
+                    (kernels.dequantize)(&acc, step, (37.25, 1.7), accumulate, out);
+                    for (part, (row, before)) in rows.iter().zip(&before).enumerate() {
+                        for (line, (&found, &before)) in row.iter().zip(before).enumerate() {
+                            let value = acc[line * step][part] as f32 / 37.25 * 1.7;
+                            let expected = match (part == 3 && line >= last, accumulate) {
+                                (true, _) => before,
+                                (false, true) => before + value,
+                                (false, false) => value,
+                            };
+                            assert_eq!(found.to_bits(), expected.to_bits(), "{} {lines} {part}", kernels.isa);
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ pub const BLOCK_COLS: [usize; 12] = [1023, 1024, 1025, 1055, 1537, 2047, 2048, 2
 /// Packed lines, or rows, of a call.
 pub const LINES: [usize; 5] = [1, 2, 3, 5, 17];
 /// Tokens of a call: every count to one past a tile, then whole tiles and one to either side.
-pub const TOKENS: [usize; 19] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16, 17, 23, 24, 25, 33, 130];
+pub const TOKENS: [usize; 20] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16, 17, 23, 33, 63, 64, 65, 130];
 
 pub fn tiers() -> Vec<&'static Kernels> {
     Isa::available().map(|isa| Kernels::for_isa(isa).unwrap()).collect()

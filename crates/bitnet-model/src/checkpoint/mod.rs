@@ -16,6 +16,7 @@ use bitnet_core::backend::{BitNetDType, WeightBytes};
 use bitnet_quant::ggml::GgmlType;
 use safetensors::tensor::{Dtype, Metadata};
 
+use crate::bitnet_file::{BitnetFile, View};
 use crate::error::{Item, LoadError, LoadErrorKind};
 use crate::gguf::{Gguf, TypeId};
 use crate::mapping::FileBytes;
@@ -162,6 +163,27 @@ impl Checkpoint {
         }
         checkpoint.shards.push(Shard { path: gguf.path().to_owned(), bytes: file });
         checkpoint
+    }
+
+    /// Takes the tensors of a `.bitnet` file, by the names and types that a packed folder has.
+    ///
+    /// # Errors
+    /// A tensor of a type that is not read, a size that does not fit the file, a name that is there twice.
+    pub fn from_bitnet(bitnet: &BitnetFile) -> Result<Self, LoadError> {
+        let gguf = bitnet.container();
+        let mut checkpoint = Checkpoint::empty(gguf.path().to_owned());
+        let file = gguf.file();
+        for View { name, dtype, shape, range } in bitnet.views()? {
+            let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = file.clone();
+            let Some(bytes) = WeightBytes::slice_of(owner, range.clone()) else { continue };
+            let tensor = Tensor { dtype: StoredDType::Known(dtype), shape, bytes, shard: 0, range };
+            if checkpoint.tensors.insert(name.clone(), tensor).is_some() {
+                let (kind, item) = (LoadErrorKind::Format, Item::Tensor(name));
+                return Err(checkpoint.refuse(kind, item, "one tensor of this name".into(), "a second one"));
+            }
+        }
+        checkpoint.shards.push(Shard { path: gguf.path().to_owned(), bytes: file });
+        Ok(checkpoint)
     }
 
     fn open_file(path: PathBuf, access: WeightAccess) -> Result<Self, LoadError> {

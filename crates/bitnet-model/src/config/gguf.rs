@@ -14,12 +14,15 @@ use std::ops::RangeInclusive;
 use bitnet_core::backend::Activation;
 use bitnet_kernels::scalar::attention::MAX_HEAD_DIM;
 
+use super::quantisation::{QuantisationConfig, QuantisationMode};
 use super::{EPS_RANGE, MAX_COUNT, MAX_TOKENS, MAX_WIDTH, ModelClass, ModelConfig, assume, rope, unique};
 use crate::error::LoadError;
 use crate::gguf::{Gguf, Metadata, Value};
 use crate::names::Naming;
 
 const ARCHITECTURE: &str = "general.architecture";
+/// How activations enter products, in files of ours.
+pub(crate) const ACTIVATIONS: &str = "bitnet.activations";
 /// The base that readers take when a file states none.
 const DEFAULT_THETA: f32 = 10_000.0;
 
@@ -149,9 +152,21 @@ impl ModelConfig {
             bos: token("bos_token_id")?,
             eos: unique(eos),
             one_bit_fields: false,
-            quantisation: None,
+            quantisation: quantisation(metadata, architecture)?,
             assumptions,
         })
+    }
+}
+
+/// Reads what only files of ours say: that a llama was trained with activations of 8 bits, one scale a token.
+fn quantisation(metadata: &Metadata, architecture: &str) -> Result<Option<QuantisationConfig>, LoadError> {
+    match metadata.str(ACTIVATIONS)? {
+        Some("int8") if architecture == "llama" => {
+            let mode = Some(QuantisationMode::Offline);
+            Ok(Some(QuantisationConfig { mode, ..QuantisationConfig::default() }))
+        }
+        None | Some("int8" | "float") => Ok(None),
+        Some(_) => Err(metadata.unsupported(ACTIVATIONS, "int8 or float")),
     }
 }
 

@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::error::{Item, LoadError, LoadErrorKind};
 use crate::source::ModelFiles;
 use fields::{Fields, shorten};
+pub(crate) use gguf::ACTIVATIONS;
 pub use quantisation::{LinearClass, QuantisationConfig, QuantisationMode};
 
 /// Layers, heads: at most this many.

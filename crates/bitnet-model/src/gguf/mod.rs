@@ -22,6 +22,7 @@ mod tensors;
 mod types;
 mod value;
 mod vocabulary;
+pub mod write;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -118,6 +119,11 @@ impl Gguf {
     /// Returns the bytes of the file, which stay as long as anything refers to them.
     pub(crate) fn file(&self) -> Arc<FileBytes> {
         self.bytes.clone()
+    }
+
+    /// Returns the bytes of the whole file.
+    pub(crate) fn file_bytes(&self) -> &[u8] {
+        (*self.bytes).as_ref()
     }
 
     /// Returns the bytes of a tensor of this file.

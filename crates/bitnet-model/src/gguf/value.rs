@@ -229,6 +229,11 @@ impl<'a> Array<'a> {
         self.len == 0
     }
 
+    /// Returns the bytes of an array of unsigned bytes; `None` for one of another type.
+    pub fn as_u8s(self) -> Option<&'a [u8]> {
+        (self.of == ValueType::U8).then_some(self.bytes)
+    }
+
     /// Iterates over the elements.
     pub fn values(self) -> Values<'a> {
         let cursor = Cursor::new(std::path::Path::new(""), self.bytes, 0);

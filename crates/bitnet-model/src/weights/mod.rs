@@ -17,7 +17,7 @@ use bitnet_core::backend::{LinearWeights, WeightStorage};
 use bitnet_quant::ggml::I2sLayout;
 
 use crate::config::ModelConfig;
-use crate::error::LoadError;
+use crate::error::{Item, LoadError, LoadErrorKind};
 use crate::family::{self, Detection, Family};
 use crate::names::Naming;
 use crate::source::{ModelFiles, WeightAccess};
@@ -49,30 +49,49 @@ pub struct LoadOptions<'a> {
     pub i2s_layout: I2sLayout,
 }
 
+/// A part of a model, in the order of reading.
+pub(crate) enum Part {
+    /// What stands outside the layers.
+    Outside(Box<Outside>),
+    /// A layer, by its index.
+    Layer(usize, Box<Layer>),
+}
+
+/// What stands outside the layers.
+pub(crate) struct Outside {
+    pub(crate) embedding: LinearWeights,
+    pub(crate) head: Head,
+    pub(crate) final_norm: NormWeights,
+}
+
+/// What is known of a model beside its weights.
+pub(crate) struct Outline {
+    pub(crate) config: ModelConfig,
+    pub(crate) family: Family,
+    pub(crate) assumptions: Vec<String>,
+    pub(crate) tensors: Vec<TensorInfo>,
+}
+
 /// Loads a checkpoint.
 ///
 /// # Errors
 /// A [`LoadError`] of any kind but `Backend`; each names the file and the tensor or field.
 pub fn load(files: &ModelFiles, options: &mut LoadOptions<'_>) -> Result<Model, LoadError> {
-    let config = ModelConfig::read(files)?;
-    let checkpoint = files.open_checkpoint(options.access)?;
-    let detection = family::detect(&config, &checkpoint);
-    let mut reader = Reader::new(&config, &checkpoint, &detection, options);
-    // Layers are pushed as their tensors are found: their count in config.json reserves nothing.
-    let mut layers = Vec::new();
-    let embedding = reader.table(reader.naming().embedding())?;
-    for index in 0..config.layers {
-        layers.push(layer::read(&mut reader, index)?);
-    }
-    let final_norm = reader.norm(reader.naming().final_norm(), config.hidden, config.rms_eps)?;
-    let head = head(&mut reader)?;
-    reader.check_leftovers()?;
-    let (tensors, notes) = reader.finish();
-    let family = resolve(&detection, &layers);
-    let mut assumptions = checkpoint.assumptions().to_vec();
-    assumptions.extend(config.assumptions.iter().cloned());
-    assumptions.extend(detection.assumptions);
-    assumptions.extend(notes);
+    let (mut outside, mut layers) = (None, Vec::new());
+    let outline = stream(files, options, false, |_, _, part| -> Result<(), LoadError> {
+        match part {
+            Part::Outside(part) => outside = Some(part),
+            // Layers are pushed as their tensors are found: their count in config.json reserves nothing.
+            Part::Layer(_, layer) => layers.push(*layer),
+        }
+        Ok(())
+    })?;
+    let Some(outside) = outside else {
+        let (path, kind) = (files.root(), LoadErrorKind::MissingTensor);
+        return Err(LoadError::mismatch(kind, path, Item::File, "an embedding", "none"));
+    };
+    let Outside { embedding, head, final_norm } = *outside;
+    let Outline { config, family, assumptions, tensors } = outline;
     trace::info!("loaded {} as {family}, {} layers", files.root().display(), layers.len());
     for assumption in &assumptions {
         trace::info!("assumed: {assumption}");
@@ -81,12 +100,53 @@ pub fn load(files: &ModelFiles, options: &mut LoadOptions<'_>) -> Result<Model, 
     Ok(Model { config, family, activations, assumptions, layers, embedding, head, final_norm, tensors })
 }
 
+/// Reads a checkpoint part by part, what stands outside the layers first, and hands each to `sink` with the
+/// configuration and the family as far as it is known. With `consume`, the pages behind what a layer or its predecessors took are given back when
+/// `sink` returns from that layer: memory then holds one layer at a time.
+///
+/// # Errors
+/// As [`load`], and those of `sink`.
+pub(crate) fn stream<E: From<LoadError>>(
+    files: &ModelFiles,
+    options: &mut LoadOptions<'_>,
+    consume: bool,
+    mut sink: impl FnMut(&ModelConfig, Family, Part) -> Result<(), E>,
+) -> Result<Outline, E> {
+    let config = ModelConfig::read(files)?;
+    let checkpoint = files.open_checkpoint(options.access)?;
+    let detection = family::detect(&config, &checkpoint);
+    let mut reader = Reader::new(&config, &checkpoint, &detection, options);
+    let embedding = reader.table(reader.naming().embedding())?;
+    let head = head(&mut reader)?;
+    let final_norm = reader.norm(reader.naming().final_norm(), config.hidden, config.rms_eps)?;
+    sink(&config, detection.family, Part::Outside(Box::new(Outside { embedding, head, final_norm })))?;
+    let mut ternary = false;
+    for index in 0..config.layers {
+        let layer = layer::read(&mut reader, index)?;
+        ternary |= layer.projections().iter().any(|p| is_ternary(&p.weights));
+        sink(&config, resolve(&detection, ternary), Part::Layer(index, Box::new(layer)))?;
+        if consume {
+            reader.release_read();
+        }
+    }
+    reader.check_leftovers()?;
+    let (tensors, notes) = reader.finish();
+    let family = resolve(&detection, ternary);
+    let mut assumptions = checkpoint.assumptions().to_vec();
+    assumptions.extend(config.assumptions.iter().cloned());
+    assumptions.extend(detection.assumptions);
+    assumptions.extend(notes);
+    Ok(Outline { config, family, assumptions, tensors })
+}
+
+fn is_ternary(weights: &LinearWeights) -> bool {
+    matches!(weights.storage, WeightStorage::Ternary { .. })
+}
+
 /// Divides plain llamas by what the values of their matrices turned out to be.
-fn resolve(detection: &Detection, layers: &[Layer]) -> Family {
-    let ternary = |weights: &LinearWeights| matches!(weights.storage, WeightStorage::Ternary { .. });
-    let any = || layers.iter().flat_map(Layer::projections).any(|p| ternary(&p.weights));
+fn resolve(detection: &Detection, ternary: bool) -> Family {
     match detection.family {
-        Family::LlamaDense if any() => Family::TriLm,
+        Family::LlamaDense if ternary => Family::TriLm,
         family => family,
     }
 }

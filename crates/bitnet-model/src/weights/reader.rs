@@ -28,6 +28,8 @@ pub(super) struct Reader<'a, 'o> {
     checkpoint: &'a Checkpoint,
     options: &'a mut LoadOptions<'o>,
     taken: BTreeSet<String>,
+    /// Tensors read since the last call of [`release_read`](Self::release_read).
+    fresh: Vec<String>,
     tensors: Vec<TensorInfo>,
     notes: Vec<String>,
     progress: LoadProgress,
@@ -46,8 +48,8 @@ impl<'a, 'o> Reader<'a, 'o> {
             bytes_done: 0,
             bytes_total: checkpoint.tensors().map(|(_, tensor)| tensor.bytes.len() as u64).sum(),
         };
-        let (taken, tensors, notes) = (BTreeSet::new(), Vec::new(), Vec::new());
-        Reader { config, detection, checkpoint, options, taken, tensors, notes, progress }
+        let (taken, fresh, tensors, notes) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
+        Reader { config, detection, checkpoint, options, taken, fresh, tensors, notes, progress }
     }
 
     /// Returns what tensors are called.
@@ -147,6 +149,7 @@ impl<'a, 'o> Reader<'a, 'o> {
     pub(super) fn record(&mut self, name: &str, tensor: &Tensor, stored_as: StoredAs, rule: &'static str) {
         trace::debug!("{name}: {} {:?} as {stored_as}, {rule}", tensor.dtype, tensor.shape);
         self.taken.insert(name.to_owned());
+        self.fresh.push(name.to_owned());
         self.tensors.push(TensorInfo {
             name: name.to_owned(),
             dtype: tensor.dtype.to_string(),
@@ -165,6 +168,16 @@ impl<'a, 'o> Reader<'a, 'o> {
     /// Lets the system take back the memory behind a tensor that is not needed any more.
     pub(super) fn release(&self, tensor: &Tensor) {
         self.checkpoint.release(tensor);
+    }
+
+    /// Lets the system take back the memory behind everything read since the last call: for a caller that has
+    /// passed it on and will not look at it again.
+    pub(super) fn release_read(&mut self) {
+        for name in std::mem::take(&mut self.fresh) {
+            if let Some(tensor) = self.checkpoint.get(&name) {
+                self.checkpoint.release(tensor);
+            }
+        }
     }
 
     /// Records a tensor that is there and not used.

@@ -11,6 +11,7 @@ mod int8;
 pub(super) mod ternary;
 
 use crate::dispatch::SCALAR;
+use crate::scalar::dense;
 use crate::{Isa, Kernels, TernaryKernels};
 
 /// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of NEON:
@@ -30,5 +31,9 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     // SAFETY: as above.
     dense: |row, x, out| unsafe { float::dense(row, x, out) },
+    dense_rows: |rows, cols, x, out| {
+        // SAFETY: as above.
+        dense::each_row(rows, cols, x, out, |row, x, out| unsafe { float::dense(row, x, out) });
+    },
     ..SCALAR
 };

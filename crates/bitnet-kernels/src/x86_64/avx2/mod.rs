@@ -1,4 +1,4 @@
-//! AVX2 with F16C: hand-written ternary products, dense rows and attention; the scalar bodies of the rest
+//! AVX2 with F16C: hand-written ternary products, dense rows, attention and dequantisation; the scalar bodies of the rest
 //! compiled for 256 bits.
 //!
 //! Where the compiler vectorises the scalar text well it is kept on purpose: one text cannot drift from the
@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+mod dequantize;
 pub(super) mod flat;
 mod float;
 mod int8;
@@ -49,6 +50,8 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     // SAFETY: as above.
     dense: |row, x, out| unsafe { float::dense(row, x, out) },
     // SAFETY: as above.
+    dense_rows: |rows, cols, x, out| unsafe { float::dense_rows(rows, cols, x, out) },
+    // SAFETY: as above.
     widen: |row, out| unsafe { widen(row, out) },
     // SAFETY: as above.
     rms_norm: |x, weight, eps, out| unsafe { rms_norm(x, weight, eps, out) },
@@ -61,9 +64,17 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     // SAFETY: as above.
     rotate: |row, head_dim, cos, sin| unsafe { rotate(row, head_dim, cos, sin) },
     // SAFETY: as above.
-    attend: |block, queries, states, out| unsafe { float::attend(block, queries, states, out) },
+    attend: |block, counts, queries, states, out, scratch| unsafe {
+        float::attend(block, counts, queries, states, out, scratch)
+    },
     // SAFETY: as above.
-    finish: |states, head_dim, out| unsafe { finish(states, head_dim, out) },
+    merge: |own, values, states, out| unsafe { merge(own, values, states, out) },
+    // SAFETY: as above.
+    finish: |states, out| unsafe { finish(states, out) },
+    // SAFETY: as above.
+    dequantize: |acc, step, scale, accumulate, out| unsafe {
+        dequantize::dequantize(acc, step, scale, accumulate, out)
+    },
 };
 
 #[target_feature(enable = "avx2,f16c")]
@@ -117,6 +128,11 @@ fn rotate(row: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn finish(states: &[AttentionState], head_dim: usize, out: &mut [f32]) {
-    attention::finish(states, head_dim, out);
+fn merge(own: &[AttentionState], values: &[f32], states: &mut [AttentionState], out: &mut [f32]) {
+    attention::merge(own, values, states, out);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn finish(states: &[AttentionState], out: &mut [f32]) {
+    attention::finish(states, out);
 }

@@ -5,6 +5,7 @@
 //! which is taken off the finished sum. `vpmaddubsw` multiplies unsigned codes by signed activations and adds
 //! pairs in 16 bits. Two passes leave registers for four tokens, which share the codes.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::panel;
@@ -22,9 +23,9 @@ pub const WIDTH: usize = 32;
 /// Tokens that share one separation of the codes.
 const TOKENS: usize = 4;
 /// Tokens from which spreading the codes into a panel pays.
-const PANEL_TOKENS: usize = 24;
-/// Bytes by which codes are prefetched ahead of their use.
-const AHEAD: usize = 4096;
+const PANEL_TOKENS: usize = 64;
+/// Bytes by which codes are prefetched ahead of their use, into the second-level cache.
+const AHEAD: usize = 8192;
 
 /// The contract of `scalar::ternary::row_quarters_i8`.
 #[target_feature(enable = "avx2")]
@@ -36,50 +37,60 @@ pub fn row_quarters_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]
     }
     let cols = x.len() / tokens;
     if tokens >= PANEL_TOKENS {
-        out.fill([0; 4]);
-        panel::add_products(codes, cols, x, tokens, out);
-    } else {
-        for start in (0..tokens).step_by(TOKENS) {
-            let x = &x[start * cols..];
-            for (line, out) in codes.chunks_exact(cols).zip(out.chunks_exact_mut(tokens)) {
-                let out = &mut out[start..tokens.min(start + TOKENS)];
-                match out.len() {
-                    1 => products::<1>(line, x, out),
-                    2 => products::<2>(line, x, out),
-                    3 => products::<3>(line, x, out),
-                    _ => products::<TOKENS>(line, x, out),
-                }
+        return panel::products(codes, cols, x, sums, out);
+    }
+    let mut start = 0;
+    while start < tokens {
+        // Tiles of nearly one size, so that none of a few tokens is left over.
+        let left = tokens - start;
+        let range = start..start + left.div_ceil(left.div_ceil(TOKENS));
+        let (x, sums) = (&x[start * cols..], &sums[range.clone()]);
+        for (line, out) in codes.chunks_exact(cols).zip(out.chunks_exact_mut(tokens)) {
+            let out = &mut out[range.clone()];
+            match out.len() {
+                // Few enough sums for one pass.
+                1 => write(out, sums, pass::<1, 4, 0>(line, x)),
+                2 => products::<2>(line, x, sums, out),
+                3 => products::<3>(line, x, sums, out),
+                _ => products::<TOKENS>(line, x, sums, out),
             }
         }
-    }
-    for out in out.chunks_exact_mut(tokens) {
-        for (out, &sum) in out.iter_mut().zip(sums) {
-            // Codes are values + 1, so the sum of the activations came along once.
-            *out = out.map(|acc| acc - sum);
-        }
+        start = range.end;
     }
 }
 
-/// Writes `sum(code * x)` of the four quarters for `T` tokens.
+/// Writes the products of the four quarters for `T` tokens.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn products<const T: usize>(line: &[u8], x: &[i8], out: &mut [[i32; 4]]) {
-    if T == 1 {
-        // Few enough sums for one pass.
-        out.copy_from_slice(&pass::<T, 4, 0>(line, x));
-        return;
-    }
+fn products<const T: usize>(line: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]]) {
     let lower = pass::<T, 2, 0>(line, x);
     let upper = pass::<T, 2, 2>(line, x);
-    for ((out, lower), upper) in out.iter_mut().zip(lower).zip(upper) {
-        *out = [lower[0], lower[1], upper[0], upper[1]];
+    let mut totals = [[_mm256_setzero_si256(); 4]; T];
+    for ((totals, lower), upper) in totals.iter_mut().zip(lower).zip(upper) {
+        *totals = [lower[0], lower[1], upper[0], upper[1]];
+    }
+    write(out, sums, totals);
+}
+
+/// Adds the lanes of each quarter, takes the factors off and writes them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn write<const T: usize>(out: &mut [[i32; 4]], sums: &[i32], totals: [[__m256i; 4]; T]) {
+    // Every second quarter carries the factor 4 of its place.
+    let places = _mm_setr_epi32(0, 2, 0, 2);
+    for ((out, &sum), totals) in out.iter_mut().zip(sums).zip(totals) {
+        let products = _mm_srav_epi32(add_lanes(totals), places);
+        // Codes are values + 1, so the sum of the activations came along once.
+        let products = _mm_sub_epi32(products, _mm_set1_epi32(sum));
+        // SAFETY: an array of 16 bytes; `storeu` asks for no alignment.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), products) };
     }
 }
 
-/// Returns `sum(code * x)` of `Q` quarters from quarter `FIRST`, for `T` tokens.
+/// Returns the lanes of `sum(code * factor * x)` of `Q` quarters from quarter `FIRST`, for `T` tokens.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn pass<const T: usize, const Q: usize, const FIRST: usize>(codes: &[u8], x: &[i8]) -> [[i32; Q]; T] {
+fn pass<const T: usize, const Q: usize, const FIRST: usize>(codes: &[u8], x: &[i8]) -> [[__m256i; Q]; T] {
     let cols = codes.len();
     assert!(x.len() >= T * cols);
     let mut totals = [[_mm256_setzero_si256(); Q]; T];
@@ -122,14 +133,7 @@ fn pass<const T: usize, const Q: usize, const FIRST: usize>(codes: &[u8], x: &[i
         }
         widen(&mut totals, &sums);
     }
-    let mut out = [[0; Q]; T];
-    for (out, totals) in out.iter_mut().zip(totals) {
-        for (quarter, (out, total)) in out.iter_mut().zip(totals).enumerate() {
-            // Every second quarter carries the factor 4 of its place.
-            *out = horizontal_sum(total) >> (2 * (quarter % 2));
-        }
-    }
-    out
+    totals
 }
 
 /// Adds one step of 32 columns.
@@ -156,9 +160,19 @@ unsafe fn add_step<const T: usize, const Q: usize, const FIRST: usize>(
         // SAFETY: by the contract; `loadu` asks for no alignment.
         let x = unsafe { _mm256_loadu_si256(x.add(t * cols).cast()) };
         for (sum, &codes) in sums.iter_mut().zip(&quarters) {
-            *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(codes, x));
+            *sum = in_order(_mm256_add_epi16(*sum, _mm256_maddubs_epi16(codes, x)));
         }
     }
+}
+
+/// Returns `sum`, to which the compiler then adds the next product as written: it would add the products of
+/// several steps to each other first, for which there are not enough registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn in_order(mut sum: __m256i) -> __m256i {
+    // SAFETY: no instruction at all; the register keeps its value.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) sum, options(pure, nomem, nostack, preserves_flags)) };
+    sum
 }
 
 /// Adds 16-bit sums to 32-bit totals.
@@ -183,6 +197,16 @@ pub fn split_unscaled(packed: __m256i) -> [__m256i; 4] {
         _mm256_and_si256(_mm256_srli_epi16::<4>(packed), mask),
         _mm256_and_si256(_mm256_srli_epi16::<6>(packed), mask),
     ]
+}
+
+/// Adds the lanes of each of four vectors, all four at once.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn add_lanes([a, b, c, d]: [__m256i; 4]) -> __m128i {
+    let ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    let cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+    let all = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+    _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all))
 }
 
 #[inline]
@@ -214,5 +238,5 @@ pub fn load_i8(values: &[i8]) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn prefetch(codes: &[u8], offset: usize) {
-    _mm_prefetch::<_MM_HINT_T0>(codes.as_ptr().wrapping_add(offset).cast());
+    _mm_prefetch::<_MM_HINT_T1>(codes.as_ptr().wrapping_add(offset).cast());
 }

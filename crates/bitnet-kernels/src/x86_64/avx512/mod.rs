@@ -1,8 +1,10 @@
-//! AVX-512 with VNNI: ternary and int8 products on 512 bits; everything else is the AVX2 tier's.
+//! AVX-512 with VNNI: ternary and int8 products, dense rows and attention on 512 bits;
+//! everything else is the AVX2 tier's.
 
 #![allow(unsafe_code)]
 
 mod flat;
+mod float;
 mod int8;
 mod ternary;
 
@@ -24,5 +26,13 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     flat: flat::ENTRIES,
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
+    // SAFETY: as above.
+    dense: |row, x, out| unsafe { float::dense(row, x, out) },
+    // SAFETY: as above.
+    dense_rows: |rows, cols, x, out| unsafe { float::dense_rows(rows, cols, x, out) },
+    // SAFETY: as above.
+    attend: |block, counts, queries, states, out, scratch| unsafe {
+        float::attend(block, counts, queries, states, out, scratch)
+    },
     ..avx2::ENTRIES
 };

@@ -1,0 +1,125 @@
+//! `convert` and `quantize` as a user meets them.
+
+use std::path::{Path, PathBuf};
+
+use bitnet_testing::temp::TempDir;
+
+use crate::program::{fairy_tales, finish, output, text};
+
+fn entries(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The first windows of the held-out tokens of the bundled model.
+fn held_out(dir: &TempDir) -> PathBuf {
+    let tokens = std::fs::read(fairy_tales("eval").join("valid.u16")).unwrap();
+    let path = dir.path().join("tokens.u16");
+    std::fs::write(&path, &tokens[..2 * (3 * 128 + 1)]).unwrap();
+    path
+}
+
+fn loss(model: &Path, tokens: &Path) -> f64 {
+    let arguments = ["eval", "--model", text(model), "--tokens", text(tokens), "--window", "128", "--json"];
+    output(&arguments).ok().json()["mean_nll"].as_f64().unwrap()
+}
+
+#[test]
+fn every_format_keeps_the_loss_and_comes_back() {
+    let dir = TempDir::new("cli-convert");
+    let (model, tokens) = (fairy_tales("model"), held_out(&dir));
+    let expected = loss(&model, &tokens);
+    for (format, name) in [
+        ("hf-packed", "packed"),
+        ("hf-master", "master"),
+        ("gguf-i2_s", "i2_s.gguf"),
+        ("gguf-tq1_0", "tq1_0.gguf"),
+        ("gguf-tq2_0", "tq2_0.gguf"),
+        ("gguf-f16", "f16.gguf"),
+        ("bitnet", "own.bitnet"),
+    ] {
+        let out = dir.path().join(name);
+        output(&["convert", text(&model), text(&out), "--to", format]).ok();
+        let back = dir.path().join(format!("{name}-back"));
+        // Both tokenizers are compared too.
+        let outcome =
+            output(&["convert", text(&out), text(&back), "--to", "hf-packed", "--verify", "--json"]).ok();
+        let report = outcome.json();
+        assert_eq!(
+            (report["format"].as_str(), report["verify"]["tokens"].as_u64()),
+            (Some("hf-packed"), Some(125))
+        );
+        for path in [&out, &back] {
+            let found = loss(path, &tokens);
+            assert!((found - expected).abs() < 0.005, "{}: {found} against {expected}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_failed_verification_leaves_nothing() {
+    let dir = TempDir::new("cli-verify");
+    let out = dir.path().join("x.gguf");
+    let model = fairy_tales("model");
+    let arguments =
+        ["convert", text(&model), text(&out), "--to", "gguf-tq2_0", "--embedding", "q6_k", "--verify"];
+    let outcome = output(&[&arguments[..], &["--max-loss-change", "0"]].concat());
+    assert!(outcome.failed(1).contains("nothing was written"), "{outcome:?}");
+    assert_eq!(entries(dir.path()).len(), 0);
+    assert!(output(&arguments).ok().stdout.contains("verified on 125 tokens"));
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_leaves_nothing() {
+    let dir = TempDir::new("cli-refused");
+    let (model, out) = (fairy_tales("model"), dir.path().join("out"));
+    let outcome = output(&["quantize", text(&model), text(&out)]);
+    assert!(outcome.failed(1).contains("quantised already"), "{outcome:?}");
+    assert_eq!(entries(dir.path()).len(), 0);
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join("mine"), "x").unwrap();
+    let outcome = output(&["convert", text(&model), text(&out), "--to", "hf-packed"]);
+    assert!(outcome.failed(1).contains("absent or empty folder"), "{outcome:?}");
+    assert_eq!((entries(dir.path()), entries(&out)), (vec!["out".to_owned()], vec!["mine".to_owned()]));
+    let outcome = output(&["convert", "no-such-model", text(&out), "--to", "bitnet"]);
+    assert!(outcome.failed(1).contains("no-such-model"), "{outcome:?}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
+    let dir = TempDir::new("cli-full");
+    let model = fairy_tales("model");
+    for (format, name) in [("bitnet", "x.bitnet"), ("gguf-i2_s", "x.gguf"), ("hf-packed", "x")] {
+        // A limit on the size of files fails as a full disk does, once its signal is ignored.
+        let mut command = std::process::Command::new("sh");
+        let script = "trap '' XFSZ; ulimit -f 1000; exec \"$@\"";
+        command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_bitnet"), "convert", text(&model)]);
+        command.args([text(&dir.path().join(name)), "--to", format]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let outcome = finish(command);
+        assert!(outcome.failed(1).contains("cannot write"), "{format}: {outcome:?}");
+        assert_eq!(entries(dir.path()), [""; 0], "{format}");
+    }
+}
+
+#[test]
+fn inspect_checks_payloads_of_our_own_file() {
+    let dir = TempDir::new("cli-check");
+    let (model, out) = (fairy_tales("model"), dir.path().join("x.bitnet"));
+    output(&["convert", text(&model), text(&out), "--to", "bitnet"]).ok();
+    assert!(output(&["inspect", text(&out), "--check"]).ok().stderr.contains("match their checksums"));
+    let mut bytes = std::fs::read(&out).unwrap();
+    let at = bytes.len() - (1 << 16) + 3;
+    bytes[at] ^= 1;
+    std::fs::write(&out, bytes).unwrap();
+    output(&["inspect", text(&out)]).ok();
+    let outcome = output(&["inspect", text(&out), "--check"]);
+    assert!(outcome.failed(1).contains("checksum"), "{outcome:?}");
+    let outcome = output(&["inspect", text(&model), "--check"]);
+    assert!(outcome.failed(2).contains("expected a .bitnet file"), "{outcome:?}");
+}

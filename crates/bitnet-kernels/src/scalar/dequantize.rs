@@ -1,0 +1,24 @@
+//! From exact sums to floats.
+
+/// Writes or adds `acc / divisor * factor` for the four rows of every line, of one token.
+///
+/// Lines stand `step` apart in `acc`; row `p` of line `l` goes to `out[p][l]`, where it is there: an output may
+/// be shorter than there are lines.
+///
+/// # Panics
+/// When an output is longer than there are lines.
+#[inline(always)]
+pub fn dequantize(
+    acc: &[[i32; 4]],
+    step: usize,
+    (divisor, factor): (f32, f32),
+    accumulate: bool,
+    out: [&mut [f32]; 4],
+) {
+    for (part, out) in out.into_iter().enumerate() {
+        for (line, out) in out.iter_mut().enumerate() {
+            let value = acc[line * step][part] as f32 / divisor * factor;
+            *out = if accumulate { *out + value } else { value };
+        }
+    }
+}

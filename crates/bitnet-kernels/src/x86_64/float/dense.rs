@@ -1,0 +1,239 @@
+//! `dense` and `dense_rows`: one row in the order of memory, or a block of rows with many tokens.
+
+use std::arch::x86_64::*;
+
+use super::{Element, Register, reduce};
+use crate::scalar::lanes::LANES;
+
+/// Bytes by which a row is prefetched ahead of its use.
+const AHEAD: usize = 4096;
+/// Columns of a block; a block of rows and tokens stays in the first-level cache.
+const COLS: usize = 256;
+/// Rows of a block.
+const ROWS: usize = 8;
+/// Tokens of a block.
+const TOKENS: usize = 12;
+/// Tokens from which blocks pay.
+const FEW: usize = 3;
+
+/// The contract of `scalar::dense::dense`, on rows of one type.
+///
+/// # Safety
+/// The features of `V`, AVX2 and F16C are there.
+#[inline(always)]
+pub unsafe fn dense<V: Register, E: Element>(row: &[E], x: &[f32], out: &mut [f32]) {
+    let cols = row.len();
+    assert!(x.len() >= out.len() * cols);
+    let mut t = 0;
+    // SAFETY: `x` holds the rows of all tokens, asserted; features by the contract.
+    unsafe {
+        while t + 2 <= out.len() {
+            dots::<V, E, 2>(row, &x[t * cols..], &mut out[t..t + 2]);
+            t += 2;
+        }
+        if t < out.len() {
+            dots::<V, E, 1>(row, &x[t * cols..], &mut out[t..t + 1]);
+        }
+    }
+}
+
+/// The products of one row with the first `T` rows of `x`.
+///
+/// # Safety
+/// As [`dense`]; `x` has `T` rows.
+#[inline(always)]
+unsafe fn dots<V: Register, E: Element, const T: usize>(row: &[E], x: &[f32], out: &mut [f32]) {
+    let cols = row.len();
+    let whole = cols / LANES * LANES;
+    // SAFETY: offsets lie below `whole`, in each of `T` rows; features by the contract.
+    unsafe {
+        let mut sums = [[V::splat(0.0); 4]; T];
+        for start in (0..whole).step_by(LANES) {
+            // Rows of a matrix lie one after the other: what is asked for past this one is the next.
+            _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(start).cast::<i8>().wrapping_add(AHEAD));
+            for r in 0..V::COUNT {
+                let at = start + r * V::WIDTH;
+                let wide: V = E::load(row.as_ptr().add(at));
+                for t in 0..T {
+                    sums[t][r] = sums[t][r].add(wide.mul(V::load(x.as_ptr().add(t * cols + at))));
+                }
+            }
+        }
+        for t in 0..T {
+            if whole == cols {
+                let half = V::COUNT / 2;
+                let mut sum = sums[t][0].add(sums[t][half]);
+                for r in 1..half {
+                    sum = sum.add(sums[t][r].add(sums[t][half + r]));
+                }
+                out[t] = reduce::one(sum.eight());
+                continue;
+            }
+            let mut lanes = [0.0f32; LANES];
+            for r in 0..V::COUNT {
+                sums[t][r].store(lanes.as_mut_ptr().add(r * V::WIDTH));
+            }
+            out[t] = finish(&mut lanes, &row[whole..], &x[t * cols + whole..(t + 1) * cols]);
+        }
+    }
+}
+
+/// Adds the products past the last whole 32, each to its lane, and reduces.
+///
+/// # Safety
+/// AVX2 is there.
+#[inline(always)]
+unsafe fn finish<E: Element>(lanes: &mut [f32; LANES], row: &[E], x: &[f32]) -> f32 {
+    for (lane, (value, x)) in lanes.iter_mut().zip(row.iter().zip(x)) {
+        *lane += value.widen() * x;
+    }
+    // SAFETY: eight floats at four offsets of 32; AVX2 by the contract.
+    unsafe {
+        let at = lanes.as_ptr();
+        let low = _mm256_add_ps(_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(16)));
+        let high = _mm256_add_ps(_mm256_loadu_ps(at.add(8)), _mm256_loadu_ps(at.add(24)));
+        reduce::one(_mm256_add_ps(low, high))
+    }
+}
+
+/// The contract of `scalar::dense::dense_rows`, on rows of one type; `Q` tokens meet two rows at a time.
+///
+/// # Safety
+/// As [`dense`].
+#[inline(always)]
+pub unsafe fn dense_rows<V: Register, E: Element, const Q: usize>(
+    rows: &[E],
+    cols: usize,
+    x: &[f32],
+    out: &mut [f32],
+) {
+    if cols == 0 || x.is_empty() {
+        out.fill(0.0);
+        return;
+    }
+    let tokens = x.len() / cols;
+    assert!(out.len() == rows.len() / cols * tokens);
+    if tokens <= FEW {
+        for (row, out) in rows.chunks_exact(cols).zip(out.chunks_exact_mut(tokens)) {
+            // SAFETY: by the contract.
+            unsafe { dense::<V, E>(row, x, out) };
+        }
+        return;
+    }
+    for (rows, out) in rows.chunks(ROWS * cols).zip(out.chunks_mut(ROWS * tokens)) {
+        for first in (0..tokens).step_by(TOKENS) {
+            let count = TOKENS.min(tokens - first);
+            let x = &x[first * cols..(first + count) * cols];
+            // SAFETY: whole rows and tokens; features by the contract.
+            unsafe { block::<V, E, Q>(rows, cols, x, out, (first, tokens)) };
+        }
+    }
+}
+
+/// Values that start at a cache line: a register never crosses one.
+#[repr(align(64))]
+struct Lines<T>(T);
+
+/// Up to `ROWS` rows with up to `TOKENS` tokens; row `r` and token `t` go to `out[r * tokens + first + t]`.
+///
+/// # Safety
+/// As [`dense`]; `rows` and `x` hold whole rows of `cols` elements, at most `ROWS` and `TOKENS`.
+#[inline(always)]
+unsafe fn block<V: Register, E: Element, const Q: usize>(
+    rows: &[E],
+    cols: usize,
+    x: &[f32],
+    out: &mut [f32],
+    (first, tokens): (usize, usize),
+) {
+    let (row_count, count, whole) = (rows.len() / cols, x.len() / cols, cols / LANES * LANES);
+    let mut lanes = Lines([[[0.0f32; LANES]; ROWS]; TOKENS]);
+    let mut wide = Lines([[0.0f32; COLS]; ROWS]);
+    for start in (0..whole).step_by(COLS) {
+        let len = COLS.min(whole - start);
+        // SAFETY: `start + len` is at most the length of each row and token; features by the contract.
+        unsafe {
+            for (r, wide) in wide.0.iter_mut().enumerate().take(row_count) {
+                for at in (0..len).step_by(V::WIDTH) {
+                    let from = rows.as_ptr().add(r * cols + start + at);
+                    E::load::<V>(from).store(wide.as_mut_ptr().add(at));
+                }
+            }
+            let token = |t: usize| x.as_ptr().add(t * cols + start);
+            for r in (0..row_count).step_by(2) {
+                // A row that is not there is computed from what stands in its place, and not used.
+                let b = [wide.0[r].as_ptr(), wide.0[r + 1].as_ptr()];
+                let mut t = 0;
+                while t + Q <= count {
+                    let mut a = [token(t); Q];
+                    for q in 0..Q {
+                        a[q] = token(t + q);
+                    }
+                    accumulate::<V, Q>(a, b, len, &mut lanes.0[t..t + Q], r);
+                    t += Q;
+                }
+                while t < count {
+                    accumulate::<V, 1>([token(t)], b, len, &mut lanes.0[t..=t], r);
+                    t += 1;
+                }
+            }
+        }
+    }
+    for (t, lanes) in lanes.0.iter_mut().enumerate().take(count) {
+        for (r, lanes) in lanes.iter_mut().enumerate().take(row_count) {
+            let (row, x) = (&rows[r * cols + whole..(r + 1) * cols], &x[t * cols + whole..(t + 1) * cols]);
+            // SAFETY: by the contract.
+            out[r * tokens + first + t] = unsafe { finish(lanes, row, x) };
+        }
+    }
+}
+
+/// Adds the products of `Q` tokens with two rows over `len` columns to their lanes, rows `r` and `r + 1`.
+///
+/// # Safety
+/// `len` is a multiple of 32; each pointer has `len` floats; features as [`dense`].
+#[inline(always)]
+unsafe fn accumulate<V: Register, const Q: usize>(
+    a: [*const f32; Q],
+    b: [*const f32; 2],
+    len: usize,
+    lanes: &mut [[[f32; LANES]; ROWS]],
+    r: usize,
+) {
+    // SAFETY: reads lie below `len`, the lanes are whole registers; features by the contract.
+    unsafe {
+        for half in 0..V::COUNT / 2 {
+            let mut sums = [[[V::splat(0.0); 2]; 2]; Q];
+            for q in 0..Q {
+                for k in 0..2 {
+                    for s in 0..2 {
+                        let at = half * V::WIDTH + s * (LANES / 2);
+                        sums[q][k][s] = V::load(lanes[q][r + k].as_ptr().add(at));
+                    }
+                }
+            }
+            let mut start = half * V::WIDTH;
+            while start < len {
+                for s in 0..2 {
+                    let at = start + s * (LANES / 2);
+                    let right = [V::load(b[0].add(at)), V::load(b[1].add(at))];
+                    for q in 0..Q {
+                        let left = V::load(a[q].add(at));
+                        for k in 0..2 {
+                            sums[q][k][s] = sums[q][k][s].add(left.mul(right[k]));
+                        }
+                    }
+                }
+                start += LANES;
+            }
+            for q in 0..Q {
+                for k in 0..2 {
+                    for s in 0..2 {
+                        let at = half * V::WIDTH + s * (LANES / 2);
+                        sums[q][k][s].store(lanes[q][r + k].as_mut_ptr().add(at));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The tokenizer on its way: the files of a folder as they are, or the keys of a GGUF file.
+
+use std::collections::BTreeMap;
+
+use bitnet_core::tokenizer::Vocabulary;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{ConvertError, Start};
+use crate::gguf::Gguf;
+use crate::gguf::write::Meta;
+
+/// Files of a folder that belong to the text side of a model.
+const FILES: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.model",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// Tokens that end a turn.
+const END_OF_TURN: [&str; 3] = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>"];
+
+/// The patterns that cut text into words, with the names that readers of GGUF know them by.
+const RULES: [(&str, &str); 3] = [
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        "llama-bpe",
+    ),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        "qwen2",
+    ),
+    (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", "gpt-2"),
+];
+
+/// Returns the tokenizer's files for a folder, or for our own file.
+pub(super) fn folder_files(
+    start: &Start<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(String, Vec<u8>)>, ConvertError> {
+    let mut files = Vec::new();
+    for name in FILES {
+        if let Some(bytes) = start.files.other(name)? {
+            files.push((name.to_owned(), bytes.into_owned()));
+        }
+    }
+    if let Some(vocabulary) = start.files.gguf().map(Gguf::vocabulary).transpose()?.flatten() {
+        files.extend(super::vocabulary_files::of(&vocabulary, notes));
+    }
+    if !files.iter().any(|(name, _)| name.starts_with("tokenizer.") || name == "vocab.json") {
+        notes.push(NO_TOKENIZER.into());
+    }
+    Ok(files)
+}
+
+/// Returns the `tokenizer.*` keys of a GGUF file.
+pub(super) fn gguf_metadata(
+    start: &Start<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(String, Meta)>, ConvertError> {
+    if let Some(gguf) = start.files.gguf() {
+        return match gguf.vocabulary()? {
+            Some(vocabulary) => Ok(keys(&vocabulary)),
+            None => {
+                notes.push(NO_TOKENIZER.into());
+                Ok(Vec::new())
+            }
+        };
+    }
+    let root = start.files.root().display().to_string();
+    let mut vocabulary = match (start.files.other("tokenizer.json")?, start.files.other("tokenizer.model")?) {
+        (Some(json), None) => from_json(start, &json, notes)?,
+        // The merges of a sentencepiece model are ranked by its scores, which tokenizer.json does not keep.
+        (Some(json), Some(model)) => match is_byte_level(&json) {
+            true => from_json(start, &json, notes)?,
+            false => Vocabulary::from_sentencepiece(&model, &root)?,
+        },
+        (None, Some(model)) => Vocabulary::from_sentencepiece(&model, &root)?,
+        (None, None) => {
+            notes.push(NO_TOKENIZER.into());
+            return Ok(Vec::new());
+        }
+    };
+    if vocabulary.model == "sentencepiece" {
+        vocabulary.model = "llama".into();
+        vocabulary.pre = Some("default".into());
+    }
+    if let Some(eos) = start.config.eos.first().filter(|_| vocabulary.eos.is_none()) {
+        vocabulary.eos = Some(*eos);
+    }
+    fill_up(&mut vocabulary, start.config.vocab, notes);
+    vocabulary.chat_template = chat_template(start)?.or(vocabulary.chat_template);
+    Ok(keys(&vocabulary))
+}
+
+/// Gives every row of the embedding a token.
+fn fill_up(vocabulary: &mut Vocabulary, rows: usize, notes: &mut Vec<String>) {
+    let count = vocabulary.tokens.len();
+    if count >= rows {
+        return;
+    }
+    notes.push(format!("{} rows of the embedding have no token: named [PAD...]", rows - count));
+    vocabulary.tokens.extend((count..rows).map(|id| format!("[PAD{id}]")));
+    let extend = |values: &mut Vec<i32>| values.resize(rows, UNUSED);
+    vocabulary.token_types.as_mut().map(extend).unwrap_or_default();
+    if let Some(scores) = &mut vocabulary.scores {
+        scores.resize(rows, -1000.0);
+    }
+}
+
+fn keys(vocabulary: &Vocabulary) -> Vec<(String, Meta)> {
+    let mut out = Vec::new();
+    let mut put = |key: &str, value: Option<Meta>| {
+        out.extend(value.map(|value| (format!("tokenizer.{key}"), value)));
+    };
+    put("ggml.model", Some(Meta::Text(vocabulary.model.clone())));
+    put("ggml.pre", vocabulary.pre.clone().map(Meta::Text));
+    put("ggml.tokens", Some(Meta::Texts(vocabulary.tokens.clone())));
+    put("ggml.scores", vocabulary.scores.clone().map(Meta::F32s));
+    put("ggml.token_type", vocabulary.token_types.clone().map(Meta::I32s));
+    put("ggml.merges", vocabulary.merges.clone().map(Meta::Texts));
+    put("ggml.bos_token_id", vocabulary.bos.map(Meta::U32));
+    put("ggml.eos_token_id", vocabulary.eos.map(Meta::U32));
+    put("ggml.eot_token_id", vocabulary.eot.map(Meta::U32));
+    put("ggml.unknown_token_id", vocabulary.unknown.map(Meta::U32));
+    put("ggml.padding_token_id", vocabulary.padding.map(Meta::U32));
+    put("ggml.add_bos_token", vocabulary.add_bos.map(Meta::Bool));
+    put("ggml.add_eos_token", vocabulary.add_eos.map(Meta::Bool));
+    put("ggml.add_space_prefix", vocabulary.add_space_prefix.map(Meta::Bool));
+    put("chat_template", vocabulary.chat_template.clone().map(Meta::Text));
+    out
+}
+
+fn chat_template(start: &Start<'_>) -> Result<Option<String>, ConvertError> {
+    if let Some(template) = start.files.other("chat_template.jinja")? {
+        return Ok(String::from_utf8(template.into_owned()).ok());
+    }
+    let config = start.files.other("tokenizer_config.json")?;
+    let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    Ok(config.and_then(|config| Some(config.get("chat_template")?.as_str()?.to_owned())))
+}
+
+const NO_TOKENIZER: &str = "the source has no tokenizer: the result runs on token ids only";
+
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+
+/// The parts of tokenizer.json that a vocabulary is made of.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: u32,
+    content: String,
+    #[serde(default)]
+    special: bool,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    #[serde(default)]
+    vocab: BTreeMap<String, u32>,
+    #[serde(default)]
+    merges: Vec<Merge>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Text(String),
+    Pair(String, String),
+}
+
+/// Reports whether a tokenizer.json works on the bytes of a text.
+fn is_byte_level(json: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Front {
+        #[serde(default)]
+        pre_tokenizer: Value,
+    }
+    serde_json::from_slice::<Front>(json).is_ok_and(|front| mentions(&front.pre_tokenizer, "ByteLevel"))
+}
+
+/// Reports whether a component, or one of its parts, is of a type.
+fn mentions(component: &Value, kind: &str) -> bool {
+    match component {
+        Value::Object(fields) => {
+            fields.get("type").and_then(Value::as_str) == Some(kind)
+                || fields.values().any(|v| mentions(v, kind))
+        }
+        Value::Array(parts) => parts.iter().any(|part| mentions(part, kind)),
+        _ => false,
+    }
+}
+
+fn from_json(start: &Start<'_>, json: &[u8], notes: &mut Vec<String>) -> Result<Vocabulary, ConvertError> {
+    let file: File = serde_json::from_slice(json).map_err(|error| {
+        start.refuse(format!("expected a tokenizer.json with a BPE model, found: {error}"))
+    })?;
+    if !mentions(&file.pre_tokenizer, "ByteLevel") {
+        return Err(start.refuse(
+            "expected a byte-level tokenizer.json, or a tokenizer.model beside it, found neither: scores of \
+             sentencepiece pieces cannot be made up",
+        ));
+    }
+    let pre = match (start.pre, rule(&file.pre_tokenizer)) {
+        (Some(pre), _) => pre.to_owned(),
+        (None, Some(pre)) => pre.to_owned(),
+        (None, None) => {
+            return Err(start.refuse(
+                "expected a known rule in tokenizer.json that cuts text into words, found another one: name it with \
+                 --tokenizer-pre",
+            ));
+        }
+    };
+    if !file.normalizer.is_null() {
+        notes.push("the tokenizer normalises text, which GGUF has no place for".into());
+    }
+    let highest = file.model.vocab.values().copied().chain(file.added_tokens.iter().map(|t| t.id)).max();
+    let count = highest.map_or(0, |id| id as usize + 1);
+    if count > start.config.vocab {
+        let (rows, found) = (start.config.vocab, count - 1);
+        return Err(start
+            .refuse(format!("expected token ids below {rows}, the rows of the embedding, found {found}")));
+    }
+    let mut tokens: Vec<String> = (0..count).map(|id| format!("[PAD{id}]")).collect();
+    let mut types = vec![UNUSED; count];
+    for (token, id) in file.model.vocab {
+        (tokens[id as usize], types[id as usize]) = (token, NORMAL);
+    }
+    for added in &file.added_tokens {
+        let kind = if added.special { CONTROL } else { USER_DEFINED };
+        (tokens[added.id as usize], types[added.id as usize]) = (added.content.clone(), kind);
+    }
+    let merges = file.model.merges.into_iter().map(|merge| match merge {
+        Merge::Text(text) => text,
+        Merge::Pair(left, right) => format!("{left} {right}"),
+    });
+    let find = |names: &[&str]| file.added_tokens.iter().find(|t| names.contains(&&*t.content)).map(|t| t.id);
+    let first = first_special(&file.post_processor);
+    let bos = start.config.bos.or_else(|| first.as_deref().and_then(|name| find(&[name])));
+    Ok(Vocabulary {
+        model: "gpt2".into(),
+        pre: Some(pre),
+        tokens,
+        token_types: Some(types),
+        merges: Some(merges.collect()),
+        bos,
+        eos: start.config.eos.first().copied(),
+        eot: find(&END_OF_TURN),
+        padding: find(&["<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>"]),
+        add_bos: Some(first.is_some() && bos.is_some()),
+        ..Vocabulary::default()
+    })
+}
+
+/// Names the rule by which a component cuts text: the pattern of its one split, or that of its byte level.
+fn rule(component: &Value) -> Option<&'static str> {
+    let mut patterns = Vec::new();
+    collect(component, &mut patterns);
+    match patterns[..] {
+        [pattern] => RULES.iter().find(|rule| rule.0 == pattern).map(|rule| rule.1),
+        _ => None,
+    }
+}
+
+fn collect<'v>(component: &'v Value, patterns: &mut Vec<&'v str>) {
+    match component["type"].as_str() {
+        Some("Sequence") => {
+            for part in component["pretokenizers"].as_array().into_iter().flatten() {
+                collect(part, patterns);
+            }
+        }
+        Some("ByteLevel") => {
+            if component["use_regex"].as_bool().unwrap_or(true) {
+                patterns.push(RULES[2].0);
+            }
+        }
+        // A component of another kind cuts too, by a rule without a name here.
+        _ => patterns.push(component["pattern"]["Regex"].as_str().unwrap_or_default()),
+    }
+}
+
+/// Returns the special token that a post-processor puts before a text.
+fn first_special(component: &Value) -> Option<String> {
+    if let Some(parts) = component["processors"].as_array() {
+        return parts.iter().find_map(first_special);
+    }
+    Some(component["single"].get(0)?["SpecialToken"]["id"].as_str()?.to_owned())
+}
+
+/// Returns the pattern of a rule, by any of the names that mean the same.
+pub(super) fn pattern_of(pre: &str) -> Option<&'static str> {
+    let name = match pre {
+        "llama3" | "llama-v3" | "falcon3" => "llama-bpe",
+        "gpt2" => "gpt-2",
+        other => other,
+    };
+    RULES.iter().find(|rule| rule.1 == name).map(|rule| rule.0)
+}
