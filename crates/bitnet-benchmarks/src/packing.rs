@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bitnet_core::backend::BitNetDType;
-use bitnet_kernels::{Isa, Kernels, probe};
+use bitnet_kernels::{Isa, Kernels, Pieces, probe};
 use bitnet_quant::packing::CHUNK;
 use bitnet_quant::prelude::*;
 
@@ -19,6 +19,8 @@ use crate::statistics::Summary;
 pub const CACHED: usize = 16 * CHUNK;
 /// Values far past any cache.
 pub const COLD: usize = 8192 * CHUNK;
+/// Values between two writes of the probe.
+const PIECE: usize = 2560;
 const ROUNDS: usize = 7;
 /// Seconds of a round at least.
 const ROUND_SECONDS: f64 = 0.02;
@@ -127,6 +129,19 @@ fn pack(strategy: TernaryPackingStrategy, weights: &[i8]) -> Result<TernaryPacke
     Ok(TernaryPackerFactory::create_packer(strategy).pack(weights, &TernaryPackingConfig::default())?)
 }
 
+/// Reads packed bytes and gives the same values again and again.
+struct Moved<'a> {
+    packed: std::slice::Chunks<'a, u8>,
+    piece: &'a [i8],
+}
+
+impl Pieces for Moved<'_> {
+    fn next(&mut self) -> Option<&[i8]> {
+        black_box(probe::read_plain(self.packed.next()?));
+        Some(self.piece)
+    }
+}
+
 /// Measures unpacking of a strategy by a tier; past the caches where there are [`COLD`] weights.
 ///
 /// # Errors
@@ -143,8 +158,8 @@ pub fn unpacking(
     let unpacker = SimdUnpacker::with_isa(isa)?.with_streaming_from(if cold { 1 } else { usize::MAX });
     let mut out = vec![0i8; weights.len()];
     let mut other = vec![0i8; weights.len()];
-    let piece = vec![1i8; CHUNK];
-    let bytes_of_piece = packed.data().len().div_ceil(weights.len().div_ceil(CHUNK).max(1));
+    let piece = vec![1i8; PIECE];
+    let bytes_of_piece = packed.data().len().div_ceil(weights.len().div_ceil(PIECE).max(1)).max(1);
     let name = format!("{strategy} {isa} {}", if cold { "memory" } else { "cache" });
     beside(
         name,
@@ -157,10 +172,10 @@ pub fn unpacking(
         },
         || {
             if cold {
-                for (bytes, out) in packed.data().chunks(bytes_of_piece).zip(other.chunks_mut(CHUNK)) {
-                    black_box(probe::read_plain(bytes));
-                    (kernels.flat.copy_streamed)(&piece[..out.len()], out);
-                }
+                (kernels.flat.stream)(
+                    &mut Moved { packed: packed.data().chunks(bytes_of_piece), piece: &piece },
+                    &mut other,
+                );
             } else {
                 other.copy_from_slice(black_box(weights));
             }
@@ -196,7 +211,11 @@ pub fn naive_two_bit(weights: &[i8], effort: Effort) -> Result<Figure, BenchErro
 ///
 /// # Errors
 /// None for ternary weights.
-pub fn packing(strategy: TernaryPackingStrategy, weights: &[i8], effort: Effort) -> Result<Figure, BenchError> {
+pub fn packing(
+    strategy: TernaryPackingStrategy,
+    weights: &[i8],
+    effort: Effort,
+) -> Result<Figure, BenchError> {
     let bytes: Vec<u8> = weights.iter().map(|&weight| weight as u8).collect();
     beside(
         strategy.to_string(),
@@ -238,7 +257,12 @@ pub fn absmean_quantisation(rows: usize, cols: usize, effort: Effort) -> Result<
 ///
 /// # Errors
 /// None for finite weights.
-pub fn scheme(options: &QuantOptions, rows: usize, cols: usize, effort: Effort) -> Result<Figure, BenchError> {
+pub fn scheme(
+    options: &QuantOptions,
+    rows: usize,
+    cols: usize,
+    effort: Effort,
+) -> Result<Figure, BenchError> {
     let bytes = float_bytes(rows * cols);
     let matrix = FloatMatrix::new(BitNetDType::F32, &bytes, rows, cols)?;
     beside(
@@ -283,7 +307,8 @@ mod tests {
 
     #[test]
     fn suites_obey_the_filter_and_the_flag() {
-        let effort = |arguments: &[&str]| effort("packing_performance", arguments.iter().map(|a| (*a).to_owned()));
+        let effort =
+            |arguments: &[&str]| effort("packing_performance", arguments.iter().map(|a| (*a).to_owned()));
         assert_eq!(effort(&["--bench"]), Some(Effort::Full));
         assert_eq!(effort(&[]), Some(Effort::Smoke));
         assert_eq!(effort(&["--bench", "packing"]), Some(Effort::Full));

@@ -6,7 +6,6 @@ use crate::scalar::flat;
 /// Packing and unpacking of one tier. Contracts and shapes stand at the functions of [`layout`](crate::layout) and of
 /// [`scalar::flat`](crate::scalar::flat).
 #[derive(Debug, Clone, Copy)]
-#[expect(clippy::type_complexity, reason = "the names of the arguments say more than an alias would")]
 pub struct FlatKernels {
     /// [`flat_two_bit::unpack`].
     pub unpack_two_bit: fn(packed: &[u8], out: &mut [i8]),
@@ -24,9 +23,9 @@ pub struct FlatKernels {
     pub find_odd: fn(values: &[i8]) -> Option<usize>,
     /// [`flat::count`].
     pub count: fn(values: &[i8]) -> (usize, usize),
-    /// [`flat::copy_streamed`].
-    pub copy_streamed: fn(source: &[i8], out: &mut [i8]),
-    /// Whether `copy_streamed` writes past the caches.
+    /// [`flat::stream`].
+    pub stream: fn(pieces: &mut dyn flat::Pieces, out: &mut [i8]) -> usize,
+    /// Whether `stream` writes past the caches.
     pub streams: bool,
     /// [`flat::add_magnitudes`].
     pub add_magnitudes: fn(values: &[f32], sums: &mut [f64; 8]),
@@ -44,7 +43,7 @@ pub(crate) const SCALAR: FlatKernels = FlatKernels {
     pack_sparse: flat_sparse::pack,
     find_odd: flat::find_odd,
     count: flat::count,
-    copy_streamed: flat::copy_streamed,
+    stream: flat::stream,
     streams: false,
     add_magnitudes: flat::add_magnitudes,
     add_codes: flat::add_codes,

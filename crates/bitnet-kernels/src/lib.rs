@@ -24,4 +24,5 @@ pub use flat::FlatKernels;
 pub use isa::{Isa, IsaError};
 pub use scalar::attention::{AttentionBlock, AttentionState, KvRows};
 pub use scalar::dense::DenseRow;
+pub use scalar::flat::Pieces;
 pub use scalar::quantize::QuantizedRow;

@@ -86,7 +86,9 @@ pub enum QuantError {
         max: f32,
     },
     /// A row that is not there, or a destination of another width.
-    #[error("row {row} of {rows} x {cols}: expected one that is there and {cols} places, found {found} places")]
+    #[error(
+        "row {row} of {rows} x {cols}: expected one that is there and {cols} places, found {found} places"
+    )]
     Row {
         /// The row.
         row: usize,

@@ -7,8 +7,8 @@ pub use crate::packing::{
 };
 pub use crate::quality::{ActivationStatistics, LayerReport};
 pub use crate::scheme::{
-    AffineParams, Bits, Calibration, ErrorMetrics, Granularity, Observer, QuantOptions, QuantizedMatrix, Scheme, Symmetry,
-    ValueRange,
+    AffineParams, Bits, Calibration, ErrorMetrics, Granularity, Observer, QuantOptions, QuantizedMatrix,
+    Scheme, Symmetry, ValueRange,
 };
 pub use crate::unpack::{Alignment, SimdCapabilities, SimdUnpacker, UnpackError, simd_unpack_weights};
 pub use crate::{FloatMatrix, QuantError, absmean};

@@ -113,7 +113,11 @@ impl LayerReport {
         }
         let squares = activations.map_or_else(|| vec![1.0; cols], ActivationStatistics::mean_squares);
         if squares.len() != cols {
-            return Err(QuantError::Values { what: "activation statistics", expected: cols, found: squares.len() });
+            return Err(QuantError::Values {
+                what: "activation statistics",
+                expected: cols,
+                found: squares.len(),
+            });
         }
         let (mut reference, mut found) = (vec![0.0; cols], vec![0.0; cols]);
         let (mut sums, mut error, mut signal) = (ErrorSums::default(), 0.0, 0.0);

@@ -205,7 +205,12 @@ impl SimdUnpacker {
     ///
     /// # Errors
     /// As [`unpack_range`](Self::unpack_range).
-    pub fn unpack_row(&self, packed: &TernaryPackedWeights, row: usize, out: &mut [i8]) -> Result<(), UnpackError> {
+    pub fn unpack_row(
+        &self,
+        packed: &TernaryPackedWeights,
+        row: usize,
+        out: &mut [i8],
+    ) -> Result<(), UnpackError> {
         let start = row.saturating_mul(out.len());
         self.unpack_range(packed, start..start.saturating_add(out.len()), out)
     }

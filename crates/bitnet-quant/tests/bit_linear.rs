@@ -15,7 +15,10 @@ fn assert_close(found: &[f32], expected: &[f64], relative: f64) {
     assert_eq!(found.len(), expected.len());
     let scale = expected.iter().fold(0.0f64, |max, e| max.max(e.abs()));
     for (i, (&f, &e)) in found.iter().zip(expected).enumerate() {
-        assert!((f64::from(f) - e).abs() <= relative * e.abs().max(1e-3 * scale), "{i}: expected {e}, found {f}");
+        assert!(
+            (f64::from(f) - e).abs() <= relative * e.abs().max(1e-3 * scale),
+            "{i}: expected {e}, found {f}"
+        );
     }
 }
 
@@ -59,9 +62,15 @@ fn integer_products_are_exact_at_any_shape() {
             let absmax = x.iter().fold(1e-5f32, |max, x| max.max(x.abs()));
             let scale = (1.0 / absmax) * 127.0;
             for row in 0..rows {
-                let code = |i: usize| (weights[row * cols + i] * (1.0 / mean)).round_ties_even().clamp(-1.0, 1.0) as i64;
+                let code = |i: usize| {
+                    (weights[row * cols + i] * (1.0 / mean)).round_ties_even().clamp(-1.0, 1.0) as i64
+                };
                 let acc: i64 = (0..cols).map(|i| code(i) * (x[i] * scale).round_ties_even() as i64).sum();
-                assert_eq!(y[t * rows + row], acc as f32 / scale * (1.0 / (1.0 / mean)), "{rows} {cols} {t} {row}");
+                assert_eq!(
+                    y[t * rows + row],
+                    acc as f32 / scale * (1.0 / (1.0 / mean)),
+                    "{rows} {cols} {t} {row}"
+                );
             }
         }
     }
@@ -135,7 +144,12 @@ impl Smooth {
     fn new(x: &[f32], gains: &[f32], weights: &[f32], bias: &[f32]) -> Self {
         let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
         let mut smooth = Smooth {
-            x: wide(x), gains: wide(gains), weights: wide(weights), bias: wide(bias), x_offset: vec![], w_offset: vec![],
+            x: wide(x),
+            gains: wide(gains),
+            weights: wide(weights),
+            bias: wide(bias),
+            x_offset: vec![],
+            w_offset: vec![],
         };
         let mean = smooth.weights.iter().map(|w| w.abs()).sum::<f64>() / weights.len() as f64;
         smooth.w_offset =
@@ -204,9 +218,14 @@ fn descent_through_the_estimator_lowers_the_loss() {
 #[test]
 fn wrong_shapes_are_named() {
     let text = |error: QuantError| error.to_string();
-    assert!(text(BitLinear::from_master(vec![0.0; 5], 2, 3).unwrap_err()).contains("expected 6 values, found 5"));
+    assert!(
+        text(BitLinear::from_master(vec![0.0; 5], 2, 3).unwrap_err()).contains("expected 6 values, found 5")
+    );
     assert!(BitLinear::from_master(vec![], 0, 3).is_err());
-    assert!(text(BitLinear::from_row_quarters(vec![0, 0xff, 0], WeightScale::Multiply(1.0), 2, 3).unwrap_err()).contains("[0, 1]"));
+    assert!(
+        text(BitLinear::from_row_quarters(vec![0, 0xff, 0], WeightScale::Multiply(1.0), 2, 3).unwrap_err())
+            .contains("[0, 1]")
+    );
     let layer = layer();
     assert!(text(layer.forward(&[0.0; 25]).unwrap_err()).contains("found 25"));
     assert!(text(layer.backward(&[0.0; COLS], &[0.0; 3]).unwrap_err()).contains("gradient"));

@@ -43,8 +43,12 @@ fn all_schemes() -> [Scheme; 8] {
     ]
 }
 
-const GRANULARITIES: [Granularity; 4] =
-    [Granularity::PerTensor, Granularity::PerChannel, Granularity::PerGroup(64), Granularity::PerGroup(usize::MAX)];
+const GRANULARITIES: [Granularity; 4] = [
+    Granularity::PerTensor,
+    Granularity::PerChannel,
+    Granularity::PerGroup(64),
+    Granularity::PerGroup(usize::MAX),
+];
 
 #[test]
 fn ternary_by_tensor_is_absmean_and_the_golden_reference() {
@@ -76,7 +80,8 @@ fn every_value_is_the_nearest_of_its_part() {
     let values = weights(ROWS, COLS);
     for (scheme, granularity) in all_schemes().into_iter().flat_map(|s| GRANULARITIES.map(|g| (s, g))) {
         let options = QuantOptions::new(scheme, granularity);
-        let found = with_matrix(&values, COLS, |matrix| quantize(matrix, &options).unwrap().dequantize().unwrap());
+        let found =
+            with_matrix(&values, COLS, |matrix| quantize(matrix, &options).unwrap().dequantize().unwrap());
         let width = match granularity {
             Granularity::PerGroup(size) => size.min(COLS),
             _ => COLS,
@@ -93,7 +98,10 @@ fn every_value_is_the_nearest_of_its_part() {
             for (&x, &y) in part.iter().zip(found) {
                 let (x64, y64) = (f64::from(x), f64::from(y));
                 let near = |expected: f64, slack: f64| {
-                    assert!((y64 - expected).abs() <= slack, "{scheme:?} {granularity:?}: {x} gave {y}, expected {expected}");
+                    assert!(
+                        (y64 - expected).abs() <= slack,
+                        "{scheme:?} {granularity:?}: {x} gave {y}, expected {expected}"
+                    );
                 };
                 match scheme {
                     Scheme::Ternary => near((x64 / mean).round().clamp(-1.0, 1.0) * mean, 1e-6 * mean),
@@ -123,9 +131,17 @@ fn finer_parts_and_more_bits_lose_less_and_cost_more() {
     let coarse = measure(Scheme::Int4(Symmetry::Symmetric), Granularity::PerTensor);
     let fine = measure(Scheme::Int4(Symmetry::Symmetric), Granularity::PerGroup(32));
     assert!(fine.1.sqnr_db > coarse.1.sqnr_db + 3.0 && fine.0 > coarse.0, "{coarse:?} {fine:?}");
-    let order = [Scheme::Ternary, Scheme::Int4(Symmetry::Asymmetric), Scheme::Int8(Symmetry::Asymmetric), Scheme::Fp16];
+    let order = [
+        Scheme::Ternary,
+        Scheme::Int4(Symmetry::Asymmetric),
+        Scheme::Int8(Symmetry::Asymmetric),
+        Scheme::Fp16,
+    ];
     let errors = order.map(|scheme| measure(scheme, Granularity::PerTensor));
-    assert!(errors.windows(2).all(|pair| pair[0].1.mse > pair[1].1.mse && pair[0].0 < pair[1].0), "{errors:?}");
+    assert!(
+        errors.windows(2).all(|pair| pair[0].1.mse > pair[1].1.mse && pair[0].0 < pair[1].0),
+        "{errors:?}"
+    );
     assert!(errors[3].1.cosine > 0.999_999 && (errors[3].0 - 16.0).abs() < 1e-12);
 }
 
@@ -224,7 +240,8 @@ fn layers_are_ranked_by_what_their_outputs_lose() {
     let report = |name, statistics| {
         with_matrix(&values, COLS, |matrix| LayerReport::measure(name, matrix, &options, statistics).unwrap())
     };
-    let (plain, even, uneven) = (report("plain", None), report("even", Some(&quiet)), report("uneven", Some(&loud)));
+    let (plain, even, uneven) =
+        (report("plain", None), report("even", Some(&quiet)), report("uneven", Some(&loud)));
     assert!((plain.sensitivity - even.sensitivity).abs() < 1e-12);
     let noise = 10f64.powf(-plain.weights.sqnr_db / 10.0);
     assert!((plain.sensitivity - noise).abs() < 1e-9, "{plain}");
@@ -232,5 +249,8 @@ fn layers_are_ranked_by_what_their_outputs_lose() {
     let ranked = by_sensitivity(vec![even.clone(), uneven.clone()]);
     assert!(ranked[0].sensitivity > ranked[1].sensitivity);
     let narrow = ActivationStatistics::new(4);
-    assert!(with_matrix(&values, COLS, |matrix| LayerReport::measure("x", matrix, &options, Some(&narrow))).is_err());
+    assert!(
+        with_matrix(&values, COLS, |matrix| LayerReport::measure("x", matrix, &options, Some(&narrow)))
+            .is_err()
+    );
 }

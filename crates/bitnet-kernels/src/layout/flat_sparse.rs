@@ -120,7 +120,8 @@ pub fn pack_into(values: &[i8], bitmap: &mut [u8], signs: &mut SignWriter<'_>) {
         word.iter_mut().zip(values).for_each(|(byte, &value)| *byte = value as u8);
         let word = u64::from_le_bytes(word);
         // Both non-zero values have bit 0 set; the product gathers one bit of each byte at the top.
-        let gather = |bits: u64| ((bits & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8;
+        let gather =
+            |bits: u64| ((bits & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8;
         let (there, negative) = (gather(word), gather(word >> 7));
         *byte = there;
         let places = &PLACES[usize::from(there)];

@@ -1,4 +1,4 @@
-//! What packing needs beside its layouts: a look for values that are not ternary, copies past the caches, and the
+//! What packing needs beside its layouts: a look for values that are not ternary, writing past the caches, and the
 //! two passes of absmean quantisation.
 
 /// Returns the index of the first value that is not -1, 0 or +1.
@@ -37,10 +37,23 @@ pub fn count(values: &[i8]) -> (usize, usize) {
     (there, negative)
 }
 
-/// Copies `source` to `out`, of one length; tiers may write past the caches.
+/// A sequence that is made piece by piece.
+pub trait Pieces {
+    /// Returns the next values; `None` past the last.
+    fn next(&mut self) -> Option<&[i8]>;
+}
+
+/// Writes the pieces to `out` one after the other, as much as it holds; tiers may write past the caches. Returns the
+/// number of values written.
 #[inline(always)]
-pub fn copy_streamed(source: &[i8], out: &mut [i8]) {
-    out.copy_from_slice(source);
+pub fn stream(pieces: &mut dyn Pieces, out: &mut [i8]) -> usize {
+    let mut at = 0;
+    while let Some(piece) = pieces.next() {
+        let part = &piece[..piece.len().min(out.len() - at)];
+        out[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    at
 }
 
 /// Adds magnitudes to eight interleaved sums: value `i` to sum `i % 8`.

@@ -1,13 +1,14 @@
 //! Flat packed sequences of every tier against their definitions.
 
+use bitnet_kernels::Pieces;
 use bitnet_kernels::layout::{flat_base3, flat_sparse, flat_two_bit};
 
 use crate::inputs::{floats, period, tiers};
 
 /// Around the ends of blocks, words and registers.
 const LENGTHS: [usize; 30] = [
-    0, 1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 63, 64, 65, 95, 125, 127, 128, 129, 155, 159, 160, 161, 319, 320, 321,
-    511, 640, 5003,
+    0, 1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 63, 64, 65, 95, 125, 127, 128, 129, 155, 159, 160, 161, 319, 320,
+    321, 511, 640, 5003,
 ];
 
 fn values(n: usize, zeros: i32) -> Vec<i8> {
@@ -143,15 +144,34 @@ fn odd_values_are_found_and_ternary_ones_counted_on_every_tier() {
     }
 }
 
+struct Cut<'a> {
+    rest: &'a [i8],
+    lengths: std::iter::Cycle<std::slice::Iter<'a, usize>>,
+}
+
+impl Pieces for Cut<'_> {
+    fn next(&mut self) -> Option<&[i8]> {
+        let length = *self.lengths.next()?;
+        let (now, later) = self.rest.split_at(length.min(self.rest.len()));
+        self.rest = later;
+        (!now.is_empty()).then_some(now)
+    }
+}
+
 #[test]
-fn streamed_copies_write_every_byte_at_any_alignment() {
+fn streams_write_every_value_at_any_alignment_and_cut() {
     let source: Vec<i8> = (0..1000).map(|i| period(i) as i8).collect();
-    for kernels in tiers() {
-        for (from, to, n) in [(0, 0, 1000), (1, 3, 700), (5, 64, 63), (0, 17, 64), (9, 1, 129), (0, 0, 0)] {
+    let cuts: [&[usize]; 5] = [&[1000], &[1], &[7, 100, 64], &[63, 65], &[128]];
+    for (kernels, cut) in tiers().into_iter().flat_map(|kernels| cuts.map(|cut| (kernels, cut))) {
+        for (to, n) in [(0, 1000), (3, 700), (64, 63), (17, 64), (1, 129), (0, 0), (63, 1)] {
             let mut out = vec![99; 1100];
-            (kernels.flat.copy_streamed)(&source[from..from + n], &mut out[to..to + n]);
-            assert_eq!(out[to..to + n], source[from..from + n], "{}", kernels.isa);
+            // More than there is room for is left out.
+            let mut pieces = Cut { rest: &source, lengths: cut.iter().cycle() };
+            assert_eq!((kernels.flat.stream)(&mut pieces, &mut out[to..to + n]), n);
+            assert_eq!(out[to..to + n], source[..n], "{} {cut:?} {to} {n}", kernels.isa);
             assert!(out[..to].iter().chain(&out[to + n..]).all(|&value| value == 99), "{}", kernels.isa);
+            let mut short = Cut { rest: &source[..n / 2], lengths: cut.iter().cycle() };
+            assert_eq!((kernels.flat.stream)(&mut short, &mut out[to..to + n]), n / 2);
         }
     }
 }

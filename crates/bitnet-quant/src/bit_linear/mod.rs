@@ -78,7 +78,11 @@ impl BitLinear {
     /// # Errors
     /// An empty shape, or weights that are not as many as it says; a forced instruction set that is missing. Weights that are
     /// not finite are found by the first forward pass.
-    pub fn from_master(weights: Vec<f32>, out_features: usize, in_features: usize) -> Result<Self, QuantError> {
+    pub fn from_master(
+        weights: Vec<f32>,
+        out_features: usize,
+        in_features: usize,
+    ) -> Result<Self, QuantError> {
         let weights = Weights::Master { values: weights, version: 0, cache: Mutex::new(None) };
         Self::new(weights, out_features, in_features)
     }
@@ -120,8 +124,12 @@ impl BitLinear {
     fn new(weights: Weights, out_features: usize, in_features: usize) -> Result<Self, QuantError> {
         let shape = QuantError::Shape { rows: out_features, cols: in_features };
         let (what, expected, found) = match &weights {
-            Weights::Codes(codes) => ("packed codes", row_quarters::packed_len(out_features, in_features), codes.packed.len()),
-            Weights::Master { values, .. } => ("weights", out_features.checked_mul(in_features), values.len()),
+            Weights::Codes(codes) => {
+                ("packed codes", row_quarters::packed_len(out_features, in_features), codes.packed.len())
+            }
+            Weights::Master { values, .. } => {
+                ("weights", out_features.checked_mul(in_features), values.len())
+            }
         };
         let expected = expected.filter(|&expected| expected > 0).ok_or(shape.clone())?;
         check(what, expected, found)?;
@@ -251,7 +259,9 @@ impl BitLinear {
     fn tokens(&self, what: &'static str, values: usize, width: usize) -> Result<usize, QuantError> {
         match values.is_multiple_of(width) {
             true => Ok(values / width),
-            false => Err(QuantError::Values { what, expected: values.next_multiple_of(width), found: values }),
+            false => {
+                Err(QuantError::Values { what, expected: values.next_multiple_of(width), found: values })
+            }
         }
     }
 

@@ -100,7 +100,12 @@ pub(crate) fn fixed_decode(strategy: Strategy, kernels: &Kernels, bytes: &[u8], 
 }
 
 /// Finds the first byte of a packing of fixed size that packing does not write.
-pub(crate) fn fixed_fault(strategy: Strategy, kernels: &Kernels, bytes: &[u8], values: usize) -> Option<Fault> {
+pub(crate) fn fixed_fault(
+    strategy: Strategy,
+    kernels: &Kernels,
+    bytes: &[u8],
+    values: usize,
+) -> Option<Fault> {
     use super::{byte_aligned, flat_base3, flat_two_bit};
     let found = |offset: Option<usize>, expected| offset.map(|offset| Fault::new(offset, expected));
     match strategy {

@@ -239,7 +239,12 @@ impl Tables {
 }
 
 /// Unpacks a chunk and returns the bytes that it took.
-pub(crate) fn decode(kernels: &Kernels, bytes: &[u8], tables: &mut Tables, out: &mut [i8]) -> Result<usize, Fault> {
+pub(crate) fn decode(
+    kernels: &Kernels,
+    bytes: &[u8],
+    tables: &mut Tables,
+    out: &mut [i8],
+) -> Result<usize, Fault> {
     let Some((header, words)) = bytes.split_at_checked(HEADER) else { return Err(Fault::short(bytes.len())) };
     let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
     let shares = [word(0), word(2)];
@@ -261,7 +266,10 @@ pub(crate) fn decode(kernels: &Kernels, bytes: &[u8], tables: &mut Tables, out: 
         return Err(Fault::new(5 + 4 * state, "states and words that end together"));
     }
     if let Some(at) = flat_base3::find_invalid(symbols, out.len()) {
-        return Err(Fault::new(HEADER + taken, if at + 1 < symbols.len() { "a symbol" } else { "zeros past the last weight" }));
+        return Err(Fault::new(
+            HEADER + taken,
+            if at + 1 < symbols.len() { "a symbol" } else { "zeros past the last weight" },
+        ));
     }
     (kernels.flat.unpack_base3)(symbols, out);
     Ok(HEADER + taken)
@@ -292,10 +300,11 @@ fn decode_symbols(
             let symbol = slots[slot as usize & 0xffff];
             let [start, frequency] = table[usize::from(symbol)];
             let state = frequency.wrapping_mul(local[i] >> bits).wrapping_add(slot).wrapping_sub(start);
-            let word = u32::from(u16::from_le_bytes([window[used & 15], window[(used & 15) + 1 & 15]]));
-            let low = state < LEAST;
-            local[i] = if low { state << 16 | word } else { state };
-            used += 2 * usize::from(low);
+            let word = u32::from(u16::from_le_bytes([window[used & 15], window[(used + 1) & 15]]));
+            // A jump on what random data decides would be mispredicted half of the time: masks instead.
+            let low = u32::from(state < LEAST);
+            local[i] = state << (16 * low) | word & low.wrapping_neg();
+            used += 2 * low as usize;
             round[i] = symbol;
         }
         at += used;

@@ -80,7 +80,9 @@ pub(crate) fn decode(kernels: &Kernels, bytes: &[u8], out: &mut [i8]) -> Result<
     };
     let mut at = 1;
     for out in out.chunks_mut(size) {
-        let Some((&tag, rest)) = bytes.get(at..).and_then(<[u8]>::split_first) else { return Err(Fault::short(at)) };
+        let Some((&tag, rest)) = bytes.get(at..).and_then(<[u8]>::split_first) else {
+            return Err(Fault::short(at));
+        };
         at += 1;
         at += match tag {
             0..=2 => {

@@ -38,7 +38,7 @@ pub use bitnet_kernels::layout::{flat_base3, flat_sparse, flat_two_bit, row_quar
 pub use error::PackError;
 pub use packed::{Chunks, TernaryPackedWeights};
 pub use report::{PackingReport, entropy_bits};
-pub use select::{Candidate, candidates, candidates_of_counts};
+pub use select::{Candidate, best, candidates, candidates_of_counts};
 pub use writer::TernaryPackWriter;
 
 /// Values of a chunk: a multiple of every block, and small enough to stay in the first-level cache.
@@ -194,7 +194,7 @@ impl TernaryPackerFactory {
     ///
     /// Weights that are not ternary, which no packer takes, give `Uncompressed`.
     pub fn auto_select_strategy(weights: &[i8], config: &TernaryPackingConfig) -> TernaryPackingStrategy {
-        select::best(&candidates(weights, config), config).unwrap_or(Strategy::Uncompressed)
+        best(&candidates(weights, config), config).unwrap_or(Strategy::Uncompressed)
     }
 }
 
@@ -217,9 +217,8 @@ impl TernaryPacker for StrategyPacker {
         ternary
             && match self.0 {
                 Strategy::Uncompressed | Strategy::ByteAligned => true,
-                strategy => {
-                    select::size(strategy, weights, config).is_some_and(|bytes| bytes <= weights.len().div_ceil(4))
-                }
+                strategy => select::size(strategy, weights, config)
+                    .is_some_and(|bytes| bytes <= weights.len().div_ceil(4)),
             }
     }
 }

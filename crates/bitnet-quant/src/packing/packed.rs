@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
-use bitnet_kernels::Kernels;
+use bitnet_kernels::{Kernels, Pieces};
 
 use super::codec::{self, Fault, Scratch};
 use super::{CHUNK, PackError, PackingReport, Strategy, TernaryPackingStrategy};
+
+/// Values of a piece that is written past the caches: a multiple of every block.
+const STREAMED_PIECE: usize = 2560;
 
 /// Ternary weights packed by one strategy.
 ///
@@ -75,7 +78,7 @@ impl TernaryPackedWeights {
 
     /// Reads the weights chunk by chunk, in order, without holding more than one chunk of them.
     pub fn chunks<'a>(&'a self, kernels: &'a Kernels) -> Chunks<'a> {
-        Chunks { packed: self, kernels, at: 0, scratch: Scratch::default() }
+        Chunks { packed: self, kernels, at: 0, chunk: self.chunk(), scratch: Scratch::default() }
     }
 
     /// Unpacks all weights.
@@ -99,13 +102,23 @@ impl TernaryPackedWeights {
         if out.len() != self.len {
             return Err(PackError::Destination { expected: self.len, found: out.len() });
         }
-        let mut chunks = self.chunks(kernels);
-        for out in out.chunks_mut(self.chunk()) {
-            if let Some(values) = chunks.advance()? {
-                (kernels.flat.copy_streamed)(values, out);
-            }
+        let chunk = self.chunk().min(self.streamed_piece());
+        let chunks = Chunks { packed: self, kernels, at: 0, chunk, scratch: Scratch::default() };
+        let mut pieces = Streamed { chunks, fault: None };
+        let written = (kernels.flat.stream)(&mut pieces, out);
+        match pieces.fault {
+            Some(fault) => Err(fault),
+            None if written == self.len => Ok(()),
+            None => Err(PackError::Destination { expected: self.len, found: written }),
         }
-        Ok(())
+    }
+
+    /// Returns the values between two writes past the caches: few, so that the processor unpacks while it writes.
+    fn streamed_piece(&self) -> usize {
+        match self.ends.is_empty() {
+            true => STREAMED_PIECE,
+            false => usize::MAX,
+        }
     }
 
     /// Unpacks the weights of a range. Reads the blocks or chunks that hold it and no others.
@@ -184,6 +197,7 @@ pub struct Chunks<'a> {
     packed: &'a TernaryPackedWeights,
     kernels: &'a Kernels,
     at: usize,
+    chunk: usize,
     scratch: Scratch,
 }
 
@@ -193,12 +207,30 @@ impl Chunks<'_> {
     /// # Errors
     /// None for weights that were packed or checked.
     pub fn advance(&mut self) -> Result<Option<&[i8]>, PackError> {
-        let last = (self.at + self.packed.chunk()).min(self.packed.len);
+        let last = (self.at + self.chunk).min(self.packed.len);
         if self.at == last {
             return Ok(None);
         }
         self.packed.decode_part(self.kernels, self.at, last, &mut self.scratch)?;
         self.at = last;
         Ok(Some(&self.scratch.values))
+    }
+}
+
+/// Chunks on their way past the caches.
+struct Streamed<'a> {
+    chunks: Chunks<'a>,
+    fault: Option<PackError>,
+}
+
+impl Pieces for Streamed<'_> {
+    fn next(&mut self) -> Option<&[i8]> {
+        match self.chunks.advance() {
+            Ok(values) => values,
+            Err(fault) => {
+                self.fault = Some(fault);
+                None
+            }
+        }
     }
 }

@@ -40,11 +40,15 @@ pub fn candidates_of_counts(counts: [u64; 3]) -> Vec<Candidate> {
     Strategy::ALL.into_iter().filter_map(of).collect()
 }
 
-/// Chooses the fastest of the candidates that are small enough.
-pub(super) fn best(candidates: &[Candidate], config: &TernaryPackingConfig) -> Option<Strategy> {
+/// Chooses the fastest of the candidates that are within [`size_tolerance`](TernaryPackingConfig::size_tolerance) of the
+/// smallest; `None` of none. Candidates come fastest first.
+pub fn best(candidates: &[Candidate], config: &TernaryPackingConfig) -> Option<Strategy> {
     let least = candidates.iter().map(|candidate| candidate.bytes).min()?;
     let limit = (least as f64 * (1.0 + config.size_tolerance.max(0.0))) as u64;
-    candidates.iter().find(|candidate| candidate.bytes <= limit.max(least)).map(|candidate| candidate.strategy)
+    candidates
+        .iter()
+        .find(|candidate| candidate.bytes <= limit.max(least))
+        .map(|candidate| candidate.strategy)
 }
 
 /// Returns the bytes that a strategy takes for ternary weights; `None` when they do not fit.

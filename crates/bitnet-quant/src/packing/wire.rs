@@ -38,9 +38,12 @@ impl TernaryPackedWeights {
     /// Another beginning, a length that is not that of the header, bytes that packing does not write.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PackError> {
         let short = |expected: u64| PackError::Length { expected, found: bytes.len() as u64 };
-        let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else { return Err(short(HEADER as u64)) };
+        let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else {
+            return Err(short(HEADER as u64));
+        };
         let field = |offset: usize, expected, found| PackError::Header { offset, expected, found };
-        let word = |at: usize| header[at..at + 8].iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
+        let word =
+            |at: usize| header[at..at + 8].iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
         if header[..4] != MAGIC {
             return Err(field(0, "BTP1 (0x31505442)", word(0) & 0xffff_ffff));
         }
@@ -51,7 +54,8 @@ impl TernaryPackedWeights {
         }
         let (values, packed) = (word(8), word(16));
         let chunks = if is_variable(strategy) { values.div_ceil(strategy.unit() as u64) } else { 0 };
-        let expected = chunks.checked_mul(4).and_then(|table| table.checked_add(packed)?.checked_add(HEADER as u64));
+        let expected =
+            chunks.checked_mul(4).and_then(|table| table.checked_add(packed)?.checked_add(HEADER as u64));
         let expected = expected.ok_or(short(u64::MAX))?;
         if expected != bytes.len() as u64 {
             return Err(short(expected));
@@ -97,4 +101,3 @@ fn ends(table: &[u8]) -> Vec<usize> {
     });
     sums.collect()
 }
-

@@ -1,7 +1,8 @@
 //! Packing as weights arrive.
 
 use super::{
-    PackError, Strategy, TernaryPackedWeights, TernaryPackingConfig, TernaryPackingStrategy, codec, hybrid, kernels,
+    PackError, Strategy, TernaryPackedWeights, TernaryPackingConfig, TernaryPackingStrategy, codec, hybrid,
+    kernels,
 };
 
 /// Packs weights that arrive part by part; what it gives does not depend on where the parts were cut.

@@ -72,14 +72,18 @@ impl AffineParams {
     /// Returns the code of a value.
     #[inline]
     pub fn quantize(&self, value: f32) -> i16 {
-        // Clamped as floats: what lies far outside does not fit an integer.
-        let code = (value / self.scale).round_ties_even() + f32::from(self.zero_point);
-        code.clamp(f32::from(self.least), f32::from(self.greatest)) as i16
+        // In 1.5 * 2^23 + x the integer sits in the low bits of the sum, rounded half to even by the addition itself;
+        // what lies far outside is clamped first, to ends that are integers.
+        const ROUND: f32 = 12_582_912.0;
+        let (least, greatest) = (self.least - self.zero_point, self.greatest - self.zero_point);
+        let steps = (value / self.scale).clamp(f32::from(least), f32::from(greatest));
+        let rounded = (steps + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i16;
+        rounded + self.zero_point
     }
 
     /// Returns the value of a code.
     #[inline]
     pub fn dequantize(&self, code: i16) -> f32 {
-        f32::from(code - self.zero_point) * self.scale
+        (i32::from(code) - i32::from(self.zero_point)) as f32 * self.scale
     }
 }

@@ -69,10 +69,11 @@ impl Observer {
             return Err(QuantError::NotFinite { row: 0, col, value: values[col] });
         }
         let Some(now) = ValueRange::of(values) else { return Ok(()) };
-        self.range = Some(self.range.map_or(now, |range| ValueRange {
-            min: range.min.min(now.min),
-            max: range.max.max(now.max),
-        }));
+        self.range =
+            Some(self.range.map_or(now, |range| ValueRange {
+                min: range.min.min(now.min),
+                max: range.max.max(now.max),
+            }));
         self.widen(f64::from(now.min.abs().max(now.max.abs())));
         if self.reach > 0.0 {
             let per_value = HALF as f64 / self.reach;

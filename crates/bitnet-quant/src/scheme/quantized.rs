@@ -3,7 +3,8 @@
 use half::{bf16, f16};
 
 use super::{
-    AffineParams, Bits, ErrorMetrics, ErrorSums, Granularity, QuantOptions, Rows, Scheme, Symmetry, ValueRange,
+    AffineParams, Bits, ErrorMetrics, ErrorSums, Granularity, QuantOptions, Rows, Scheme, Symmetry,
+    ValueRange,
 };
 use crate::packing::{TernaryPackWriter, TernaryPackedWeights, TernaryPackingConfig, TernaryPackingStrategy};
 use crate::{FloatMatrix, QuantError, absmean};
@@ -42,7 +43,10 @@ fn part(granularity: Granularity, cols: usize) -> usize {
     }
 }
 
-pub(super) fn quantize(matrix: &FloatMatrix<'_>, options: &QuantOptions) -> Result<QuantizedMatrix, QuantError> {
+pub(super) fn quantize(
+    matrix: &FloatMatrix<'_>,
+    options: &QuantOptions,
+) -> Result<QuantizedMatrix, QuantError> {
     let QuantOptions { scheme, granularity, .. } = *options;
     if granularity == Granularity::PerGroup(0) {
         return Err(QuantError::Group);
@@ -68,7 +72,8 @@ pub(super) fn quantize(matrix: &FloatMatrix<'_>, options: &QuantOptions) -> Resu
         }
         Rows(matrix).read_finite(row, &mut values)?;
         if !params.is_empty() {
-            let parts = values.chunks(part(granularity, cols)).zip(row_codes.chunks_mut(part(granularity, cols)));
+            let parts =
+                values.chunks(part(granularity, cols)).zip(row_codes.chunks_mut(part(granularity, cols)));
             for (index, (values, codes)) in parts.enumerate() {
                 let params = &params[param_index(granularity, cols, row, index)];
                 codes.iter_mut().zip(values).for_each(|(code, &value)| *code = params.quantize(value));
@@ -119,7 +124,11 @@ fn param_index(granularity: Granularity, cols: usize, row: usize, index: usize) 
 }
 
 /// Chooses the parameters of every part.
-fn params(matrix: &FloatMatrix<'_>, options: &QuantOptions, means: &[f32]) -> Result<Vec<AffineParams>, QuantError> {
+fn params(
+    matrix: &FloatMatrix<'_>,
+    options: &QuantOptions,
+    means: &[f32],
+) -> Result<Vec<AffineParams>, QuantError> {
     let QuantOptions { scheme, granularity, range } = *options;
     let (bits, symmetry) = match scheme {
         Scheme::Int8(symmetry) => (Bits::Eight, symmetry),
@@ -266,11 +275,17 @@ impl QuantizedMatrix {
             }
             Codes::Sign(bits) => {
                 let bits = &bits[row * cols.div_ceil(8)..];
-                codes.iter_mut().enumerate().for_each(|(i, code)| *code = 1 - 2 * i16::from(bits[i / 8] >> (i % 8) & 1));
+                codes
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, code)| *code = 1 - 2 * i16::from(bits[i / 8] >> (i % 8) & 1));
             }
             Codes::Int8(stored) => {
                 let stored = &stored[row * cols..];
-                codes.iter_mut().zip(stored).for_each(|(code, &s)| *code = i16::from(s) + offset(self.scheme));
+                codes
+                    .iter_mut()
+                    .zip(stored)
+                    .for_each(|(code, &s)| *code = i16::from(s) + offset(self.scheme));
             }
             Codes::Int4(stored) => {
                 let stored = &stored[row * cols.div_ceil(2)..];

@@ -17,7 +17,12 @@ fn sparse(len: usize, zeros: f64, seed: u64) -> Vec<i8> {
         state ^= state << 17;
         state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 31
     };
-    (0..len).map(|_| { let bits = next(); if bits >> 1 < limit { 0 } else { 1 - 2 * (bits & 1) as i8 } }).collect()
+    (0..len)
+        .map(|_| {
+            let bits = next();
+            if bits >> 1 < limit { 0 } else { 1 - 2 * (bits & 1) as i8 }
+        })
+        .collect()
 }
 
 fn pack(strategy: TernaryPackingStrategy, weights: &[i8]) -> TernaryPackedWeights {

@@ -8,9 +8,8 @@ use proptest::prelude::*;
 use crate::{pack, sparse};
 
 /// Around the ends of blocks and chunks.
-const LENGTHS: [usize; 14] = [
-    0, 1, 4, 5, 127, 129, 161, 511, 513, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 777, entropy::CHUNK + 3,
-];
+const LENGTHS: [usize; 14] =
+    [0, 1, 4, 5, 127, 129, 161, 511, 513, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 777, entropy::CHUNK + 3];
 
 fn unpackers() -> Vec<SimdUnpacker> {
     Isa::available().map(|isa| SimdUnpacker::with_isa(isa).unwrap()).collect()
@@ -112,7 +111,8 @@ fn every_hybrid_block_size_comes_back() {
     let weights = [sparse(20_000, 0.98, 1), vec![1; 9000], sparse(20_000, 0.3, 2)].concat();
     for block in hybrid::BLOCKS {
         let config = TernaryPackingConfig { hybrid_block: Some(block), ..TernaryPackingConfig::default() };
-        let packed = TernaryPackerFactory::create_packer(TernaryPackingStrategy::Hybrid).pack(&weights, &config);
+        let packed =
+            TernaryPackerFactory::create_packer(TernaryPackingStrategy::Hybrid).pack(&weights, &config);
         assert!(simd_unpack_weights(&packed.unwrap()).unwrap() == weights);
     }
     let config = TernaryPackingConfig { hybrid_block: Some(100), ..TernaryPackingConfig::default() };

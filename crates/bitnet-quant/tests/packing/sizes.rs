@@ -12,12 +12,16 @@ use TernaryPackingStrategy as S;
 #[test]
 fn fixed_packings_have_exactly_their_ratios() {
     let weights = sparse(N / 2560 * 2560, 0.4, 3);
-    for (strategy, ratio) in [(S::Uncompressed, 1.0), (S::BitPacked2Bit, 4.0), (S::Base3Packed, 5.0), (S::ByteAligned, 3.2)] {
+    for (strategy, ratio) in
+        [(S::Uncompressed, 1.0), (S::BitPacked2Bit, 4.0), (S::Base3Packed, 5.0), (S::ByteAligned, 3.2)]
+    {
         let packed = pack(strategy, &weights);
         assert_eq!(packed.compression_ratio, ratio, "{strategy}");
         let report = packed.report();
         assert_eq!((report.ratio_i8, report.ratio_f16), (ratio, 2.0 * ratio));
-        assert!((report.bits_per_weight - 8.0 / ratio).abs() < 1e-12 && (report.zero_fraction - 0.4).abs() < 0.01);
+        assert!(
+            (report.bits_per_weight - 8.0 / ratio).abs() < 1e-12 && (report.zero_fraction - 0.4).abs() < 0.01
+        );
     }
 }
 
@@ -31,7 +35,11 @@ fn entropy_coding_is_within_one_per_cent_of_the_bound() {
         assert!((1.0..1.01).contains(&excess), "{report}: {excess}");
     }
     // Signs that are not even, as in no model but in the format.
-    let skewed: Vec<i8> = sparse(N, 0.5, 6).iter().zip(sparse(N, 0.8, 7)).map(|(a, b)| if b == 0 { a.abs() } else { *a }).collect();
+    let skewed: Vec<i8> = sparse(N, 0.5, 6)
+        .iter()
+        .zip(sparse(N, 0.8, 7))
+        .map(|(a, b)| if b == 0 { a.abs() } else { *a })
+        .collect();
     let report = pack(S::EntropyCoded, &skewed).report();
     assert!(report.bits_per_weight < 1.01 * report.entropy_bits, "{report}");
 }
@@ -64,7 +72,8 @@ fn auto_selection_is_within_one_per_cent_of_the_best_real_size() {
     let config = TernaryPackingConfig::default();
     let dense = |zeros| sparse(300_000, zeros, 17);
     let mixed = [vec![1; 70_000], sparse(60_000, 0.99, 3), sparse(80_000, 0.33, 4), vec![0; 40_000]].concat();
-    let cases = [dense(0.0), dense(1.0 / 3.0), dense(0.5), dense(0.8), dense(0.95), dense(0.999), dense(1.0), mixed];
+    let cases =
+        [dense(0.0), dense(1.0 / 3.0), dense(0.5), dense(0.8), dense(0.95), dense(0.999), dense(1.0), mixed];
     for weights in cases {
         let sizes = candidates(&weights, &config);
         let real = S::ALL.map(|strategy| pack(strategy, &weights).memory_footprint as u64);
@@ -96,7 +105,9 @@ fn sizes_by_counts_are_those_of_independent_weights() {
 #[test]
 fn suitability_follows_from_size_and_values() {
     let config = TernaryPackingConfig::default();
-    let suitable = |strategy, weights: &[i8]| TernaryPackerFactory::create_packer(strategy).is_suitable(weights, &config);
+    let suitable = |strategy, weights: &[i8]| {
+        TernaryPackerFactory::create_packer(strategy).is_suitable(weights, &config)
+    };
     let (dense, empty) = (sparse(50_000, 0.0, 2), sparse(50_000, 0.99, 2));
     assert!(suitable(S::Base3Packed, &dense) && !suitable(S::RunLengthEncoded, &dense));
     assert!(suitable(S::RunLengthEncoded, &empty) && suitable(S::CompressedSparse, &empty));

@@ -26,9 +26,8 @@ fn unpack_two_bit(packed: &[u8], out: &mut [i8]) {
     assert_eq!(packed.len(), packed_len(out.len()), "packed bytes of {} values", out.len());
     let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
     let (codes, tail) = packed.split_at(blocks.len() * BLOCK_BYTES);
-    let shifts = |low: i16, high: i16| {
-        _mm512_inserti64x4::<1>(_mm512_set1_epi16(low), _mm256_set1_epi16(high))
-    };
+    let shifts =
+        |low: i16, high: i16| _mm512_inserti64x4::<1>(_mm512_set1_epi16(low), _mm256_set1_epi16(high));
     let (first, second) = (shifts(0, 2), shifts(4, 6));
     let (mask, one) = (_mm512_set1_epi8(3), _mm512_set1_epi8(1));
     for (out, codes) in blocks.iter_mut().zip(codes.as_chunks::<BLOCK_BYTES>().0) {
