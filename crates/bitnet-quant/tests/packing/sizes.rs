@@ -50,6 +50,7 @@ fn ratios_of_the_specification_need_these_shares_of_zeros() {
     let ratio = |strategy, zeros| pack(strategy, &sparse(N, zeros, 11)).compression_ratio;
     assert!(ratio(S::RunLengthEncoded, 0.885) >= 8.5);
     assert!(ratio(S::RunLengthEncoded, 0.88) < 8.5);
+    assert!(ratio(S::RunLengthEncoded, 0.922) >= 12.3 && ratio(S::RunLengthEncoded, 0.915) < 12.3);
     // Bitmap and signs approach 8 and never pass it; against f16 that is 16.
     assert!(ratio(S::CompressedSparse, 0.99) < 8.0);
     let f16 = pack(S::CompressedSparse, &sparse(N, 0.71, 11)).report().ratio_f16;
