@@ -20,7 +20,7 @@ pub const CACHED: usize = 16 * CHUNK;
 /// Values far past any cache.
 pub const COLD: usize = 8192 * CHUNK;
 /// Values between two writes of the probe.
-const PIECE: usize = 2560;
+const PIECE: usize = CHUNK;
 const ROUNDS: usize = 7;
 /// Seconds of a round at least.
 const ROUND_SECONDS: f64 = 0.02;

@@ -15,6 +15,10 @@ pub struct FlatKernels {
     pub unpack_base3: fn(packed: &[u8], out: &mut [i8]),
     /// [`flat_base3::pack`].
     pub pack_base3: fn(values: &[i8], out: &mut [u8]),
+    /// [`flat_two_bit::unpack`]; tiers may write past the caches, where `out` begins at a multiple of 16 bytes.
+    pub stream_two_bit: fn(packed: &[u8], out: &mut [i8]),
+    /// [`flat_base3::unpack`], as `stream_two_bit`.
+    pub stream_base3: fn(packed: &[u8], out: &mut [i8]),
     /// [`flat_sparse::unpack`].
     pub unpack_sparse: fn(bitmap: &[u8], signs: &[u8], out: &mut [i8]),
     /// [`flat_sparse::pack`].
@@ -39,6 +43,8 @@ pub(crate) const SCALAR: FlatKernels = FlatKernels {
     pack_two_bit: flat_two_bit::pack,
     unpack_base3: flat_base3::unpack,
     pack_base3: flat_base3::pack,
+    stream_two_bit: flat_two_bit::unpack,
+    stream_base3: flat_base3::unpack,
     unpack_sparse: flat_sparse::unpack,
     pack_sparse: flat_sparse::pack,
     find_odd: flat::find_odd,

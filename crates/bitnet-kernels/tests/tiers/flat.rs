@@ -26,6 +26,17 @@ fn place(i: usize, n: usize, k: usize) -> (usize, usize) {
     (block * 32 + at % stride, at / stride)
 }
 
+/// Unpacks past the caches to places of every alignment.
+fn streamed(unpack: fn(&[u8], &mut [i8]), packed: &[u8], n: usize) -> Vec<Vec<i8>> {
+    let at = |offset: usize| {
+        let mut out = vec![7; n + 128];
+        let start = out.as_ptr().align_offset(64) + offset;
+        unpack(packed, &mut out[start..start + n]);
+        out[start..start + n].to_vec()
+    };
+    [0, 1, 16, 40, 48].map(at).to_vec()
+}
+
 #[test]
 fn two_bit_codes_stand_where_the_layout_says_on_every_tier() {
     for n in LENGTHS {
@@ -42,6 +53,7 @@ fn two_bit_codes_stand_where_the_layout_says_on_every_tier() {
             let mut out = vec![7; n];
             (kernels.flat.unpack_two_bit)(&packed, &mut out);
             assert_eq!(out, values, "{} {n}", kernels.isa);
+            assert!(streamed(kernels.flat.stream_two_bit, &packed, n).iter().all(|out| *out == values));
         }
         assert_eq!(flat_two_bit::find_invalid(&expected, n), None);
         for at in 0..expected.len() {
@@ -71,6 +83,7 @@ fn base3_digits_stand_where_the_layout_says_on_every_tier() {
             let mut out = vec![7; n];
             (kernels.flat.unpack_base3)(&packed, &mut out);
             assert_eq!(out, values, "{} {n}", kernels.isa);
+            assert!(streamed(kernels.flat.stream_base3, &packed, n).iter().all(|out| *out == values));
         }
         assert_eq!(flat_base3::find_invalid(&expected, n), None);
     }

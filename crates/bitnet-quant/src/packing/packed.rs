@@ -7,9 +7,6 @@ use bitnet_kernels::{Kernels, Pieces};
 use super::codec::{self, Fault, Scratch};
 use super::{CHUNK, PackError, PackingReport, Strategy, TernaryPackingStrategy};
 
-/// Values of a piece that is written past the caches: a multiple of every block.
-const STREAMED_PIECE: usize = 2560;
-
 /// Ternary weights packed by one strategy.
 ///
 /// It is made by packing, or by reading bytes that were checked to the last; either way it unpacks.
@@ -78,7 +75,7 @@ impl TernaryPackedWeights {
 
     /// Reads the weights chunk by chunk, in order, without holding more than one chunk of them.
     pub fn chunks<'a>(&'a self, kernels: &'a Kernels) -> Chunks<'a> {
-        Chunks { packed: self, kernels, at: 0, chunk: self.chunk(), scratch: Scratch::default() }
+        Chunks { packed: self, kernels, at: 0, scratch: Scratch::default() }
     }
 
     /// Unpacks all weights.
@@ -102,22 +99,26 @@ impl TernaryPackedWeights {
         if out.len() != self.len {
             return Err(PackError::Destination { expected: self.len, found: out.len() });
         }
-        let chunk = self.chunk().min(self.streamed_piece());
-        let chunks = Chunks { packed: self, kernels, at: 0, chunk, scratch: Scratch::default() };
+        // What begins at no multiple of 16 bytes goes by pieces, as everything else does.
+        let aligned = out.as_ptr().align_offset(16) == 0;
+        match self.strategy {
+            Strategy::BitPacked2Bit if aligned => {
+                (kernels.flat.stream_two_bit)(&self.data, out);
+                return Ok(());
+            }
+            Strategy::Base3Packed if aligned => {
+                (kernels.flat.stream_base3)(&self.data, out);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let chunks = self.chunks(kernels);
         let mut pieces = Streamed { chunks, fault: None };
         let written = (kernels.flat.stream)(&mut pieces, out);
         match pieces.fault {
             Some(fault) => Err(fault),
             None if written == self.len => Ok(()),
             None => Err(PackError::Destination { expected: self.len, found: written }),
-        }
-    }
-
-    /// Returns the values between two writes past the caches: few, so that the processor unpacks while it writes.
-    fn streamed_piece(&self) -> usize {
-        match self.ends.is_empty() {
-            true => STREAMED_PIECE,
-            false => usize::MAX,
         }
     }
 
@@ -197,7 +198,6 @@ pub struct Chunks<'a> {
     packed: &'a TernaryPackedWeights,
     kernels: &'a Kernels,
     at: usize,
-    chunk: usize,
     scratch: Scratch,
 }
 
@@ -207,7 +207,7 @@ impl Chunks<'_> {
     /// # Errors
     /// None for weights that were packed or checked.
     pub fn advance(&mut self) -> Result<Option<&[i8]>, PackError> {
-        let last = (self.at + self.chunk).min(self.packed.len);
+        let last = (self.at + self.packed.chunk()).min(self.packed.len);
         if self.at == last {
             return Ok(None);
         }

@@ -18,6 +18,10 @@ pub const ENTRIES: FlatKernels = FlatKernels {
     unpack_base3: |packed, out| unsafe { unpack_base3(packed, out) },
     // SAFETY: as above.
     pack_base3: |values, out| unsafe { pack_base3(values, out) },
+    // SAFETY: as above.
+    stream_two_bit: |packed, out| unsafe { stream_two_bit(packed, out) },
+    // SAFETY: as above.
+    stream_base3: |packed, out| unsafe { stream_base3(packed, out) },
     unpack_sparse: |bitmap, signs, out| match is_x86_feature_detected!("bmi2") {
         // SAFETY: as above, and BMI2 was just detected.
         true => unsafe { unpack_sparse(bitmap, signs, out) },
@@ -75,9 +79,102 @@ fn add_magnitudes(values: &[f32], sums: &mut [f64; 8]) {
     flat::add_magnitudes(values, sums);
 }
 
+/// The contract of `scalar::flat::add_codes`: 32 weights a step.
 #[target_feature(enable = "avx2")]
 fn add_codes(weights: &[f32], inverse: f32, shift: u32, out: &mut [u8]) {
-    flat::add_codes(weights, inverse, shift, out);
+    let (steps, rest) = weights.as_chunks::<32>();
+    let (lines, rest_out) = out[..weights.len()].as_chunks_mut::<32>();
+    let (scale, half, minus_half) = (_mm256_set1_ps(inverse), _mm256_set1_ps(0.5), _mm256_set1_ps(-0.5));
+    // Packing goes by halves of registers; this puts the eights in order.
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    let (one, shift_by) = (_mm256_set1_epi8(1), _mm_cvtsi32_si128(shift as i32));
+    for (weights, line) in steps.iter().zip(lines) {
+        let mut signs = [_mm256_setzero_si256(); 4];
+        for (sign, eight) in signs.iter_mut().zip(weights.as_chunks::<8>().0) {
+            // SAFETY: `eight` holds 32 bytes.
+            let scaled = _mm256_mul_ps(unsafe { _mm256_loadu_ps(eight.as_ptr()) }, scale);
+            let above = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(scaled, half));
+            let below = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(scaled, minus_half));
+            *sign = _mm256_sub_epi32(below, above);
+        }
+        let [a, b, c, d] = signs;
+        let packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+        let codes = _mm256_add_epi8(_mm256_permutevar8x32_epi32(packed, order), one);
+        // A code is at most 2 and moves by at most 6: it stays in its byte.
+        let codes = _mm256_sll_epi16(codes, shift_by);
+        // SAFETY: `line` holds 32 bytes.
+        unsafe {
+            let place = line.as_mut_ptr().cast();
+            _mm256_storeu_si256(place, _mm256_or_si256(_mm256_loadu_si256(place), codes));
+        }
+    }
+    flat::add_codes(rest, inverse, shift, rest_out);
+}
+
+/// Writes 32 values past the caches; a fence has to follow.
+///
+/// # Safety
+/// `out` is valid for 32 bytes and begins at a multiple of 16.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn write_past(out: *mut i8, values: __m256i) {
+    // SAFETY: by the contract.
+    unsafe {
+        _mm_stream_si128(out.cast(), _mm256_castsi256_si128(values));
+        _mm_stream_si128(out.add(16).cast(), _mm256_extracti128_si256::<1>(values));
+    }
+}
+
+/// The contract of `layout::flat_two_bit::unpack`, past the caches where `out` begins at a multiple of 16 bytes.
+#[target_feature(enable = "avx2")]
+fn stream_two_bit(packed: &[u8], out: &mut [i8]) {
+    assert_eq!(packed.len(), flat_two_bit::packed_len(out.len()), "packed bytes of {} values", out.len());
+    if out.as_ptr().align_offset(16) != 0 {
+        return flat_two_bit::unpack(packed, out);
+    }
+    let (blocks, rest) = out.as_chunks_mut::<{ flat_two_bit::BLOCK }>();
+    let (whole, tail) = packed.split_at(blocks.len() * flat_two_bit::BLOCK_BYTES);
+    let (mask, one) = (_mm256_set1_epi8(3), _mm256_set1_epi8(1));
+    for (out, codes) in blocks.iter_mut().zip(whole.as_chunks::<32>().0) {
+        let value = |codes| _mm256_sub_epi8(_mm256_and_si256(codes, mask), one);
+        // SAFETY: 32 bytes are read from a block of 32 and 4 x 32 written to a block of 128, which begins at a multiple
+        // of 16 as the first does.
+        unsafe {
+            let codes = _mm256_loadu_si256(codes.as_ptr().cast());
+            let out = out.as_mut_ptr();
+            write_past(out, value(codes));
+            write_past(out.add(32), value(_mm256_srli_epi16::<2>(codes)));
+            write_past(out.add(64), value(_mm256_srli_epi16::<4>(codes)));
+            write_past(out.add(96), value(_mm256_srli_epi16::<6>(codes)));
+        }
+    }
+    flat_two_bit::unpack(tail, rest);
+    _mm_sfence();
+}
+
+/// The contract of `layout::flat_base3::unpack`, past the caches where `out` begins at a multiple of 16 bytes.
+#[target_feature(enable = "avx2")]
+fn stream_base3(packed: &[u8], out: &mut [i8]) {
+    assert_eq!(packed.len(), flat_base3::packed_len(out.len()), "packed bytes of {} values", out.len());
+    if out.as_ptr().align_offset(16) != 0 {
+        return flat_base3::unpack(packed, out);
+    }
+    let (blocks, rest) = out.as_chunks_mut::<{ flat_base3::BLOCK }>();
+    let (whole, tail) = packed.split_at(blocks.len() * flat_base3::BLOCK_BYTES);
+    let (centre, high, low) = (_mm256_set1_epi8(-128), _mm256_set1_epi8(42), _mm256_set1_epi8(-42));
+    for (out, bytes) in blocks.iter_mut().zip(whole.as_chunks::<32>().0) {
+        // SAFETY: 32 bytes are read from a block of 32.
+        let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
+        let mut fractions = _mm256_xor_si256(bytes, centre);
+        for plane in out.as_chunks_mut::<32>().0 {
+            let (below, above) = (_mm256_cmpgt_epi8(low, fractions), _mm256_cmpgt_epi8(fractions, high));
+            // SAFETY: a plane holds 32 bytes and begins at a multiple of 16, as the first does.
+            unsafe { write_past(plane.as_mut_ptr(), _mm256_sub_epi8(below, above)) };
+            fractions = _mm256_add_epi8(fractions, _mm256_add_epi8(fractions, fractions));
+        }
+    }
+    flat_base3::unpack(tail, rest);
+    _mm_sfence();
 }
 
 /// Spreads the bits of a word over the bytes of a register: -1 for a set bit.
