@@ -84,13 +84,15 @@ fn inspect_measures_what_quantising_master_weights_loses() {
         report["tensors"].as_array().unwrap().iter().filter(|tensor| tensor["kept_as"] == "ternary");
     let mut count = 0;
     for tensor in tensors {
-        // Random weights in three values: some 6 to 9 dB.
+        // Random weights with heavy tails, in three values.
         let number = |key: &str| tensor["quality"][key].as_f64().unwrap();
-        assert!((3.0..15.0).contains(&number("sqnr_db")), "{tensor}");
+        assert!((1.0..15.0).contains(&number("sqnr_db")), "{tensor}");
         assert!(
-            (0.8..1.0).contains(&number("cosine")) && (0.03..0.5).contains(&number("output_error")),
+            (0.6..1.0).contains(&number("cosine")) && (0.03..0.8).contains(&number("output_error")),
             "{tensor}"
         );
+        // By definition of the two: the error over the signal.
+        assert!((10f64.powf(-number("sqnr_db") / 10.0) - number("output_error")).abs() < 1e-9, "{tensor}");
         count += 1;
     }
     assert!(count > 0);
