@@ -3,10 +3,11 @@
 //! Every figure is a median over rounds, and stands beside the machine's own limit measured in the same
 //! rounds ([`roofline`]): shared machines are noisy, ratios are what lasts. [`synthetic`] makes models of
 //! published shapes in memory; [`kernels`] times ternary products alone, [`speed`] prompts and decoding of
-//! whole models.
+//! whole models, [`packing`] packing and quantisation.
 
 pub mod kernels;
 pub mod memory;
+pub mod packing;
 pub mod roofline;
 pub mod shape;
 pub mod speed;
@@ -30,6 +31,12 @@ pub enum BenchError {
     /// The tier is not available.
     #[error(transparent)]
     Isa(#[from] IsaError),
+    /// Quantisation or packing refused.
+    #[error(transparent)]
+    Quant(bitnet_quant::QuantError),
+    /// Unpacking refused.
+    #[error(transparent)]
+    Unpack(bitnet_quant::UnpackError),
     /// A tier computes something else than the scalar one.
     #[error(
         "logits of {tier}: expected those of the scalar tier, found {found} where it has {expected} at {at}"

@@ -531,7 +531,8 @@ pub struct ConversionArgs {
 /// Show what a model consists of.
 ///
 /// Prints architecture, configuration, every tensor with its share of -1, 0 and +1 where it is ternary, and
-/// memory by part. The entropy bound is the fewest bits that the values could be stored in.
+/// memory by part. The entropy bound is the fewest bits that the values could be stored in; the best packing is the
+/// fastest to unpack within one per cent of the smallest for these shares.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Model to show [default: the bundled fairy-tale model]
@@ -543,6 +544,9 @@ pub struct InspectArgs {
     /// Show the rule by which each tensor is kept as it is
     #[arg(long)]
     pub why: bool,
+    /// Measure what quantising each tensor of master weights loses
+    #[arg(long)]
+    pub quality: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

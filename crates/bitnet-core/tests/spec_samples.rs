@@ -89,6 +89,19 @@ fn spec_sample_tensor_has_the_shape_and_device_it_was_given() {
     assert!(!value(&output, "Tensor device:").is_empty());
 }
 
+#[test]
+fn spec_sample_simd_unpacking_selects_packs_and_unpacks() {
+    let folder = TempDir::new("spec-unpacking");
+    let output = printed("spec_05_simd_unpacking", folder.path());
+    assert!(value(&output, "SIMD capabilities:").starts_with("SimdCapabilities { tier: Some("), "{output}");
+    // Equal thirds: five weights a byte are within a hundredth of the entropy.
+    assert_eq!(value(&output, "Optimal strategy:"), "Base3Packed");
+    assert_eq!(value(&output, "Compression ratio:"), "5.00x");
+    assert_eq!(value(&output, "Memory footprint:"), "2000 bytes");
+    assert!(value(&output, "BitPacked2Bit:").starts_with("4.00x compression"));
+    assert!(value(&output, "CompressedSparse:").starts_with("4.7"));
+}
+
 #[cfg(feature = "tokenizers")]
 mod tokenizer {
     use serde_json::json;

@@ -1,5 +1,6 @@
 //! The kernel table: one entry a tier, resolved once.
 
+use crate::flat::{self, FlatKernels};
 use crate::layout::int8_rows::{self, Int8Row};
 use crate::scalar::attention::{self, AttentionBlock, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
@@ -29,6 +30,8 @@ pub struct Kernels {
     pub row_quarters: TernaryKernels<4>,
     /// Products of [`layout::row_fifths`](crate::layout::row_fifths).
     pub row_fifths: TernaryKernels<5>,
+    /// Flat packed sequences, and the passes that make them.
+    pub flat: FlatKernels,
     /// [`int8::int8_i16`].
     pub int8_i16: fn(rows: &[i8], cols: usize, x: &[i16], out: &mut [i32]),
     /// [`int8_rows::quantize_row`].
@@ -74,6 +77,7 @@ pub(crate) const SCALAR: Kernels = Kernels {
     isa: Isa::Scalar,
     row_quarters: TernaryKernels { i8: ternary::row_quarters_i8, f32: ternary::row_quarters_f32 },
     row_fifths: TernaryKernels { i8: ternary::row_fifths_i8, f32: ternary::row_fifths_f32 },
+    flat: flat::SCALAR,
     int8_i16: int8::int8_i16,
     quantize_int8_row: int8_rows::quantize_row,
     quantize_i16: int8::quantize_i16,
@@ -92,6 +96,9 @@ pub(crate) const SCALAR: Kernels = Kernels {
 };
 
 impl Kernels {
+    /// The scalar table, which every machine has.
+    pub const SCALAR: &Kernels = &SCALAR;
+
     /// Returns the table of a tier.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 #[cfg(all(feature = "simd", target_arch = "aarch64"))]
 mod aarch64;
 mod dispatch;
+mod flat;
 mod isa;
 pub mod layout;
 pub mod probe;
@@ -19,7 +20,9 @@ pub mod scalar;
 mod x86_64;
 
 pub use dispatch::{Kernels, TernaryKernels};
+pub use flat::FlatKernels;
 pub use isa::{Isa, IsaError};
 pub use scalar::attention::{AttentionBlock, AttentionState, KvRows};
 pub use scalar::dense::DenseRow;
+pub use scalar::flat::Pieces;
 pub use scalar::quantize::QuantizedRow;

@@ -8,10 +8,11 @@ use bitnet_core::backend::WeightScale;
 
 use crate::matrix::{Element, Visitor, find_block, for_blocks};
 use crate::pack::{map_rows, pack_quarters};
+use crate::packing::kernels;
 use crate::{FloatMatrix, QuantError};
 
 /// The least mean magnitude: an all-zero matrix still has a scale.
-const MIN_MEAN_ABS: f32 = 1e-5;
+pub(crate) const MIN_MEAN_ABS: f32 = 1e-5;
 
 /// A matrix quantised by its mean magnitude.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,13 +51,8 @@ impl Visitor for Quantize<'_> {
         }
         let packed = pack_quarters(rows, cols, |row, lane, out| {
             for_blocks::<E>(self.0.row(row), |first, weights| {
-                for (byte, weight) in out[first..].iter_mut().zip(weights) {
-                    // Half to even maps exactly 0.5 to 0, so the rounded and clamped value is the sign of
-                    // what lies beyond one half.
-                    let scaled = weight * inverse;
-                    let code = 1 + u8::from(scaled > 0.5) - u8::from(scaled < -0.5);
-                    *byte |= code << (2 * lane);
-                }
+                let out = &mut out[first..first + weights.len()];
+                (kernels().flat.add_codes)(weights, inverse, 2 * lane, out);
             });
         });
         Ok(AbsmeanTernary { packed, mean_abs, scale: WeightScale::Multiply(scale) })
@@ -82,12 +78,22 @@ fn mean_abs<E: Element>(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError> {
 /// Sums magnitudes over eight interleaved partial sums: a fixed order that vectorises.
 fn sum_abs<E: Element>(row: &[u8]) -> f64 {
     let mut lanes = [0.0f64; 8];
-    for_blocks::<E>(row, |_, values| {
-        let (eights, rest) = values.as_chunks::<8>();
-        for eight in eights {
-            lanes.iter_mut().zip(eight).for_each(|(lane, value)| *lane += f64::from(value.abs()));
-        }
-        lanes.iter_mut().zip(rest).for_each(|(lane, value)| *lane += f64::from(value.abs()));
-    });
+    // Blocks are whole eights but for the last, so the lanes go on from one to the next.
+    for_blocks::<E>(row, |_, values| (kernels().flat.add_magnitudes)(values, &mut lanes));
     lanes.iter().sum()
+}
+
+/// Returns the mean magnitude of a matrix as [`quantize`] takes it.
+///
+/// # Errors
+/// A NaN or infinite weight, by element.
+pub(crate) fn mean_magnitude(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError> {
+    struct Mean<'a>(&'a FloatMatrix<'a>);
+    impl Visitor for Mean<'_> {
+        type Out = Result<f32, QuantError>;
+        fn run<E: Element>(self) -> Self::Out {
+            mean_abs::<E>(self.0)
+        }
+    }
+    matrix.visit(Mean(matrix))
 }

@@ -64,4 +64,58 @@ pub enum QuantError {
         /// The mean magnitude.
         mean_abs: f32,
     },
+    /// Groups of no weights.
+    #[error("group size: expected at least 1, found 0")]
+    Group,
+    /// A weight is beyond the greatest finite value of the type.
+    #[error("element [{row}, {col}]: expected one that fits 16 bits, found {value}")]
+    Overflow {
+        /// Row of the element.
+        row: usize,
+        /// Column of the element.
+        col: usize,
+        /// The element.
+        value: f32,
+    },
+    /// A range whose scale is not a normal f32.
+    #[error("range {min} to {max}: expected one with a normal scale in f32")]
+    Range {
+        /// Least value.
+        min: f32,
+        /// Greatest value.
+        max: f32,
+    },
+    /// A row that is not there, or a destination of another width.
+    #[error(
+        "row {row} of {rows} x {cols}: expected one that is there and {cols} places, found {found} places"
+    )]
+    Row {
+        /// The row.
+        row: usize,
+        /// Rows there are.
+        rows: usize,
+        /// Columns there are.
+        cols: usize,
+        /// Places given.
+        found: usize,
+    },
+    /// Values of a layer are not as many as its shape says.
+    #[error("{what}: expected {expected} values, found {found}")]
+    Values {
+        /// What they are.
+        what: &'static str,
+        /// How many there have to be.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// A layer that was made of packed codes has no master weights to train.
+    #[error("the layer was made of packed codes and has no master weights")]
+    NoMaster,
+    /// Packing refused.
+    #[error(transparent)]
+    Pack(#[from] crate::packing::PackError),
+    /// The forced instruction set is not there.
+    #[error(transparent)]
+    Isa(#[from] bitnet_kernels::IsaError),
 }

@@ -92,7 +92,7 @@ pub const BLOCKS: &[Block] = &[
     Block {
         file: "05_simd_unpacking",
         heading: "SIMD Weight Unpacking and Quantization",
-        status: Status::Waits("packing strategies (issue 7)"),
+        status: Status::Runs,
         features: &[],
         prelude: prelude!("05"),
     },

@@ -1,5 +1,6 @@
 //! `bitnet inspect`: what a model consists of.
 
+mod quality;
 mod statistics;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use bitnet_inference::model::{
 };
 use serde::Serialize;
 
+use self::quality::Quality;
 use self::statistics::{MatrixStatistics, TernaryStatistics};
 use crate::args::InspectArgs;
 use crate::failure::{one_line, usage};
@@ -70,6 +72,8 @@ struct Tensor {
     ternary: Option<TernaryStatistics>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quality: Option<Quality>,
 }
 
 #[derive(Serialize)]
@@ -143,8 +147,17 @@ fn describe(source: &ModelSource, args: &InspectArgs, memory: Memory) -> Result<
     let model = load(&files, &mut options)?;
     let matrices: HashMap<_, _> =
         model.matrices().map(|matrix| (matrix.name.as_str(), MatrixStatistics::of(matrix))).collect();
-    let tensors: Vec<_> =
+    let mut tensors: Vec<_> =
         model.tensors.iter().map(|info| tensor(info, matrices.get(info.name.as_str()), args.why)).collect();
+    if args.quality {
+        let checkpoint = files.open_checkpoint(access)?;
+        for tensor in tensors.iter_mut().filter(|tensor| tensor.ternary.is_some()) {
+            tensor.quality = Quality::of(&checkpoint, &tensor.name)?;
+        }
+        if tensors.iter().all(|tensor| tensor.quality.is_none()) {
+            note("--quality: no tensor of master weights is kept as ternary codes");
+        }
+    }
     let totals = totals(&tensors, matrices.values());
     Ok(Report {
         schema: SCHEMA,
@@ -205,6 +218,7 @@ fn tensor(info: &TensorInfo, matrix: Option<&MatrixStatistics>, why: bool) -> Te
         kept_bytes,
         ternary: matrix.and_then(MatrixStatistics::ternary),
         rule: why.then_some(info.rule),
+        quality: None,
     }
 }
 
@@ -315,6 +329,9 @@ fn print_tensors(tensors: &[Tensor], out: &mut Out) -> Result<()> {
         );
         if let Some(ternary) = &tensor.ternary {
             line.push_str(&format!(": {}", ternary.describe()));
+        }
+        if let Some(quality) = &tensor.quality {
+            line.push_str(&format!("; {}", quality.describe()));
         }
         if let Some(rule) = tensor.rule {
             line.push_str(&format!(" | {rule}"));

@@ -62,6 +62,7 @@ fn inspect_accounts_for_every_tensor() {
     for tensor in &ternary {
         let share = |key: &str| tensor[key].as_f64().unwrap();
         assert!((share("minus") + share("zero") + share("plus") - 1.0).abs() < 1e-9);
+        assert!(share("best_packing_bits") >= share("entropy_bits") && share("best_packing_bits") < 1.62);
         assert!(share("entropy_bits") > 1.0 && share("entropy_bits") <= 3f64.log2() + 1e-9);
         assert_eq!(tensor["bits_per_weight"], 2.0);
     }
@@ -76,12 +77,40 @@ fn inspect_accounts_for_every_tensor() {
 }
 
 #[test]
+fn inspect_measures_what_quantising_master_weights_loses() {
+    let model = bitnet_testing::golden_dir("bitnet_master");
+    let report = output(&["inspect", text(&model), "--quality", "--json"]).ok().json();
+    let tensors =
+        report["tensors"].as_array().unwrap().iter().filter(|tensor| tensor["kept_as"] == "ternary");
+    let mut count = 0;
+    for tensor in tensors {
+        // Random weights with heavy tails, in three values.
+        let number = |key: &str| tensor["quality"][key].as_f64().unwrap();
+        assert!((1.0..15.0).contains(&number("sqnr_db")), "{tensor}");
+        assert!(
+            (0.6..1.0).contains(&number("cosine")) && (0.03..0.8).contains(&number("output_error")),
+            "{tensor}"
+        );
+        // By definition of the two: the error over the signal.
+        assert!((10f64.powf(-number("sqnr_db") / 10.0) - number("output_error")).abs() < 1e-9, "{tensor}");
+        count += 1;
+    }
+    assert!(count > 0);
+    let plain = output(&["inspect", text(&model), "--quality"]).ok().stdout;
+    assert!(plain.contains(" dB, cosine 0."), "{plain}");
+    let packed = output(&["inspect", text(&fairy_tales("model")), "--quality"]).ok();
+    assert!(packed.stderr.contains("no tensor of master weights"), "{}", packed.stderr);
+}
+
+#[test]
 fn inspect_prints_a_named_model_and_the_rules_on_demand() {
     let model = fairy_tales("model");
     let plain = output(&["inspect", text(&model)]).ok();
     assert_eq!(plain.stderr, "");
     assert!(
-        plain.stdout.contains("family        bitnet-b1.58 packed") && plain.stdout.contains("entropy bound")
+        plain.stdout.contains("family        bitnet-b1.58 packed")
+            && plain.stdout.contains("entropy bound")
+            && plain.stdout.contains("best packed as")
     );
     assert!(!plain.stdout.contains("left in place"), "{}", plain.stdout);
     let why = output(&["inspect", text(&model), "--why"]).ok().stdout;

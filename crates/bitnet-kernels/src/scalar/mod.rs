@@ -8,6 +8,7 @@ pub mod attention;
 pub mod dense;
 pub mod dequantize;
 pub mod exp;
+pub mod flat;
 pub mod gate;
 pub mod int8;
 pub mod lanes;

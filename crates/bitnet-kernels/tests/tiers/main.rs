@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod edge;
+mod flat;
 mod float;
 mod inputs;
 mod int8;

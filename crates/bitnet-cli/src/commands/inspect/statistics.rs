@@ -2,6 +2,7 @@
 
 use bitnet_core::backend::{LinearWeights, TernaryWire, WeightStorage};
 use bitnet_kernels::layout::row_quarters;
+use bitnet_quant::packing::{self, TernaryPackingConfig, candidates_of_counts};
 use serde::Serialize;
 
 /// Counts of one matrix.
@@ -26,6 +27,10 @@ pub struct TernaryStatistics {
     pub plus: f64,
     /// Entropy of these shares: the least bits per weight that any code takes.
     pub entropy_bits: f64,
+    /// The packing to choose for weights of these shares: the fastest to unpack within one per cent of the smallest.
+    pub best_packing: &'static str,
+    /// Bits per weight of that packing.
+    pub best_packing_bits: f64,
 }
 
 impl MatrixStatistics {
@@ -60,10 +65,17 @@ impl MatrixStatistics {
         let counts = self.counts?;
         let total = counts.iter().sum::<u64>() as f64;
         let [minus, zero, plus] = counts.map(|count| count as f64 / total);
-        let shares = [minus, zero, plus].into_iter().filter(|&share| share > 0.0);
-        let bits = shares.map(|share| -share * share.log2());
-        // A sum of nothing but certainty is -0.
-        Some(TernaryStatistics { minus, zero, plus, entropy_bits: bits.sum::<f64>().max(0.0) })
+        let candidates = candidates_of_counts(counts);
+        let best = packing::best(&candidates, &TernaryPackingConfig::default())?;
+        let size = candidates.iter().find(|candidate| candidate.strategy == best)?.bytes;
+        Some(TernaryStatistics {
+            minus,
+            zero,
+            plus,
+            entropy_bits: packing::entropy_bits(counts),
+            best_packing: best.name(),
+            best_packing_bits: size as f64 * 8.0 / total,
+        })
     }
 }
 
@@ -71,7 +83,10 @@ impl TernaryStatistics {
     /// Writes the shares in per cent.
     pub fn describe(&self) -> String {
         let [minus, zero, plus] = [self.minus, self.zero, self.plus].map(|share| share * 100.0);
-        format!("-1 {minus:.1} %, 0 {zero:.1} %, +1 {plus:.1} %, entropy {:.3} bits", self.entropy_bits)
+        format!(
+            "-1 {minus:.1} %, 0 {zero:.1} %, +1 {plus:.1} %, entropy {:.3} bits, best packed as {} in {:.3}",
+            self.entropy_bits, self.best_packing, self.best_packing_bits
+        )
     }
 }
 
@@ -87,5 +102,20 @@ mod tests {
         let sum = MatrixStatistics::sum(&[&matrix([1, 2, 1]), &matrix([0, 4, 0])]);
         assert_eq!((sum.elements, sum.ternary().unwrap().zero), (8, 0.75));
         assert_eq!(MatrixStatistics::default().ternary(), None);
+    }
+
+    #[test]
+    fn the_best_packing_is_that_of_the_shares() {
+        let best = |counts: [u64; 3]| {
+            let elements = counts.iter().sum();
+            let statistics =
+                MatrixStatistics { elements, kept_bytes: 0, counts: Some(counts) }.ternary().unwrap();
+            (statistics.best_packing, statistics.best_packing_bits)
+        };
+        let million = 1_000_000;
+        assert_eq!(best([million; 3]), ("base-3", 1.6));
+        let (name, bits) = best([million, 2 * million, million]);
+        assert!(name == "bitmap+sign" && (1.5..1.51).contains(&bits), "{name} {bits}");
+        assert_eq!(best([million, 18 * million, million]).0, "entropy");
     }
 }

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+mod flat;
 mod float;
 mod int8;
 pub(super) mod ternary;
@@ -25,6 +26,7 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
         ..SCALAR.row_quarters
     },
+    flat: flat::ENTRIES,
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     // SAFETY: as above.

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod dequantize;
+pub(super) mod flat;
 mod float;
 mod int8;
 mod panel;
@@ -39,6 +40,7 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         // SAFETY: as above.
         f32: |codes, cols, x, out| unsafe { row_fifths_f32(codes, cols, x, out) },
     },
+    flat: flat::ENTRIES,
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     // SAFETY: as above.

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+mod flat;
 mod float;
 mod int8;
 mod ternary;
@@ -22,6 +23,7 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
         ..avx2::ENTRIES.row_quarters
     },
+    flat: flat::ENTRIES,
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     // SAFETY: as above.

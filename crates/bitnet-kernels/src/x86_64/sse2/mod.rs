@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+pub(super) mod flat;
 mod int8;
 pub(super) mod ternary;
 
@@ -20,6 +21,7 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
         ..SCALAR.row_quarters
     },
+    flat: flat::ENTRIES,
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     ..SCALAR

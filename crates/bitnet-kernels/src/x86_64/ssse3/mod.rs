@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+pub(super) mod flat;
 mod ternary;
 
 use super::sse2;
@@ -15,5 +16,6 @@ pub(crate) static KERNELS: Kernels = Kernels {
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
         ..sse2::ENTRIES.row_quarters
     },
+    flat: flat::ENTRIES,
     ..sse2::ENTRIES
 };

@@ -1,0 +1,338 @@
+//! Packing and quantisation, on one thread: what a core packs, unpacks and quantises in a second.
+//!
+//! Unpacking is set beside moving the same bytes in the same way: outputs that stay in the caches beside a `memcpy`
+//! of as many bytes, outputs past the caches beside a probe that reads the packed bytes and writes the output past
+//! the caches, in the same pieces. The two alternate, so that a ratio is of the same moments.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use bitnet_core::backend::BitNetDType;
+use bitnet_kernels::{Isa, Kernels, Pieces, probe};
+use bitnet_quant::packing::CHUNK;
+use bitnet_quant::prelude::*;
+
+use crate::BenchError;
+use crate::statistics::Summary;
+
+/// Values that stay in a second-level cache with what they are unpacked from.
+pub const CACHED: usize = 16 * CHUNK;
+/// Values far past any cache.
+pub const COLD: usize = 8192 * CHUNK;
+/// Values between two writes of the probe.
+const PIECE: usize = CHUNK;
+const ROUNDS: usize = 7;
+/// Seconds of a round at least.
+const ROUND_SECONDS: f64 = 0.02;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// Figures to quote.
+    Full,
+    /// One short round of little data: that it works.
+    Smoke,
+}
+
+impl Effort {
+    /// Returns the values of a case past the caches.
+    pub fn cold(self) -> usize {
+        match self {
+            Effort::Full => COLD,
+            Effort::Smoke => 4 * CHUNK,
+        }
+    }
+
+    fn rounds(self) -> (usize, f64) {
+        match self {
+            Effort::Full => (ROUNDS, ROUND_SECONDS),
+            Effort::Smoke => (1, 0.0),
+        }
+    }
+}
+
+/// Reads the arguments that cargo gives a suite: `None` where a filter names another, the smoke effort where the
+/// suite runs as a test.
+pub fn effort(suite: &str, arguments: impl Iterator<Item = String>) -> Option<Effort> {
+    let (mut bench, mut selected) = (false, true);
+    for argument in arguments {
+        match argument.as_str() {
+            "--bench" => bench = true,
+            flag if flag.starts_with('-') => {}
+            filter => selected = suite.contains(filter),
+        }
+    }
+    selected.then_some(if bench { Effort::Full } else { Effort::Smoke })
+}
+
+/// One line of a suite.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// What was measured.
+    pub name: String,
+    /// Billions of weights a second.
+    pub rate: Summary,
+    /// The rate over that of the yardstick in the same rounds.
+    pub ratio: f64,
+}
+
+/// Independent ternary weights with a share of zeros and even signs.
+pub fn weights(len: usize, zeros: f64) -> Vec<i8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let limit = (zeros * f64::from(u32::MAX)) as u64;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state >> 20
+    };
+    (0..len)
+        .map(|_| {
+            let bits = next();
+            if bits & 0xffff_ffff < limit { 0 } else { 1 - 2 * (bits >> 40 & 1) as i8 }
+        })
+        .collect()
+}
+
+/// Times `work` beside `yardstick`, both of `units` units a call, in alternating rounds.
+pub fn beside(
+    name: String,
+    units: usize,
+    effort: Effort,
+    mut work: impl FnMut() -> Result<(), BenchError>,
+    mut yardstick: impl FnMut(),
+) -> Result<Figure, BenchError> {
+    let (rounds, least) = effort.rounds();
+    // The first calls touch the pages and are not counted.
+    work()?;
+    yardstick();
+    let started = Instant::now();
+    work()?;
+    let repeats = (least / started.elapsed().as_secs_f64().max(1e-9)).ceil().max(1.0) as usize;
+    let (mut rates, mut ratios) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let started = Instant::now();
+        for _ in 0..repeats {
+            work()?;
+        }
+        let own = started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        (0..repeats).for_each(|_| yardstick());
+        let other = started.elapsed().as_secs_f64();
+        rates.push((units * repeats) as f64 / own / 1e9);
+        ratios.push(other / own);
+    }
+    Ok(Figure { name, rate: Summary::of(&rates), ratio: Summary::of(&ratios).median })
+}
+
+fn pack(strategy: TernaryPackingStrategy, weights: &[i8]) -> Result<TernaryPackedWeights, BenchError> {
+    Ok(TernaryPackerFactory::create_packer(strategy).pack(weights, &TernaryPackingConfig::default())?)
+}
+
+/// Reads packed bytes and gives the same values again and again.
+struct Moved<'a> {
+    packed: std::slice::Chunks<'a, u8>,
+    piece: &'a [i8],
+}
+
+impl Pieces for Moved<'_> {
+    fn next(&mut self) -> Option<&[i8]> {
+        black_box(probe::read_plain(self.packed.next()?));
+        Some(self.piece)
+    }
+}
+
+/// Measures unpacking of a strategy by a tier; past the caches where there are [`COLD`] weights.
+///
+/// # Errors
+/// The tier is missing.
+pub fn unpacking(
+    strategy: TernaryPackingStrategy,
+    isa: Isa,
+    weights: &[i8],
+    effort: Effort,
+) -> Result<Figure, BenchError> {
+    let kernels = Kernels::for_isa(isa)?;
+    let cold = weights.len() > CACHED;
+    let packed = pack(strategy, weights)?;
+    let unpacker = SimdUnpacker::with_isa(isa)?.with_streaming_from(if cold { 1 } else { usize::MAX });
+    let mut out = vec![0i8; weights.len()];
+    let mut other = vec![0i8; weights.len()];
+    let piece = vec![1i8; PIECE];
+    let bytes_of_piece = packed.data().len().div_ceil(weights.len().div_ceil(PIECE).max(1)).max(1);
+    let name = format!("{strategy} {isa} {}", if cold { "memory" } else { "cache" });
+    beside(
+        name,
+        weights.len(),
+        effort,
+        || {
+            unpacker.unpack_into(&packed, &mut out)?;
+            black_box(&out);
+            Ok(())
+        },
+        || {
+            if cold {
+                (kernels.flat.stream)(
+                    &mut Moved { packed: packed.data().chunks(bytes_of_piece), piece: &piece },
+                    &mut other,
+                );
+            } else {
+                other.copy_from_slice(black_box(weights));
+            }
+            black_box(&other);
+        },
+    )
+}
+
+/// Measures the plainest unpacking of two bits: a weight at a time, codes in the order of the weights.
+///
+/// # Errors
+/// None.
+pub fn naive_two_bit(weights: &[i8], effort: Effort) -> Result<Figure, BenchError> {
+    let code = |weights: &[i8]| weights.iter().rev().fold(0u8, |byte, &w| byte << 2 | (w + 1) as u8);
+    let packed: Vec<u8> = weights.chunks(4).map(code).collect();
+    let (mut out, mut other) = (vec![0i8; weights.len()], vec![0i8; weights.len()]);
+    beside(
+        "2-bit, a weight at a time".into(),
+        weights.len(),
+        effort,
+        || {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = (black_box(packed[i / 4]) >> (2 * (i % 4)) & 3) as i8 - 1;
+            }
+            black_box(&out);
+            Ok(())
+        },
+        || other.copy_from_slice(black_box(weights)),
+    )
+}
+
+/// Measures packing by a strategy beside reading the weights.
+///
+/// # Errors
+/// None for ternary weights.
+pub fn packing(
+    strategy: TernaryPackingStrategy,
+    weights: &[i8],
+    effort: Effort,
+) -> Result<Figure, BenchError> {
+    let bytes: Vec<u8> = weights.iter().map(|&weight| weight as u8).collect();
+    beside(
+        strategy.to_string(),
+        weights.len(),
+        effort,
+        || {
+            black_box(pack(strategy, weights)?);
+            Ok(())
+        },
+        || {
+            black_box(probe::read_plain(&bytes));
+        },
+    )
+}
+
+/// Measures absmean quantisation of f32 weights into packed codes, beside reading the weights twice: both passes.
+///
+/// # Errors
+/// None for finite weights.
+pub fn absmean_quantisation(rows: usize, cols: usize, effort: Effort) -> Result<Figure, BenchError> {
+    let bytes = float_bytes(rows * cols);
+    let matrix = FloatMatrix::new(BitNetDType::F32, &bytes, rows, cols)?;
+    beside(
+        format!("ternary {rows} x {cols} from f32"),
+        rows * cols,
+        effort,
+        || {
+            black_box(absmean::quantize(&matrix)?);
+            Ok(())
+        },
+        || {
+            black_box(probe::read_plain(&bytes));
+            black_box(probe::read_plain(&bytes));
+        },
+    )
+}
+
+/// Measures a scheme beside reading the weights once.
+///
+/// # Errors
+/// None for finite weights.
+pub fn scheme(
+    options: &QuantOptions,
+    rows: usize,
+    cols: usize,
+    effort: Effort,
+) -> Result<Figure, BenchError> {
+    let bytes = float_bytes(rows * cols);
+    let matrix = FloatMatrix::new(BitNetDType::F32, &bytes, rows, cols)?;
+    beside(
+        format!("{} {:?}", options.scheme.name(), options.granularity),
+        rows * cols,
+        effort,
+        || {
+            black_box(bitnet_quant::scheme::quantize(&matrix, options)?);
+            Ok(())
+        },
+        || {
+            black_box(probe::read_plain(&bytes));
+        },
+    )
+}
+
+fn float_bytes(n: usize) -> Vec<u8> {
+    (0..n).flat_map(|i| ((i * 7919 % 251) as f32 * 0.01 - 1.25).to_le_bytes()).collect()
+}
+
+impl From<PackError> for BenchError {
+    fn from(error: PackError) -> Self {
+        BenchError::Quant(error.into())
+    }
+}
+
+impl From<UnpackError> for BenchError {
+    fn from(error: UnpackError) -> Self {
+        BenchError::Unpack(error)
+    }
+}
+
+impl From<QuantError> for BenchError {
+    fn from(error: QuantError) -> Self {
+        BenchError::Quant(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_obey_the_filter_and_the_flag() {
+        let effort =
+            |arguments: &[&str]| effort("packing_performance", arguments.iter().map(|a| (*a).to_owned()));
+        assert_eq!(effort(&["--bench"]), Some(Effort::Full));
+        assert_eq!(effort(&[]), Some(Effort::Smoke));
+        assert_eq!(effort(&["--bench", "packing"]), Some(Effort::Full));
+        assert_eq!(effort(&["quantization_performance", "--bench"]), None);
+    }
+
+    #[test]
+    fn weights_have_their_share_of_zeros() {
+        let weights = weights(100_000, 0.7);
+        let count = |value| weights.iter().filter(|&&weight| weight == value).count() as f64 / 1e5;
+        assert!((count(0) - 0.7).abs() < 0.01 && (count(1) - count(-1)).abs() < 0.01);
+    }
+
+    #[test]
+    fn every_measurement_gives_a_rate_and_a_ratio() {
+        let weights = weights(3 * CHUNK + 5, 0.5);
+        let mut figures = vec![naive_two_bit(&weights, Effort::Smoke).unwrap()];
+        for strategy in TernaryPackingStrategy::ALL {
+            figures.push(packing(strategy, &weights, Effort::Smoke).unwrap());
+            figures.push(unpacking(strategy, Isa::Scalar, &weights, Effort::Smoke).unwrap());
+        }
+        figures.push(absmean_quantisation(8, 64, Effort::Smoke).unwrap());
+        let options = QuantOptions::new(Scheme::Int8(Symmetry::Symmetric), Granularity::PerChannel);
+        figures.push(scheme(&options, 8, 64, Effort::Smoke).unwrap());
+        assert!(figures.iter().all(|figure| figure.rate.median > 0.0 && figure.ratio > 0.0), "{figures:?}");
+    }
+}

@@ -1,0 +1,226 @@
+//! `avx2-sparse`: bitmap and signs by bit deposit; the planar layouts are the scalar text compiled for 256 bits.
+
+use std::arch::x86_64::*;
+
+use crate::FlatKernels;
+use crate::layout::flat_sparse::{self, SignWriter, bitmap_len, sign_bits, unpack_from};
+use crate::layout::{flat_base3, flat_two_bit};
+use crate::scalar::flat;
+use crate::x86_64::{sse2, ssse3};
+
+/// The entries of this tier.
+pub const ENTRIES: FlatKernels = FlatKernels {
+    // SAFETY: for each entry, AVX2 was detected before the table left the crate.
+    unpack_two_bit: |packed, out| unsafe { unpack_two_bit(packed, out) },
+    // SAFETY: as above.
+    pack_two_bit: |values, out| unsafe { pack_two_bit(values, out) },
+    // SAFETY: as above.
+    unpack_base3: |packed, out| unsafe { unpack_base3(packed, out) },
+    // SAFETY: as above.
+    pack_base3: |values, out| unsafe { pack_base3(values, out) },
+    // SAFETY: as above.
+    stream_two_bit: |packed, out| unsafe { stream_two_bit(packed, out) },
+    // SAFETY: as above.
+    stream_base3: |packed, out| unsafe { stream_base3(packed, out) },
+    unpack_sparse: |bitmap, signs, out| match is_x86_feature_detected!("bmi2") {
+        // SAFETY: as above, and BMI2 was just detected.
+        true => unsafe { unpack_sparse(bitmap, signs, out) },
+        // SAFETY: AVX2 includes SSSE3.
+        false => unsafe { ssse3::flat::unpack_sparse(bitmap, signs, out) },
+    },
+    pack_sparse: |values, bitmap, signs| match is_x86_feature_detected!("bmi2") {
+        // SAFETY: as above, and BMI2 was just detected.
+        true => unsafe { pack_sparse(values, bitmap, signs) },
+        false => flat_sparse::pack(values, bitmap, signs),
+    },
+    // SAFETY: as above.
+    find_odd: |values| unsafe { find_odd(values) },
+    // SAFETY: as above.
+    count: |values| unsafe { count(values) },
+    // SAFETY: as above.
+    add_magnitudes: |values, sums| unsafe { add_magnitudes(values, sums) },
+    // SAFETY: as above.
+    add_codes: |weights, inverse, shift, out| unsafe { add_codes(weights, inverse, shift, out) },
+    ..sse2::flat::ENTRIES
+};
+
+#[target_feature(enable = "avx2")]
+fn unpack_two_bit(packed: &[u8], out: &mut [i8]) {
+    flat_two_bit::unpack(packed, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn pack_two_bit(values: &[i8], out: &mut [u8]) {
+    flat_two_bit::pack(values, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn unpack_base3(packed: &[u8], out: &mut [i8]) {
+    flat_base3::unpack(packed, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn pack_base3(values: &[i8], out: &mut [u8]) {
+    flat_base3::pack(values, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn find_odd(values: &[i8]) -> Option<usize> {
+    flat::find_odd(values)
+}
+
+#[target_feature(enable = "avx2")]
+fn count(values: &[i8]) -> (usize, usize) {
+    flat::count(values)
+}
+
+#[target_feature(enable = "avx2")]
+fn add_magnitudes(values: &[f32], sums: &mut [f64; 8]) {
+    flat::add_magnitudes(values, sums);
+}
+
+/// The contract of `scalar::flat::add_codes`: 32 weights a step.
+#[target_feature(enable = "avx2")]
+fn add_codes(weights: &[f32], inverse: f32, shift: u32, out: &mut [u8]) {
+    let (steps, rest) = weights.as_chunks::<32>();
+    let (lines, rest_out) = out[..weights.len()].as_chunks_mut::<32>();
+    let (scale, half, minus_half) = (_mm256_set1_ps(inverse), _mm256_set1_ps(0.5), _mm256_set1_ps(-0.5));
+    // Packing goes by halves of registers; this puts the eights in order.
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    let (one, shift_by) = (_mm256_set1_epi8(1), _mm_cvtsi32_si128(shift as i32));
+    for (weights, line) in steps.iter().zip(lines) {
+        let mut signs = [_mm256_setzero_si256(); 4];
+        for (sign, eight) in signs.iter_mut().zip(weights.as_chunks::<8>().0) {
+            // SAFETY: `eight` holds 32 bytes.
+            let scaled = _mm256_mul_ps(unsafe { _mm256_loadu_ps(eight.as_ptr()) }, scale);
+            let above = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(scaled, half));
+            let below = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(scaled, minus_half));
+            *sign = _mm256_sub_epi32(below, above);
+        }
+        let [a, b, c, d] = signs;
+        let packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+        let codes = _mm256_add_epi8(_mm256_permutevar8x32_epi32(packed, order), one);
+        // A code is at most 2 and moves by at most 6: it stays in its byte.
+        let codes = _mm256_sll_epi16(codes, shift_by);
+        // SAFETY: `line` holds 32 bytes.
+        unsafe {
+            let place = line.as_mut_ptr().cast();
+            _mm256_storeu_si256(place, _mm256_or_si256(_mm256_loadu_si256(place), codes));
+        }
+    }
+    flat::add_codes(rest, inverse, shift, rest_out);
+}
+
+/// Writes 32 values past the caches; a fence has to follow.
+///
+/// # Safety
+/// `out` is valid for 32 bytes and begins at a multiple of 16.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn write_past(out: *mut i8, values: __m256i) {
+    // SAFETY: by the contract.
+    unsafe {
+        _mm_stream_si128(out.cast(), _mm256_castsi256_si128(values));
+        _mm_stream_si128(out.add(16).cast(), _mm256_extracti128_si256::<1>(values));
+    }
+}
+
+/// The contract of `layout::flat_two_bit::unpack`, past the caches where `out` begins at a multiple of 16 bytes.
+#[target_feature(enable = "avx2")]
+fn stream_two_bit(packed: &[u8], out: &mut [i8]) {
+    assert_eq!(packed.len(), flat_two_bit::packed_len(out.len()), "packed bytes of {} values", out.len());
+    if out.as_ptr().align_offset(16) != 0 {
+        return flat_two_bit::unpack(packed, out);
+    }
+    let (blocks, rest) = out.as_chunks_mut::<{ flat_two_bit::BLOCK }>();
+    let (whole, tail) = packed.split_at(blocks.len() * flat_two_bit::BLOCK_BYTES);
+    let (mask, one) = (_mm256_set1_epi8(3), _mm256_set1_epi8(1));
+    for (out, codes) in blocks.iter_mut().zip(whole.as_chunks::<32>().0) {
+        let value = |codes| _mm256_sub_epi8(_mm256_and_si256(codes, mask), one);
+        // SAFETY: 32 bytes are read from a block of 32 and 4 x 32 written to a block of 128, which begins at a multiple
+        // of 16 as the first does.
+        unsafe {
+            let codes = _mm256_loadu_si256(codes.as_ptr().cast());
+            let out = out.as_mut_ptr();
+            write_past(out, value(codes));
+            write_past(out.add(32), value(_mm256_srli_epi16::<2>(codes)));
+            write_past(out.add(64), value(_mm256_srli_epi16::<4>(codes)));
+            write_past(out.add(96), value(_mm256_srli_epi16::<6>(codes)));
+        }
+    }
+    flat_two_bit::unpack(tail, rest);
+    _mm_sfence();
+}
+
+/// The contract of `layout::flat_base3::unpack`, past the caches where `out` begins at a multiple of 16 bytes.
+#[target_feature(enable = "avx2")]
+fn stream_base3(packed: &[u8], out: &mut [i8]) {
+    assert_eq!(packed.len(), flat_base3::packed_len(out.len()), "packed bytes of {} values", out.len());
+    if out.as_ptr().align_offset(16) != 0 {
+        return flat_base3::unpack(packed, out);
+    }
+    let (blocks, rest) = out.as_chunks_mut::<{ flat_base3::BLOCK }>();
+    let (whole, tail) = packed.split_at(blocks.len() * flat_base3::BLOCK_BYTES);
+    let (centre, high, low) = (_mm256_set1_epi8(-128), _mm256_set1_epi8(42), _mm256_set1_epi8(-42));
+    for (out, bytes) in blocks.iter_mut().zip(whole.as_chunks::<32>().0) {
+        // SAFETY: 32 bytes are read from a block of 32.
+        let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
+        let mut fractions = _mm256_xor_si256(bytes, centre);
+        for plane in out.as_chunks_mut::<32>().0 {
+            let (below, above) = (_mm256_cmpgt_epi8(low, fractions), _mm256_cmpgt_epi8(fractions, high));
+            // SAFETY: a plane holds 32 bytes and begins at a multiple of 16, as the first does.
+            unsafe { write_past(plane.as_mut_ptr(), _mm256_sub_epi8(below, above)) };
+            fractions = _mm256_add_epi8(fractions, _mm256_add_epi8(fractions, fractions));
+        }
+    }
+    flat_base3::unpack(tail, rest);
+    _mm_sfence();
+}
+
+/// Spreads the bits of a word over the bytes of a register: -1 for a set bit.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn spread(bits: u32) -> __m256i {
+    let bytes = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let single = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+    let repeated = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), bytes);
+    _mm256_cmpeq_epi8(_mm256_and_si256(repeated, single), single)
+}
+
+/// The contract of `layout::flat_sparse::unpack`: 32 values a step.
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+fn unpack_sparse(bitmap: &[u8], signs: &[u8], out: &mut [i8]) {
+    assert_eq!(bitmap.len(), bitmap_len(out.len()), "bitmap of {} values", out.len());
+    let (steps, rest) = out.as_chunks_mut::<32>();
+    let (words, rest_bitmap) = bitmap.split_at(4 * steps.len());
+    let mut at = 0;
+    for (out, &word) in steps.iter_mut().zip(words.as_chunks::<4>().0) {
+        let there = u32::from_le_bytes(word);
+        let negative = _pdep_u32(sign_bits(signs, at) as u32, there);
+        let values = _mm256_sub_epi8(spread(negative), spread(there & !negative));
+        // SAFETY: `out` holds 32 bytes.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), values) };
+        at += there.count_ones() as usize;
+    }
+    unpack_from(rest_bitmap, signs, at, rest);
+}
+
+/// The contract of `layout::flat_sparse::pack`: 32 values a step.
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+pub fn pack_sparse(values: &[i8], bitmap: &mut [u8], signs: &mut [u8]) -> usize {
+    assert_eq!(bitmap.len(), bitmap_len(values.len()), "bitmap of {} values", values.len());
+    let mut writer = SignWriter::new(signs);
+    let (steps, rest) = values.as_chunks::<32>();
+    let (words, rest_bitmap) = bitmap.split_at_mut(4 * steps.len());
+    for (values, word) in steps.iter().zip(words.as_chunks_mut::<4>().0) {
+        // SAFETY: `values` holds 32 bytes.
+        let values = unsafe { _mm256_loadu_si256(values.as_ptr().cast()) };
+        // Both non-zero values have bit 0 set, which the shift puts on top of each byte.
+        let there = _mm256_movemask_epi8(_mm256_slli_epi16::<7>(values)) as u32;
+        let negative = _mm256_movemask_epi8(values) as u32;
+        *word = there.to_le_bytes();
+        writer.push(u64::from(_pext_u32(negative, there)), there.count_ones());
+    }
+    flat_sparse::pack_into(rest, rest_bitmap, &mut writer);
+    writer.finish()
+}

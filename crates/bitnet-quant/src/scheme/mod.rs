@@ -1,0 +1,136 @@
+//! Quantisation schemes of matrices: ternary, sign, INT8, INT4, FP16 and BF16, by tensor, channel or group.
+//!
+//! [`quantize`] reads a [`FloatMatrix`] and gives a [`QuantizedMatrix`], which dequantises, packs and measures its own
+//! error. *Static* parameters come from a [`ValueRange`] that an [`Observer`] saw beforehand; *dynamic* ones from the
+//! values themselves. [`affine`] holds the integer formulas for vectors, for activations as for weights.
+//! The ternary scheme by tensor is [`absmean`](crate::absmean), bit by bit; by channel and group it is the same with a
+//! mean of each part.
+
+pub mod affine;
+mod metrics;
+mod observer;
+mod quantized;
+
+pub use affine::{AffineParams, Bits, Symmetry};
+pub use metrics::{ErrorMetrics, ErrorSums};
+pub use observer::{Calibration, Observer, ValueRange};
+pub use quantized::QuantizedMatrix;
+
+use crate::matrix::{Element, Visitor, for_blocks};
+use crate::{FloatMatrix, QuantError};
+
+/// What a weight becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// BitNet b1.58: -1, 0, +1 times the mean magnitude.
+    Ternary,
+    /// -1 or +1 times the mean magnitude; zero becomes +1.
+    Sign,
+    /// Eight bits.
+    Int8(Symmetry),
+    /// Four bits.
+    Int4(Symmetry),
+    /// IEEE binary16.
+    Fp16,
+    /// The upper half of binary32.
+    Bf16,
+}
+
+/// Which weights share parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Granularity {
+    /// All of them.
+    PerTensor,
+    /// Those of a row: an output feature.
+    PerChannel,
+    /// So many consecutive weights of a row; the last group of a row may be shorter.
+    PerGroup(usize),
+}
+
+/// A scheme, and what it is applied to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QuantOptions {
+    /// What a weight becomes.
+    pub scheme: Scheme,
+    /// Which weights share parameters.
+    pub granularity: Granularity,
+    /// Parameters of integer schemes: from this range for every part (static), or each from its own values
+    /// (dynamic).
+    pub range: Option<ValueRange>,
+}
+
+impl QuantOptions {
+    /// Returns dynamic options.
+    pub fn new(scheme: Scheme, granularity: Granularity) -> Self {
+        QuantOptions { scheme, granularity, range: None }
+    }
+
+    /// Returns static options.
+    pub fn with_range(self, range: ValueRange) -> Self {
+        QuantOptions { range: Some(range), ..self }
+    }
+}
+
+impl Scheme {
+    /// Returns the bits of a code.
+    pub const fn bits(self) -> usize {
+        match self {
+            Scheme::Ternary => 2,
+            Scheme::Sign => 1,
+            Scheme::Int8(_) => 8,
+            Scheme::Int4(_) => 4,
+            Scheme::Fp16 | Scheme::Bf16 => 16,
+        }
+    }
+
+    /// Returns the name that reports use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scheme::Ternary => "ternary",
+            Scheme::Sign => "sign",
+            Scheme::Int8(Symmetry::Symmetric) => "int8",
+            Scheme::Int8(Symmetry::Asymmetric) => "int8 asymmetric",
+            Scheme::Int4(Symmetry::Symmetric) => "int4",
+            Scheme::Int4(Symmetry::Asymmetric) => "int4 asymmetric",
+            Scheme::Fp16 => "fp16",
+            Scheme::Bf16 => "bf16",
+        }
+    }
+}
+
+/// Quantises a matrix.
+///
+/// # Errors
+/// A NaN or infinite weight, by element; a group of no weights; parameters that do not fit f32; a weight beyond FP16.
+pub fn quantize(matrix: &FloatMatrix<'_>, options: &QuantOptions) -> Result<QuantizedMatrix, QuantError> {
+    quantized::quantize(matrix, options)
+}
+
+/// The widened rows of a matrix, one at a time.
+pub(crate) struct Rows<'a>(pub &'a FloatMatrix<'a>);
+
+impl Rows<'_> {
+    /// Writes a row's elements to `out`.
+    pub(crate) fn read(&self, row: usize, out: &mut [f32]) {
+        struct Read<'a, 'b>(&'a [u8], &'b mut [f32]);
+        impl Visitor for Read<'_, '_> {
+            type Out = ();
+            fn run<E: Element>(self) {
+                for_blocks::<E>(self.0, |first, values| {
+                    self.1[first..first + values.len()].copy_from_slice(values);
+                });
+            }
+        }
+        self.0.visit(Read(self.0.row(row), out));
+    }
+
+    /// Reads a row and checks that it is finite.
+    pub(crate) fn read_finite(&self, row: usize, out: &mut [f32]) -> Result<(), QuantError> {
+        self.read(row, out);
+        match out.iter().position(|value| !value.is_finite()) {
+            Some(col) => Err(QuantError::NotFinite { row, col, value: out[col] }),
+            None => Ok(()),
+        }
+    }
+}
