@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 mod buffers;
+mod governor;
 mod kv;
 mod pass;
 mod plan;
@@ -272,7 +273,7 @@ impl CpuBackend {
             taken: &loaded.taken,
             alone: of_one.is_some(),
         };
-        self.team.run(&|worker| pass.run(stages, worker));
+        self.team.run_step(step.len(), &|worker| pass.run(stages, worker));
         Ok(())
     }
 }
