@@ -5,6 +5,7 @@
 //! published shapes in memory; [`kernels`] times ternary products alone, [`speed`] prompts and decoding of
 //! whole models.
 
+pub mod busy;
 pub mod kernels;
 pub mod roofline;
 pub mod shape;

@@ -591,6 +591,9 @@ pub struct BenchArgs {
     /// Thread counts to measure, one after the other [default: 1 and every core this process may use]
     #[arg(short = 't', long = "threads", value_name = "N,...", value_delimiter = ',', value_parser = value_parser!(u16).range(1..=1024))]
     pub thread_counts: Vec<u16>,
+    /// Decode beside this many busy threads too, in turn with decoding alone, and print the share of its speed
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    pub busy: Option<u16>,
     /// Fail when decoding reaches less than 0.5 of the roofline, or a cold product less than 0.7
     #[arg(long)]
     pub assert: bool,
