@@ -230,7 +230,7 @@ impl CpuBackend {
         let stages = match only {
             None => of_one.unwrap_or(&loaded.stages),
             Some(op) if loaded.graph.ops.contains(op) => {
-                single = plan::stages([*op]);
+                single = plan::stages_of_op(*op);
                 &single
             }
             Some(op) => {
@@ -351,7 +351,8 @@ impl Backend for CpuBackend {
         let half = graph.attention.head_dim / 2;
         let angles = size("rotary angles", tokens, half)?;
         let widest = graph.buffers.iter().map(|buffer| buffer.width).max().unwrap_or(0);
-        let scratch_width = widest.max(pass::scratch(graph.attention));
+        // A gated row and its norm lie beside each other.
+        let scratch_width = (2 * widest).max(pass::scratch(graph.attention));
         let head_width = graph.ops.iter().fold(0, |width, op| match op {
             Op::Head { weights, .. } => self.matrices[weights.0 as usize].cols,
             _ => width,
@@ -361,12 +362,13 @@ impl Backend for CpuBackend {
         // SAFETY: pool memory does not move while the buffers live; they are kept as long as the views, and
         // touched otherwise only while no pass runs.
         let lent = buffers.iter_mut().map(|buffer| unsafe { buffer.lend().erase() }).collect();
-        let stages = plan::stages(graph.ops.iter().copied());
+        let stages = plan::stages(&graph.ops);
         let stages_of_one =
             (tokens >= self.team.size()).then(|| plan::stages_of_one(&graph.ops, &graph.buffers));
+        let most_stages = stages.len().max(stages_of_one.as_ref().map_or(0, Vec::len));
         self.loaded = Some(Loaded {
             limits,
-            taken: stages.iter().map(|_| AtomicUsize::new(0)).collect(),
+            taken: (0..most_stages).map(|_| AtomicUsize::new(0)).collect(),
             stages,
             stages_of_one,
             parts: Parts::new(pool, graph.attention, self.team.size())?,
