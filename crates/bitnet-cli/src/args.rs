@@ -64,7 +64,7 @@ pub struct EngineArgs {
     /// time
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = HeadType::Stored)]
     pub head: HeadType,
-    /// How weight files are brought into memory: mapped, copied, or mapped where the build can
+    /// How weight files are brought into memory: mapped, copied, or what pays for the tokens to be decoded
     #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
     pub weights: WeightsArg,
     /// How ternary weights are kept: two bits each as the file has them, or repacked to 1.6 bits
@@ -180,7 +180,8 @@ pub enum WeightsArg {
     Mmap,
     /// Read into memory once, on huge pages where the system has them.
     Copy,
-    /// Mapped where the build can, else copied.
+    /// Copied for 512 tokens to decode and more, where weights are used as the file has them and leave half of
+    /// the free memory; else mapped, where the build can.
     Auto,
 }
 

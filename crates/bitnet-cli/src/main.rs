@@ -13,6 +13,7 @@ mod interrupt;
 mod model;
 mod output;
 mod progress;
+mod weights;
 
 use std::process::ExitCode;
 

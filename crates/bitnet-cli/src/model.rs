@@ -9,6 +9,7 @@ use bitnet_inference::model::ModelSource;
 
 use crate::args::EngineArgs;
 use crate::progress::Progress;
+use crate::weights;
 
 /// Returns the model that was named, or else the bundled one, saying so.
 pub fn source_or_bundled(model: Option<&Path>) -> Result<ModelSource> {
@@ -43,9 +44,9 @@ fn bundled() -> Result<ModelSource> {
     ))
 }
 
-/// Loads a model, with a progress bar when it takes long.
-pub fn load(source: &ModelSource, args: &EngineArgs, kv: BitNetDType) -> Result<Engine> {
-    load_with(source, args, kv, Text::Needed)
+/// Loads a model that will decode up to `tokens` tokens, with a progress bar when it takes long.
+pub fn load(source: &ModelSource, args: &EngineArgs, kv: BitNetDType, tokens: usize) -> Result<Engine> {
+    load_with(source, args, kv, Text::Needed, tokens)
 }
 
 /// Whether a command turns ids into text or text into ids.
@@ -58,12 +59,19 @@ pub enum Text {
 }
 
 /// Loads a model, with its tokenizer only where it is needed.
-pub fn load_with(source: &ModelSource, args: &EngineArgs, kv: BitNetDType, text: Text) -> Result<Engine> {
+pub fn load_with(
+    source: &ModelSource,
+    args: &EngineArgs,
+    kv: BitNetDType,
+    text: Text,
+    tokens: usize,
+) -> Result<Engine> {
     args.check()?;
+    let access = weights::access(args.weights, source, tokens);
     let mut bar = Progress::bytes();
     let mut progress = |now| bar.load(now);
     let builder = Engine::builder().device(args.device).threads(args.threads.map(usize::from));
-    let builder = builder.kv(kv).context(args.ctx).weights(args.weights.into()).progress(&mut progress);
+    let builder = builder.kv(kv).context(args.ctx).weights(access).progress(&mut progress);
     let builder = builder.head(args.head.into()).layout(args.layout.into());
     let builder = builder.i2s_layout(args.i2s_layout.into()).tokenizer(text == Text::Needed);
     let engine = builder.load_source(source)?;

@@ -32,7 +32,7 @@ struct Report {
 pub fn run(args: &EvalArgs) -> Result<()> {
     let source = model::source_or_bundled(args.model.as_deref())?;
     let text = if args.tokens.is_some() { model::Text::Unneeded } else { model::Text::Needed };
-    let mut engine = model::load_with(&source, &args.engine, args.kv.into(), text)?;
+    let mut engine = model::load_with(&source, &args.engine, args.kv.into(), text, 0)?;
     let context = engine.runner().context();
     let window = args.window.unwrap_or(WINDOW.min(context));
     if window == 0 || window > context {
