@@ -5,6 +5,7 @@
 //! published shapes in memory; [`kernels`] times ternary products alone, [`speed`] prompts and decoding of
 //! whole models, [`packing`] packing and quantisation.
 
+pub mod busy;
 pub mod kernels;
 pub mod memory;
 pub mod packing;

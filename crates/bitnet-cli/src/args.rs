@@ -65,7 +65,7 @@ pub struct EngineArgs {
     /// time
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = HeadType::Stored)]
     pub head: HeadType,
-    /// How weight files are brought into memory: mapped, copied, or mapped where the build can
+    /// How weight files are brought into memory: mapped, copied, or what pays for the tokens to be decoded
     #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
     pub weights: WeightsArg,
     /// How ternary weights are kept: two bits each as the file has them, or repacked to 1.6 bits
@@ -181,7 +181,8 @@ pub enum WeightsArg {
     Mmap,
     /// Read into memory once, on huge pages where the system has them.
     Copy,
-    /// Mapped where the build can, else copied.
+    /// Copied for 512 tokens to decode and more, where weights are used as the file has them and leave half of
+    /// the free memory; else mapped, where the build can.
     Auto,
 }
 
@@ -596,6 +597,9 @@ pub struct BenchArgs {
     /// Thread counts to measure, one after the other [default: 1 and every core this process may use]
     #[arg(short = 't', long = "threads", value_name = "N,...", value_delimiter = ',', value_parser = value_parser!(u16).range(1..=1024))]
     pub thread_counts: Vec<u16>,
+    /// Decode beside this many busy threads too, in turn with decoding alone, and print the share of its speed
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    pub busy: Option<u16>,
     /// Fail when decoding reaches less than 0.5 of the roofline, or a cold product less than 0.7
     #[arg(long)]
     pub assert: bool,

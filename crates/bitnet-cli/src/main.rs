@@ -15,6 +15,7 @@ mod interrupt;
 mod model;
 mod output;
 mod progress;
+mod weights;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ use bitnet_inference::model::ModelSource;
 use crate::args::EngineArgs;
 use crate::failure::usage;
 use crate::progress::Progress;
+use crate::weights;
 
 /// What of a model a command is going to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +63,9 @@ fn bundled() -> Result<ModelSource> {
     Err(usage("--model: expected a model (this build bundles none: the feature `fairytales` is off)"))
 }
 
-/// Loads a model, with a progress bar when it takes long.
-pub fn load(source: &ModelSource, args: &EngineArgs, kv: BitNetDType) -> Result<Engine> {
-    load_with(source, args, kv, Text::Needed)
+/// Loads a model that will decode up to `tokens` tokens, with a progress bar when it takes long.
+pub fn load(source: &ModelSource, args: &EngineArgs, kv: BitNetDType, tokens: usize) -> Result<Engine> {
+    load_with(source, args, kv, Text::Needed, tokens)
 }
 
 /// Whether a command turns ids into text or text into ids.
@@ -77,12 +78,19 @@ pub enum Text {
 }
 
 /// Loads a model, with its tokenizer only where it is needed.
-pub fn load_with(source: &ModelSource, args: &EngineArgs, kv: BitNetDType, text: Text) -> Result<Engine> {
+pub fn load_with(
+    source: &ModelSource,
+    args: &EngineArgs,
+    kv: BitNetDType,
+    text: Text,
+    tokens: usize,
+) -> Result<Engine> {
     args.check()?;
+    let access = weights::access(args.weights, source, tokens);
     let mut bar = Progress::bytes();
     let mut progress = |now| bar.load(now);
     let builder = Engine::builder().device(args.device).threads(args.threads.map(usize::from));
-    let builder = builder.kv(kv).context(args.ctx).weights(args.weights.into()).progress(&mut progress);
+    let builder = builder.kv(kv).context(args.ctx).weights(access).progress(&mut progress);
     let builder = builder.head(args.head.into()).layout(args.layout.into());
     let builder = builder.i2s_layout(args.i2s_layout.into()).tokenizer(text == Text::Needed);
     let engine = builder.load_source(source)?;

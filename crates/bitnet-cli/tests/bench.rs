@@ -37,8 +37,24 @@ fn speed_of_a_synthetic_model_is_one_json_object() {
 }
 
 #[test]
+fn decoding_beside_busy_threads_is_a_share_of_decoding_alone() {
+    let output = bench(&["decode", "--shape", "tiny", "-n", "2", "-t", "2", "--busy", "2", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let beside = &report["speed"][0]["beside"];
+    let number = |key: &str| beside[key].as_f64().unwrap();
+    assert_eq!(number("busy_threads"), 2.0);
+    assert!(
+        number("idle_tok_per_s") > 0.0 && number("busy_tok_per_s") > 0.0 && number("share") > 0.0,
+        "{beside}"
+    );
+}
+
+#[test]
 fn what_cannot_be_measured_is_a_usage_error() {
-    let cases: [&[&str]; 7] = [
+    let cases: [&[&str]; 9] = [
+        &["kernels", "--busy", "2"],
+        &["prefill", "--shape", "tiny", "--busy", "2"],
         &["--shape", "9b"],
         &["cpu"],
         &["-p", "0"],

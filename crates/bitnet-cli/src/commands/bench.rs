@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use bitnet_benchmarks::shape::{SHAPES, Shape};
 use bitnet_benchmarks::speed::{self, Settings};
 use bitnet_benchmarks::statistics::Summary;
-use bitnet_benchmarks::{kernels, synthetic};
+use bitnet_benchmarks::{busy, kernels, synthetic};
 use bitnet_inference::model::{self, LoadOptions, Model, ModelFiles};
 use bitnet_kernels::probe::ComputeProbe;
 use bitnet_kernels::{Isa, Kernels};
@@ -62,6 +62,19 @@ struct SpeedLine {
     kv_bytes_per_token: usize,
     bandwidth_bytes_per_s: f64,
     share: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beside: Option<BesideLine>,
+}
+
+/// Decoding beside busy threads.
+#[derive(Serialize)]
+struct BesideLine {
+    busy_threads: usize,
+    idle_tok_per_s: f64,
+    idle_tok_per_s_range: [f64; 2],
+    busy_tok_per_s: f64,
+    busy_tok_per_s_range: [f64; 2],
+    share: f64,
 }
 
 /// Runs the command.
@@ -72,6 +85,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let decodes = args.suite != Some(Suite::Prefill) && args.tokens > 0;
     if args.assert && args.suite != Some(Suite::Kernels) && !decodes {
         return Err(failure::usage("--assert: expected a suite that it judges, kernels or decode"));
+    }
+    if args.busy.is_some() && (args.suite == Some(Suite::Kernels) || !decodes) {
+        return Err(failure::usage("--busy: expected a suite that decodes, and tokens to decode"));
     }
     let isa = Isa::select().map_err(|error| failure::usage(error.to_string()))?;
     let mut report = Report {
@@ -139,6 +155,7 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
     for threads in args.threads() {
         note(&format!("{threads} threads"));
         let speed = speed::measure(&model, settings(threads), (prompt, decode), ROUNDS)?;
+        let beside = args.busy.map(|count| beside(&model, settings(threads), decode, count)).transpose()?;
         lines.push(SpeedLine {
             threads,
             prompt_tokens: prompt,
@@ -155,9 +172,23 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
             bandwidth_bytes_per_s: speed.bandwidth,
             share: speed.share,
             kernels: speed.kernels,
+            beside,
         });
     }
     Ok(lines)
+}
+
+fn beside(model: &Model, settings: Settings, tokens: usize, count: u16) -> Result<BesideLine> {
+    let busy_threads = usize::from(count);
+    let busy::Beside { idle, busy, share } = busy::measure(model, settings, tokens, busy_threads, ROUNDS)?;
+    Ok(BesideLine {
+        busy_threads,
+        idle_tok_per_s: idle.median,
+        idle_tok_per_s_range: range(idle),
+        busy_tok_per_s: busy.median,
+        busy_tok_per_s_range: range(busy),
+        share,
+    })
 }
 
 fn shape(name: &str) -> Result<Shape> {
@@ -204,6 +235,15 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
         ))?;
         if let Some(probe) = report.compute_probe.filter(|_| !line.prompt_share.is_nan()) {
             out.line(&format!("           prompt: {:.2} of {probe}", line.prompt_share))?;
+        }
+        if let Some(beside) = &line.beside {
+            out.line(&format!(
+                "           decode beside {} busy threads {}, alone {}: {:.2} of it",
+                beside.busy_threads,
+                rate(beside.busy_tok_per_s),
+                rate(beside.idle_tok_per_s),
+                beside.share,
+            ))?;
         }
         if line.share.is_nan() {
             continue;
@@ -261,6 +301,7 @@ mod tests {
             kv_bytes_per_token: 0,
             bandwidth_bytes_per_s: 1.0,
             share,
+            beside: None,
         });
         let kernels = vec![kernel(true, cold), kernel(false, warm)];
         let (model, speed) = (String::new(), speed.into_iter().collect());

@@ -24,11 +24,15 @@ const HELP: &str = "\
 /help       show this
 /quit       leave";
 
+/// Replies that a conversation is taken to have before it begins.
+const REPLIES: usize = 4;
+
 /// Runs the command.
 pub fn run(args: &ChatArgs) -> Result<()> {
     let options = args.sampling.options(false)?;
     let source = model::source_or_bundled(args.model.as_deref(), model::Need::All)?;
-    let engine = model::load(&source, &args.engine, args.kv.into())?;
+    let tokens = REPLIES.saturating_mul(args.sampling.max_tokens);
+    let engine = model::load(&source, &args.engine, args.kv.into(), tokens)?;
     engine.tokenizer()?;
     super::run::announce_template(&engine);
     let mut session = Session::new(engine, options);

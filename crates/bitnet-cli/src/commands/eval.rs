@@ -35,7 +35,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         None => (model::Need::All, model::Text::Needed),
     };
     let source = model::source_or_bundled(args.model.as_deref(), need)?;
-    let mut engine = model::load_with(&source, &args.engine, args.kv.into(), text)?;
+    let mut engine = model::load_with(&source, &args.engine, args.kv.into(), text, 0)?;
     let context = engine.runner().context();
     let window = args.window.unwrap_or(WINDOW.min(context));
     if window == 0 || window > context {

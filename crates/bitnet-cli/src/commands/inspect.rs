@@ -241,7 +241,7 @@ fn totals<'m>(tensors: &[Tensor], matrices: impl Iterator<Item = &'m MatrixStati
 }
 
 fn memory(source: &ModelSource, args: &InspectArgs) -> Result<Memory> {
-    let mut engine = model::load(source, &args.engine, args.kv.into())?;
+    let mut engine = model::load(source, &args.engine, args.kv.into(), 0)?;
     let parts = engine.memory().into_iter().map(|part| Part { part: part.part, bytes: part.bytes }).collect();
     let kv = BitNetDType::from(args.kv);
     let context = engine.runner().context();

@@ -28,7 +28,7 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
         None => (args.ids.clone(), "--ids".to_owned()),
     };
     let source = model::source(&args.model, model::Need::Weights)?;
-    let mut engine = model::load_with(&source, &args.engine, args.kv.into(), model::Text::Unneeded)?;
+    let mut engine = model::load_with(&source, &args.engine, args.kv.into(), model::Text::Unneeded, 0)?;
     let vocab = engine.config().vocab;
     input::check_ids(&ids, vocab, &place)?;
     let runner = engine.runner();

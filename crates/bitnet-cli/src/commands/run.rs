@@ -19,7 +19,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let mut options = args.sampling.options(args.parse_special)?;
     let prompt = input::text(args.prompt.as_deref(), args.file.as_deref())?.prompt();
     let source = model::source_or_bundled(args.model.as_deref(), model::Need::All)?;
-    let mut engine = model::load(&source, &args.engine, args.kv.into())?;
+    let mut engine = model::load(&source, &args.engine, args.kv.into(), args.sampling.max_tokens)?;
     let ids = if args.chat {
         encode_chat(&engine, args.system.as_deref(), &prompt, &mut options)?
     } else {

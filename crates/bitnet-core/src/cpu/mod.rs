@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 mod buffers;
+mod governor;
 mod kv;
 mod pass;
 mod plan;
@@ -241,7 +242,7 @@ impl CpuBackend {
         let stages = match only {
             None => &order.stages,
             Some(op) if loaded.graph.ops.contains(op) => {
-                single = plan::stages([*op]);
+                single = plan::stages_of_op(*op);
                 &single
             }
             Some(op) => {
@@ -285,7 +286,7 @@ impl CpuBackend {
             taken: &loaded.taken,
             alone: one,
         };
-        self.team.run(&|worker| pass.run(stages, worker));
+        self.team.run_step(step.len(), &|worker| pass.run(stages, worker));
         Ok(())
     }
 }
@@ -365,7 +366,8 @@ impl Backend for CpuBackend {
         let half = graph.attention.head_dim / 2;
         let angles = size("rotary angles", tokens, half)?;
         let widest = graph.buffers.iter().map(|buffer| buffer.width).max().unwrap_or(0);
-        let scratch_width = widest.max(pass::scratch(graph.attention));
+        // A gated row and its norm lie beside each other.
+        let scratch_width = (2 * widest).max(pass::scratch(graph.attention));
         let head_width = graph.ops.iter().fold(0, |width, op| match op {
             Op::Head { weights, .. } => self.matrices[weights.0 as usize].cols,
             _ => width,
@@ -374,7 +376,7 @@ impl Backend for CpuBackend {
         let order = |stages: Vec<Stage>, rows: usize| -> Result<Order> {
             Ok(Order { activations: Activations::new(pool, &graph, &stages, rows)?, stages })
         };
-        let many = order(plan::stages(graph.ops.iter().copied()), tokens)?;
+        let many = order(plan::stages(&graph.ops), tokens)?;
         let one = order(plan::stages_of_one(&graph.ops, &graph.buffers), self.team.size())?;
         #[cfg(feature = "tracing")]
         tracing::debug!(

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use bitnet_backend::{BufferId, BufferKind, BufferSpec, LinearId, Norm, Op};
+use bitnet_backend::{Activation, BufferId, BufferKind, BufferSpec, LinearId, Norm, Op};
 
 use super::weights::{Elements, Matrix};
 
@@ -30,6 +30,21 @@ pub enum Stage {
         /// Matrix `[vocab, width]`.
         weights: LinearId,
     },
+    /// `Gate` and `Quantize` of what it gives, row by row.
+    GateQuantize {
+        /// F32 in.
+        gate: BufferId,
+        /// F32 in.
+        up: BufferId,
+        /// The op's F32 out, which is left as it is.
+        gated: BufferId,
+        /// The gate's function.
+        activation: Activation,
+        /// Norm before quantising.
+        norm: Option<Norm>,
+        /// Int8 out.
+        out: BufferId,
+    },
     /// `RopeAppend` and `Attention` of one token of each sequence: who rotates a head attends with it.
     RopeAttention {
         /// Queries `[heads * head_dim]`.
@@ -56,12 +71,17 @@ enum Resource {
     Logits,
 }
 
-/// Orders `ops` into stages.
+/// Orders the op into stages, with everything that it writes in its buffers.
+pub fn stages_of_op(op: Op) -> Vec<Stage> {
+    order(split(op), |_| false)
+}
+
+/// Orders the ops of a graph into stages.
 ///
 /// A barrier stands before a stage that touches what an earlier one wrote, or writes what an earlier one
-/// read, since the last barrier.
-pub fn stages(ops: impl IntoIterator<Item = Op>) -> Vec<Stage> {
-    order(ops, |_| false)
+/// read, since the last barrier. Rows that only the next op reads stay in a worker's scratch.
+pub fn stages(ops: &[Op]) -> Vec<Stage> {
+    order(fused(ops, |_| true), |_| false)
 }
 
 /// Orders `ops` into the stages of a step of one token.
@@ -70,7 +90,8 @@ pub fn stages(ops: impl IntoIterator<Item = Op>) -> Vec<Stage> {
 /// attends with it: both are less work than meeting the others for them.
 pub fn stages_of_one(ops: &[Op], buffers: &[BufferSpec]) -> Vec<Stage> {
     let own = |id: BufferId| buffers[id.0 as usize].kind == BufferKind::Int8PerToken;
-    let mut stages = order(ops.iter().copied(), own);
+    // Every worker gates the whole row: an exponential for each element is more than meeting the others.
+    let mut stages = order(fused(ops, |activation| activation == Activation::SquaredRelu), own);
     let mut index = 0;
     while index + 3 <= stages.len() {
         if let [
@@ -87,21 +108,52 @@ pub fn stages_of_one(ops: &[Op], buffers: &[BufferSpec]) -> Vec<Stage> {
     stages
 }
 
-/// As [`stages`]; what a worker keeps for its `own` makes nobody wait.
-fn order(ops: impl IntoIterator<Item = Op>, own: impl Fn(BufferId) -> bool) -> Vec<Stage> {
+/// Returns the stages of an op.
+fn split(op: Op) -> Vec<Stage> {
+    match op {
+        Op::Head { x, norm, weights } => vec![
+            Stage::HeadNorm { x, norm, weights },
+            Stage::HeadProduct { weights },
+            Stage::HeadRescore { weights },
+        ],
+        op => vec![Stage::Op(op)],
+    }
+}
+
+/// Returns the stages of ops, a gate and the quantising of what it gives as one where `worth` says so and nothing
+/// else reads that.
+fn fused(ops: &[Op], worth: impl Fn(Activation) -> bool) -> Vec<Stage> {
+    let (mut stages, mut rest) = (Vec::new(), ops);
+    while let Some((&op, after)) = rest.split_first() {
+        rest = after;
+        if let (Op::Gate { gate, up, activation, out: gated }, Some((&Op::Quantize { x, norm, out }, after))) =
+            (op, after.split_first())
+            && x == gated
+            && worth(activation)
+            && is_dead(gated, after)
+        {
+            stages.push(Stage::GateQuantize { gate, up, gated, activation, norm, out });
+            rest = after;
+            continue;
+        }
+        stages.extend(split(op));
+    }
+    stages
+}
+
+/// Reports whether no op reads a buffer before it is written again.
+fn is_dead(buffer: BufferId, ops: &[Op]) -> bool {
+    let touching = ops.iter().map(Op::touched).find(|touched| {
+        touched.reads.contains(&buffer) || touched.writes.is_some_and(|writes| writes.contains(&buffer))
+    });
+    touching.is_none_or(|touched| !touched.reads.contains(&buffer))
+}
+
+/// Puts barriers between stages; what a worker keeps for its `own` makes nobody wait.
+fn order(stages: Vec<Stage>, own: impl Fn(BufferId) -> bool) -> Vec<Stage> {
     let mut out = Vec::new();
     let (mut read, mut written): (Vec<Resource>, Vec<Resource>) = (Vec::new(), Vec::new());
-    let split = |op| match op {
-        Op::Head { x, norm, weights } => {
-            vec![
-                Stage::HeadNorm { x, norm, weights },
-                Stage::HeadProduct { weights },
-                Stage::HeadRescore { weights },
-            ]
-        }
-        op => vec![Stage::Op(op)],
-    };
-    for stage in ops.into_iter().flat_map(split) {
+    for stage in stages {
         let (mut reads, mut writes) = touches(&stage);
         let shared = |resource: &Resource| !matches!(*resource, Resource::Buffer(id) if own(id));
         reads.retain(shared);
@@ -179,6 +231,9 @@ fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
         Stage::HeadNorm { x, .. } => return (vec![Buffer(x)], vec![HeadRows]),
         Stage::HeadProduct { .. } => return (vec![HeadRows], vec![Logits]),
         Stage::HeadRescore { .. } => return (vec![HeadRows, Logits], vec![Logits]),
+        Stage::GateQuantize { gate, up, gated, out, .. } => {
+            return (vec![Buffer(gate), Buffer(up)], vec![Buffer(gated), Buffer(out)]);
+        }
         Stage::RopeAttention { q, k, v, layer, out } => {
             return ([q, k, v].map(Buffer).to_vec(), vec![Buffer(q), Buffer(k), Kv(layer), Buffer(out)]);
         }
@@ -235,8 +290,33 @@ mod tests {
         };
         let quantize = |x, out| Op::Quantize { x: BufferId(x), norm: None, out: BufferId(out) };
         let ops = [quantize(9, 0), linear(1, 1), linear(2, 2), quantize(1, 0), linear(3, 3)];
-        let barriers: Vec<bool> = stages(ops).iter().map(|stage| *stage == Stage::Barrier).collect();
+        let barriers: Vec<bool> = stages(&ops).iter().map(|stage| *stage == Stage::Barrier).collect();
         assert_eq!(barriers, [false, true, false, false, true, false, true, false]);
+    }
+
+    #[test]
+    fn a_gate_is_quantised_at_once_when_nothing_else_reads_it() {
+        let id = BufferId;
+        let gate = |activation| Op::Gate { gate: id(0), up: id(1), activation, out: id(0) };
+        let quantize = Op::Quantize { x: id(0), norm: None, out: id(2) };
+        let linear = |x, out| Op::Linear { x: id(x), weights: LinearId(0), out: id(out), accumulate: false };
+        let spec = |kind| BufferSpec { name: "b", width: 4, kind };
+        let mut buffers = vec![spec(BufferKind::F32); 4];
+        buffers[2] = spec(BufferKind::Int8PerToken);
+        let is_fused =
+            |stages: &[Stage]| stages.iter().any(|stage| matches!(stage, Stage::GateQuantize { .. }));
+        for (activation, fused_alone) in [(Activation::SquaredRelu, true), (Activation::Silu, false)] {
+            // Written again before it is read.
+            let ops = [linear(3, 1), gate(activation), quantize, linear(2, 3), linear(2, 0), linear(0, 3)];
+            assert!(is_fused(&stages(&ops)));
+            let one = stages_of_one(&ops, &buffers);
+            assert_eq!(is_fused(&one), fused_alone);
+            assert_eq!(one[1], Stage::Barrier, "the product comes first: {one:?}");
+            // Read again.
+            let ops = [gate(activation), quantize, linear(2, 3), linear(0, 3)];
+            assert!(!is_fused(&stages(&ops)) && !is_fused(&stages_of_one(&ops, &buffers)));
+        }
+        assert_eq!(stages_of_op(gate(Activation::Silu)), [Stage::Op(gate(Activation::Silu))]);
     }
 
     #[test]
@@ -257,7 +337,7 @@ mod tests {
         ];
         let barriers = |stages: &[Stage]| stages.iter().filter(|stage| **stage == Stage::Barrier).count();
         let one = stages_of_one(&ops, &buffers);
-        assert_eq!((barriers(&stages(ops)), barriers(&one)), (4, 2));
+        assert_eq!((barriers(&stages(&ops)), barriers(&one)), (4, 2));
         assert!(one.iter().any(|stage| matches!(stage, Stage::RopeAttention { layer: 0, .. })), "{one:?}");
     }
 
@@ -276,7 +356,7 @@ mod tests {
             linear(2, 0, true),
             linear(0, 1, false),
         ];
-        let lives = lifetimes(&stages(ops), 3);
+        let lives = lifetimes(&stages(&ops), 3);
         // The second life of buffer 1 has no reader and lasts to the end; buffer 0 is read by the last op.
         let once = |life: Range<usize>| Vec::from([life]);
         assert_eq!(lives, [once(0..5), vec![1..3, 4..5], once(2..4)]);

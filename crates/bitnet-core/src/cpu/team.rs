@@ -3,16 +3,20 @@
 //! A [`Team`] is entered once per forward pass. Inside, every worker walks the same list of stages and
 //! meets the others at a [`Barrier`](Worker::barrier) where data passes between them; a pass has hundreds
 //! of those, so waiting spins, but never for long: beside other busy processes the missing worker may be waiting
-//! for the very core that a spinning one holds. Between passes the workers park.
+//! for the very core that a spinning one holds. A [`Governor`] leaves workers out while they keep each other waiting.
+//! Between passes the workers park.
 
 #![allow(unsafe_code)]
 
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use super::governor::{Governor, Took};
 
 /// Rounds of spinning before a waiting worker sleeps: long enough for the skew between workers, short beside
 /// the time for which the system takes a core away.
@@ -23,12 +27,20 @@ const SPINS_BEFORE_PARK: usize = 20_000;
 /// A pass, its lifetime erased: `Team::run` outlives every use.
 type Job = *const (dyn Fn(Worker<'_>) + Sync);
 
+/// A pass for the first `workers` of the team.
+#[derive(Clone, Copy)]
+struct Order {
+    job: SendJob,
+    workers: usize,
+    generation: usize,
+}
+
 /// What the workers share.
 struct Shared {
     size: usize,
     /// Counts passes; a change starts the workers.
     generation: AtomicUsize,
-    job: Mutex<Option<SendJob>>,
+    order: Mutex<Option<Order>>,
     /// Workers that have not finished the current pass.
     running: AtomicUsize,
     arrived: AtomicUsize,
@@ -38,6 +50,8 @@ struct Shared {
     stopping: AtomicBool,
     /// Workers that sleep until a barrier opens or the pass ends.
     sleepers: AtomicUsize,
+    /// Nanoseconds that workers slept in this pass.
+    slept: AtomicU64,
     asleep: Mutex<()>,
     wake: Condvar,
 }
@@ -51,6 +65,7 @@ impl Shared {
             }
             std::hint::spin_loop();
         }
+        let began = Instant::now();
         let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
         // Announced before `done` is asked again: who makes it true either sees the sleeper, or is seen.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -58,6 +73,8 @@ impl Shared {
             guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         self.sleepers.fetch_sub(1, Ordering::Relaxed);
+        drop(guard);
+        self.slept.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// Wakes sleepers, after what they wait for became true by a sequentially consistent write.
@@ -87,13 +104,14 @@ unsafe impl Send for SendJob {}
 pub struct Worker<'a> {
     /// Index, 0 being the thread that called [`Team::run`].
     pub index: usize,
+    count: usize,
     shared: &'a Shared,
 }
 
 impl Worker<'_> {
-    /// Returns the number of workers.
+    /// Returns the number of workers in this pass.
     pub fn count(&self) -> usize {
-        self.shared.size
+        self.count
     }
 
     /// Waits until every worker has come here; what they wrote before is visible after.
@@ -102,11 +120,11 @@ impl Worker<'_> {
     /// When another worker panicked, since it will never come.
     pub fn barrier(&self) {
         let shared = self.shared;
-        if shared.size == 1 {
+        if self.count == 1 {
             return;
         }
         let phase = shared.phase.load(Ordering::Acquire);
-        if shared.arrived.fetch_add(1, Ordering::AcqRel) + 1 == shared.size {
+        if shared.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
             shared.arrived.store(0, Ordering::Relaxed);
             shared.phase.store(phase.wrapping_add(1), Ordering::SeqCst);
             shared.wake();
@@ -175,6 +193,7 @@ impl<'a> Turn<'a> {
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<(Thread, JoinHandle<()>)>,
+    governor: Governor,
 }
 
 impl Team {
@@ -186,17 +205,19 @@ impl Team {
         let shared = Arc::new(Shared {
             size: size.max(1),
             generation: AtomicUsize::new(0),
-            job: Mutex::new(None),
+            order: Mutex::new(None),
             running: AtomicUsize::new(0),
             arrived: AtomicUsize::new(0),
             phase: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
+            slept: AtomicU64::new(0),
             asleep: Mutex::new(()),
             wake: Condvar::new(),
         });
-        let mut team = Team { shared, workers: Vec::new() };
+        let governor = Governor::new(shared.size);
+        let mut team = Team { shared, workers: Vec::new(), governor };
         for index in 1..team.shared.size {
             let shared = Arc::clone(&team.shared);
             let builder = thread::Builder::new().name(format!("bitnet-{index}"));
@@ -216,22 +237,45 @@ impl Team {
     /// # Panics
     /// When `pass` panics on any worker.
     pub fn run(&mut self, pass: &(dyn Fn(Worker<'_>) + Sync)) {
+        self.run_on(self.shared.size, pass);
+    }
+
+    /// Runs `pass`, a step of `tokens` tokens, on as many workers as do it fastest: all of them, unless they keep
+    /// each other waiting.
+    ///
+    /// # Panics
+    /// When `pass` panics on any worker.
+    pub fn run_step(&mut self, tokens: usize, pass: &(dyn Fn(Worker<'_>) + Sync)) {
+        let began = Instant::now();
+        self.run_on(self.governor.active(), pass);
+        let now = Instant::now();
+        let asleep = Duration::from_nanos(self.shared.slept.load(Ordering::Relaxed));
+        self.governor.observe(Took { tokens, time: now - began, asleep }, now);
+    }
+
+    /// Runs `pass` on the first `count` workers.
+    fn run_on(&mut self, count: usize, pass: &(dyn Fn(Worker<'_>) + Sync)) {
         let shared = &*self.shared;
-        if self.workers.is_empty() {
-            pass(Worker { index: 0, shared });
+        shared.slept.store(0, Ordering::Relaxed);
+        if count == 1 {
+            pass(Worker { index: 0, count, shared });
             return;
         }
+        let others = &self.workers[..count - 1];
         shared.arrived.store(0, Ordering::Relaxed);
         shared.panicked.store(false, Ordering::Relaxed);
-        shared.running.store(self.workers.len(), Ordering::Relaxed);
-        // SAFETY: only the lifetime changes. The workers use the closure between the change of
+        shared.running.store(others.len(), Ordering::Relaxed);
+        // SAFETY: only the lifetime changes. The first `count` workers alone use the closure, between the change of
         // `generation` below and their decrement of `running`, and this function returns (or unwinds)
         // only after `running` is 0.
         let job = unsafe { std::mem::transmute::<*const (dyn Fn(Worker<'_>) + Sync + '_), Job>(pass) };
-        *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(SendJob(job));
-        shared.generation.fetch_add(1, Ordering::Release);
-        self.workers.iter().for_each(|(thread, _)| thread.unpark());
-        let own = panic::catch_unwind(AssertUnwindSafe(|| pass(Worker { index: 0, shared })));
+        let mut order = shared.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = shared.generation.load(Ordering::Relaxed).wrapping_add(1);
+        *order = Some(Order { job: SendJob(job), workers: count, generation });
+        shared.generation.store(generation, Ordering::Release);
+        drop(order);
+        others.iter().for_each(|(thread, _)| thread.unpark());
+        let own = panic::catch_unwind(AssertUnwindSafe(|| pass(Worker { index: 0, count, shared })));
         if own.is_err() {
             shared.fail();
         }
@@ -257,9 +301,8 @@ impl Drop for Team {
 
 /// The life of a worker thread.
 fn work(shared: &Shared, index: usize) {
-    let mut seen = 0;
+    let (mut seen, mut spins) = (0, 0);
     loop {
-        let mut spins = 0;
         while shared.generation.load(Ordering::Acquire) == seen {
             if spins < SPINS_BEFORE_PARK {
                 spins += 1;
@@ -268,18 +311,25 @@ fn work(shared: &Shared, index: usize) {
                 thread::park();
             }
         }
-        seen = seen.wrapping_add(1);
         if shared.stopping.load(Ordering::Relaxed) {
             return;
         }
-        let job = *shared.job.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(SendJob(job)) = job {
-            // SAFETY: `Team::run` keeps the closure alive until `running` reaches 0, below.
-            let pass = unsafe { &*job };
-            if panic::catch_unwind(AssertUnwindSafe(|| pass(Worker { index, shared }))).is_err() {
-                shared.fail();
-            }
+        let order = *shared.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Order { job: SendJob(job), workers, generation }) = order else { return };
+        // Passes that this worker is not part of may have come and gone meanwhile.
+        seen = generation;
+        if index >= workers {
+            // Left out to leave its core to others.
+            spins = SPINS_BEFORE_PARK;
+            continue;
         }
+        // SAFETY: this worker is one of the pass's, so `Team::run_on` keeps the closure alive until `running` reaches
+        // 0, below.
+        let pass = unsafe { &*job };
+        if panic::catch_unwind(AssertUnwindSafe(|| pass(Worker { index, count: workers, shared }))).is_err() {
+            shared.fail();
+        }
+        spins = 0;
         shared.running.fetch_sub(1, Ordering::SeqCst);
         shared.wake();
     }
@@ -304,6 +354,36 @@ mod tests {
                 });
             }
         }
+    }
+
+    #[test]
+    fn workers_that_are_left_out_come_back() {
+        let mut team = Team::new(4).unwrap();
+        for round in 0..400 {
+            let count = [4, 1, 2, 2, 3, 1, 4][round % 7];
+            let ran: Vec<AtomicUsize> = (0..4).map(|_| AtomicUsize::new(0)).collect();
+            team.run_on(count, &|worker| {
+                ran[worker.index].fetch_add(1, Ordering::Relaxed);
+                worker.barrier();
+                let all: usize = ran.iter().map(|ran| ran.load(Ordering::Relaxed)).sum();
+                assert_eq!((all, worker.count()), (count, count));
+            });
+            let ran: Vec<usize> = ran.into_iter().map(AtomicUsize::into_inner).collect();
+            assert_eq!(ran[..count], vec![1; count], "round {round}");
+        }
+    }
+
+    #[test]
+    fn sleep_at_a_barrier_is_counted() {
+        let mut team = Team::new(2).unwrap();
+        team.run(&|worker| {
+            if worker.index == 1 {
+                thread::sleep(Duration::from_millis(60));
+            }
+            worker.barrier();
+        });
+        let slept = Duration::from_nanos(team.shared.slept.load(Ordering::Relaxed));
+        assert!(slept > Duration::from_millis(10) && slept < Duration::from_secs(60), "{slept:?}");
     }
 
     #[test]

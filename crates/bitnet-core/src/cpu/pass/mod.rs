@@ -8,6 +8,7 @@
 mod attention;
 mod head;
 mod product;
+mod quantize;
 
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
@@ -80,11 +81,15 @@ impl<'a> Pass<'a> {
     /// the graph and the cache; `plan::stages` put a barrier between every two stages of which one
     /// writes what the other touches. This is what the `unsafe` accesses below rely on.
     pub fn run(&self, stages: &[Stage], worker: Worker<'_>) {
+        debug_assert!(stages.len() <= self.taken.len());
         for (stage, taken) in stages.iter().zip(self.taken) {
             let turn = Turn::new(worker, taken);
             match *stage {
                 Stage::Barrier => worker.barrier(),
                 Stage::Op(op) => self.op(op, turn),
+                Stage::GateQuantize { gate, up, activation, norm, out, .. } => {
+                    self.gate_quantize([gate, up, out], activation, norm, worker);
+                }
                 Stage::RopeAttention { q, k, v, layer, out } => {
                     self.rope_attention([q, k, v, out], layer as usize, turn);
                 }
@@ -193,33 +198,6 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn quantize(&self, x: BufferId, norm: Option<Norm>, out: BufferId, worker: Worker<'_>) {
-        let (width, rows) = self.f32_buffer(x);
-        let BufferView::Int8(_, values, scales, sums) = self.buffers[out.0 as usize] else {
-            unreachable!("Graph::validate checks the kinds of buffers")
-        };
-        // SAFETY: taken once in this stage.
-        let normed = &mut unsafe { self.scratch(worker) }[..width];
-        let (share, first) =
-            if self.alone { (0..1, worker.index) } else { (worker.share(self.tokens(), 1), 0) };
-        for token in share {
-            let row = |token: usize| token * width..(token + 1) * width;
-            // SAFETY: tokens are shared out disjointly, or each worker has a row of its own for the only
-            // one; the input is not written in this stage.
-            let (mut x, values, scale, sum) = unsafe {
-                let own = first + token;
-                let (scale, sum) = (scales.get_mut(own..own + 1), sums.get_mut(own..own + 1));
-                (rows.get(row(token)), values.get_mut(row(own)), &mut scale[0], &mut sum[0])
-            };
-            if let Some(norm) = norm {
-                (self.kernels.rms_norm)(x, self.vector(norm.weight), norm.eps, normed);
-                x = normed;
-            }
-            let quantized = (self.kernels.quantize)(x, values);
-            (*scale, *sum) = (quantized.scale, quantized.sum);
-        }
-    }
-
     fn rope_append(&self, q: BufferId, k: BufferId, v: BufferId, layer: usize, worker: Worker<'_>) {
         for token in worker.share(self.tokens(), 1) {
             for kv_head in 0..self.attention.kv_heads {
@@ -257,11 +235,15 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn gate(&self, gate: BufferId, up: BufferId, activation: Activation, out: BufferId, worker: Worker<'_>) {
-        let kernel = match activation {
+    fn gate_kernel(&self, activation: Activation) -> fn(&[f32], &[f32], &mut [f32]) {
+        match activation {
             Activation::SquaredRelu => self.kernels.squared_relu,
             Activation::Silu => self.kernels.silu,
-        };
+        }
+    }
+
+    fn gate(&self, gate: BufferId, up: BufferId, activation: Activation, out: BufferId, worker: Worker<'_>) {
+        let kernel = self.gate_kernel(activation);
         let in_place = gate == out;
         let ((width, gate), (_, up), (_, out)) =
             (self.f32_buffer(gate), self.f32_buffer(up), self.f32_buffer(out));
