@@ -9,9 +9,9 @@
 use std::time::{Duration, Instant};
 
 /// Passes that are judged together, at least.
-const PASSES: u32 = 4;
+const PASSES: u32 = 2;
 /// Time that is judged together, at least.
-const SHORT: Duration = Duration::from_millis(40);
+const SHORT: Duration = Duration::from_millis(20);
 /// Time after which fewer passes than [`PASSES`] are enough.
 const LONG: Duration = Duration::from_millis(200);
 /// Share of the workers' time asleep from which fewer workers are tried.
@@ -30,7 +30,7 @@ pub struct Took {
     pub tokens: usize,
     /// From its start to its end.
     pub time: Duration,
-    /// Time asleep of all workers together.
+    /// Time of all workers together in waits that ended asleep.
     pub asleep: Duration,
 }
 

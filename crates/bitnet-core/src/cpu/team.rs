@@ -21,6 +21,8 @@ use super::governor::{Governor, Took};
 /// Rounds of spinning before a waiting worker sleeps: long enough for the skew between workers, short beside
 /// the time for which the system takes a core away.
 const SPINS: usize = 4_000;
+/// Rounds of spinning before a wait is timed.
+const SPINS_UNTIMED: usize = 64;
 /// Rounds of spinning after a pass before a worker parks; decoding starts the next pass soon.
 const SPINS_BEFORE_PARK: usize = 20_000;
 
@@ -50,7 +52,7 @@ struct Shared {
     stopping: AtomicBool,
     /// Workers that sleep until a barrier opens or the pass ends.
     sleepers: AtomicUsize,
-    /// Nanoseconds that workers slept in this pass.
+    /// Nanoseconds of this pass's waits that ended asleep.
     slept: AtomicU64,
     asleep: Mutex<()>,
     wake: Condvar,
@@ -59,13 +61,20 @@ struct Shared {
 impl Shared {
     /// Waits until `done`, spinning first and then asleep.
     fn wait(&self, done: impl Fn() -> bool) {
-        for _ in 0..SPINS {
-            if done() {
-                return;
-            }
-            std::hint::spin_loop();
+        let spin = |rounds| {
+            (0..rounds).any(|_| {
+                std::hint::spin_loop();
+                done()
+            })
+        };
+        // Most waits are shorter than a look at the clock.
+        if done() || spin(SPINS_UNTIMED) {
+            return;
         }
         let began = Instant::now();
+        if spin(SPINS) {
+            return;
+        }
         let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
         // Announced before `done` is asked again: who makes it true either sees the sleeper, or is seen.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
