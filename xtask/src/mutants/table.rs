@@ -2,17 +2,13 @@
 
 use super::Mutant;
 
-/// Quantises each row as if the greatest magnitude of all rows were in it.
+/// Quantises each row as if the greatest magnitude so far in the pass were in it.
 const PER_TENSOR_SCALE: &str = "let quantized = {
+                static MOST: std::sync::Mutex<f32> = std::sync::Mutex::new(0.0);
+                let mut most = MOST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                *most = x.iter().fold(if token == 0 { 0.0 } else { *most }, |max, v| max.max(v.abs()));
                 let mut row = x.to_vec();
-                for other in unsafe { rows.get(0..self.tokens() * width) }.chunks_exact(width) {
-                    let mut other = other.to_vec();
-                    if let Some(norm) = norm {
-                        let input = other.clone();
-                        (self.kernels.rms_norm)(&input, self.vector(norm.weight), norm.eps, &mut other);
-                    }
-                    row.push(other.iter().fold(0.0f32, |max, v| max.max(v.abs())));
-                }
+                row.push(*most);
                 let mut q = vec![0i8; row.len()];
                 let mut quantized = (self.kernels.quantize)(&row, &mut q);
                 values.copy_from_slice(&q[..width]);
@@ -33,7 +29,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "one activation scale for all tokens",
-        file: "crates/bitnet-core/src/cpu/pass/mod.rs",
+        file: "crates/bitnet-core/src/cpu/pass/quantize.rs",
         snippet: "let quantized = (self.kernels.quantize)(x, values);",
         replacement: PER_TENSOR_SCALE,
         package: "bitnet-inference",

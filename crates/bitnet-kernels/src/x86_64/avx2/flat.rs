@@ -15,13 +15,13 @@ pub const ENTRIES: FlatKernels = FlatKernels {
     // SAFETY: as above.
     pack_two_bit: |values, out| unsafe { pack_two_bit(values, out) },
     // SAFETY: as above.
-    unpack_base3: |packed, out| unsafe { unpack_base3(packed, out) },
+    unpack_base3: |packed, out| unsafe { unpack_base3::<false>(packed, out) },
     // SAFETY: as above.
     pack_base3: |values, out| unsafe { pack_base3(values, out) },
     // SAFETY: as above.
     stream_two_bit: |packed, out| unsafe { stream_two_bit(packed, out) },
     // SAFETY: as above.
-    stream_base3: |packed, out| unsafe { stream_base3(packed, out) },
+    stream_base3: |packed, out| unsafe { unpack_base3::<true>(packed, out) },
     unpack_sparse: |bitmap, signs, out| match is_x86_feature_detected!("bmi2") {
         // SAFETY: as above, and BMI2 was just detected.
         true => unsafe { unpack_sparse(bitmap, signs, out) },
@@ -52,11 +52,6 @@ fn unpack_two_bit(packed: &[u8], out: &mut [i8]) {
 #[target_feature(enable = "avx2")]
 fn pack_two_bit(values: &[i8], out: &mut [u8]) {
     flat_two_bit::pack(values, out);
-}
-
-#[target_feature(enable = "avx2")]
-fn unpack_base3(packed: &[u8], out: &mut [i8]) {
-    flat_base3::unpack(packed, out);
 }
 
 #[target_feature(enable = "avx2")]
@@ -152,13 +147,14 @@ fn stream_two_bit(packed: &[u8], out: &mut [i8]) {
     _mm_sfence();
 }
 
-/// The contract of `layout::flat_base3::unpack`, past the caches where `out` begins at a multiple of 16 bytes.
+/// The contract of `layout::flat_base3::unpack`; with `PAST`, past the caches where `out` begins at a multiple of 16
+/// bytes.
+///
+/// By hand, since the compiler vectorises the scalar text well in one place and badly in the next.
 #[target_feature(enable = "avx2")]
-fn stream_base3(packed: &[u8], out: &mut [i8]) {
+fn unpack_base3<const PAST: bool>(packed: &[u8], out: &mut [i8]) {
     assert_eq!(packed.len(), flat_base3::packed_len(out.len()), "packed bytes of {} values", out.len());
-    if out.as_ptr().align_offset(16) != 0 {
-        return flat_base3::unpack(packed, out);
-    }
+    let past = PAST && out.as_ptr().align_offset(16) == 0;
     let (blocks, rest) = out.as_chunks_mut::<{ flat_base3::BLOCK }>();
     let (whole, tail) = packed.split_at(blocks.len() * flat_base3::BLOCK_BYTES);
     let (centre, high, low) = (_mm256_set1_epi8(-128), _mm256_set1_epi8(42), _mm256_set1_epi8(-42));
@@ -168,13 +164,21 @@ fn stream_base3(packed: &[u8], out: &mut [i8]) {
         let mut fractions = _mm256_xor_si256(bytes, centre);
         for plane in out.as_chunks_mut::<32>().0 {
             let (below, above) = (_mm256_cmpgt_epi8(low, fractions), _mm256_cmpgt_epi8(fractions, high));
-            // SAFETY: a plane holds 32 bytes and begins at a multiple of 16, as the first does.
-            unsafe { write_past(plane.as_mut_ptr(), _mm256_sub_epi8(below, above)) };
+            let values = _mm256_sub_epi8(below, above);
+            // SAFETY: a plane holds 32 bytes, and begins at a multiple of 16 where the first does.
+            unsafe {
+                match past {
+                    true => write_past(plane.as_mut_ptr(), values),
+                    false => _mm256_storeu_si256(plane.as_mut_ptr().cast(), values),
+                }
+            }
             fractions = _mm256_add_epi8(fractions, _mm256_add_epi8(fractions, fractions));
         }
     }
     flat_base3::unpack(tail, rest);
-    _mm_sfence();
+    if past {
+        _mm_sfence();
+    }
 }
 
 /// Spreads the bits of a word over the bytes of a register: -1 for a set bit.
