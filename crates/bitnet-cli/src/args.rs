@@ -19,8 +19,8 @@ use crate::failure;
 /// Runs, measures and inspects 1.58-bit language models.
 ///
 /// A MODEL is a folder with config.json, *.safetensors and tokenizer.json, a .gguf or a .bitnet file; or, in a build
-/// with the feature hub, hf:org/name[/file][@revision], which is fetched into the cache of the Hugging Face hub. The
-/// commands run, chat, eval and inspect use the bundled fairy-tale model when none is named.
+/// with the feature hub, hf:org/name, a /file or @revision after it where wanted, which is fetched into the cache of
+/// the Hugging Face hub. The commands run, chat, eval and inspect use the bundled fairy-tale model when none is named.
 ///
 /// Results go to standard output, progress and notes to standard error. The exit status is 0, 1 for a
 /// failure, 2 for a usage error (an unavailable device or instruction set too), 130 after Ctrl-C. The

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Zeros have the remaining share; where that is 2^16 itself, both others are 0. A symbol's frequency out of `2^b` is the
-//! product of the shares of its five digits, at least 1 where none is 0, by the integer rule of [`Model::new`]; symbols
+//! product of the shares of its five digits, at least 1 where none is 0, by the integer rule of `Model::new`; symbols
 //! follow each other by the number of -1, then of +1, then by number. Symbol `i` belongs to state `i mod 8`. To decode one
 //! from state `x`: `slot = x mod 2^b` names the symbol; `x = freq (x >> b) + slot - start`; below `2^16`, `x` becomes
 //! `x 2^16` + the next word. At the end of a chunk all words are used and all states are `2^16`, which is checked.
