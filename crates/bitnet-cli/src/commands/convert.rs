@@ -4,7 +4,9 @@ use std::io;
 use std::path::Path;
 
 use anyhow::Result;
-use bitnet_inference::model::convert::{ConvertOptions, ConvertReport, Output, OutputFile, Target, convert};
+use bitnet_inference::model::convert::{
+    ConvertError, ConvertOptions, ConvertReport, Output, OutputFile, Target, convert,
+};
 use bitnet_inference::model::{LoadOptions, LoadProgress, ModelFiles, ModelSource};
 use serde::Serialize;
 
@@ -94,7 +96,11 @@ fn write(args: &ConversionArgs, target: Target, masters_only: bool) -> Result<()
         let pre = args.tokenizer_pre.clone();
         let mut options =
             ConvertOptions { embedding, pre, masters_only, load, ..ConvertOptions::new(target) };
-        convert(&files, &mut options, &mut destination)?
+        convert(&files, &mut options, &mut destination).map_err(|error| match error {
+            // The destination is known there as a part of it, here by its place.
+            ConvertError::Write { .. } => anyhow::Error::new(error).context(args.out.display().to_string()),
+            error => error.into(),
+        })?
     };
     for assumption in &report.assumptions {
         note(&format!("assumed: {}", one_line(assumption)));

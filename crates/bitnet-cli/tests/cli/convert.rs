@@ -102,7 +102,8 @@ fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
         command.args([text(&dir.path().join(name)), "--to", format]);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         let outcome = finish(command);
-        assert!(outcome.failed(1).contains("cannot write"), "{format}: {outcome:?}");
+        let message = outcome.failed(1);
+        assert!(message.contains("cannot write") && message.contains(name), "{format}: {outcome:?}");
         assert_eq!(entries(dir.path()), [""; 0], "{format}");
     }
 }
