@@ -1,11 +1,16 @@
-//! Tensors: shape, type and device over a buffer of the pool.
+//! Tensors: shape, strides, type and device over memory that they may share.
 //!
-//! Elements lie in row-major order. Sub-byte types are packed over the whole tensor as
-//! [`BitNetDType`] states: two `i4` a byte, four ternary codes a byte.
+//! [`Layout`] says where elements lie, [`TensorMemory`] is what holds them (a buffer of the pool, a mapped file),
+//! [`BitNetTensor`] is the two together. Sub-byte types are packed over the whole tensor as [`BitNetDType`] states,
+//! two `i4` a byte, four ternary codes a byte, and are always row-major.
 
 mod bitnet_tensor;
+mod layout;
+mod memory;
 mod metadata;
 
 pub use bitnet_backend::BitNetDType;
 pub use bitnet_tensor::BitNetTensor;
+pub use layout::Layout;
+pub use memory::TensorMemory;
 pub use metadata::TensorMetadata;

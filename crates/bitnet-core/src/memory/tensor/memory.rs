@@ -1,0 +1,53 @@
+//! The memory that tensors share.
+
+use std::fmt;
+
+use bitnet_backend::{BitNetError, ErrorKind, Result};
+
+use crate::memory::{HybridMemoryPool, PoolBuffer};
+
+/// Bytes that one or more tensors view; the tensors count references to it and the last one drops it.
+///
+/// [`bytes`](Self::bytes) has to return the same bytes at the same address as long as nothing else is called.
+pub trait TensorMemory: fmt::Debug + Send + Sync {
+    /// Says in a word or two what this is, for messages: `pool`, `mapped file`.
+    fn kind(&self) -> &'static str;
+
+    /// Returns the bytes.
+    fn bytes(&self) -> &[u8];
+
+    /// Returns the bytes for writing.
+    ///
+    /// # Errors
+    /// `Unsupported` when this memory is read-only.
+    fn bytes_mut(&mut self) -> Result<&mut [u8]> {
+        Err(BitNetError::new(ErrorKind::Unsupported {
+            backend: "cpu",
+            operation: format!("writing to a tensor in a {}", self.kind()),
+            reason: "the memory is read-only; copy the tensor to a pool first".into(),
+        }))
+    }
+
+    /// Returns the pool to which the bytes belong, if one.
+    fn pool(&self) -> Option<&HybridMemoryPool> {
+        None
+    }
+}
+
+impl TensorMemory for PoolBuffer<u8> {
+    fn kind(&self) -> &'static str {
+        "pool"
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn bytes_mut(&mut self) -> Result<&mut [u8]> {
+        Ok(self)
+    }
+
+    fn pool(&self) -> Option<&HybridMemoryPool> {
+        Some(PoolBuffer::pool(self))
+    }
+}
