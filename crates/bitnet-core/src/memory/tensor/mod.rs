@@ -6,12 +6,15 @@
 
 pub mod base3;
 mod bitnet_tensor;
+pub mod file;
+mod handle;
 mod layout;
 mod memory;
 mod metadata;
 
 pub use bitnet_backend::BitNetDType;
 pub use bitnet_tensor::BitNetTensor;
+pub use handle::{TensorHandle, WeakTensorHandle};
 pub use layout::Layout;
 pub use memory::TensorMemory;
 pub use metadata::TensorMetadata;
