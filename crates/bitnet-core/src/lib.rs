@@ -4,6 +4,7 @@ pub mod cpu;
 pub mod device;
 pub mod error;
 pub mod memory;
+pub mod tensor;
 pub mod tokenizer;
 
 pub use bitnet_backend as backend;

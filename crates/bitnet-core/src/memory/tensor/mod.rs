@@ -5,9 +5,14 @@
 //! two `i4` a byte, four ternary codes a byte, and are always row-major.
 
 mod bitnet_tensor;
+mod creation;
+mod display;
 mod layout;
+mod layout_views;
 mod memory;
 mod metadata;
+mod random;
+mod views;
 
 pub use bitnet_backend::BitNetDType;
 pub use bitnet_tensor::BitNetTensor;
