@@ -25,7 +25,7 @@ const I4_ONES: u8 = 0x11;
 /// A clone, and every view (a transposed, sliced or broadcast tensor), shares the memory and copies nothing.
 /// Writing through one of them never changes another: [`as_mut_slice`](Self::as_mut_slice) gives the tensor
 /// memory of its own first when it is shared. Elements that fill up the last byte of a packed tensor are zeros.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BitNetTensor {
     metadata: TensorMetadata,
     memory: Arc<dyn TensorMemory>,

@@ -6,11 +6,16 @@
 
 pub mod base3;
 mod bitnet_tensor;
+mod creation;
+mod display;
 pub mod file;
 mod handle;
 mod layout;
+mod layout_views;
 mod memory;
 mod metadata;
+mod random;
+mod views;
 
 pub use bitnet_backend::BitNetDType;
 pub use bitnet_tensor::BitNetTensor;
