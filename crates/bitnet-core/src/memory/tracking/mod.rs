@@ -279,6 +279,12 @@ impl ThreadTracker {
         self.push(block, time, false, tag, site);
     }
 
+    /// Returns tag and site of a live block, where they are noted.
+    #[inline]
+    pub(super) fn origin(&self, record: &Record, slot: Slot) -> u32 {
+        if self.level >= TrackingLevel::Standard { record.live_slot(slot.object).origin() } else { 0 }
+    }
+
     /// Notes that a block was freed; its notes are still there.
     #[inline]
     pub(super) fn freed(&mut self, tracking: &Tracking, block: Tracked<'_>, origin: u32) {
