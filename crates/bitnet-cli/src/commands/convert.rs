@@ -67,7 +67,7 @@ impl Destination {
     /// Returns the result as a model, before it has its name.
     fn model(&mut self, target: Target) -> Result<ModelSource> {
         Ok(match self {
-            Destination::Folder(folder) => ModelSource::Folder(folder.path().into()),
+            Destination::Folder(folder) => ModelSource::Folder(folder.laid_out()?.into()),
             Destination::File(file) => match target {
                 Target::Bitnet => ModelSource::Bitnet(file.flushed()?.into()),
                 _ => ModelSource::Gguf(file.flushed()?.into()),

@@ -4,16 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bitnet_testing::temp::TempDir;
 
-use crate::program::{fairy_tales, finish, output, text};
-
-fn entries(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
+use crate::program::{entries, fairy_tales, output, text};
 
 /// The first windows of the held-out tokens of the bundled model.
 fn held_out(dir: &TempDir) -> PathBuf {
@@ -87,25 +78,6 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
     assert_eq!((entries(dir.path()), entries(&out)), (vec!["out".to_owned()], vec!["mine".to_owned()]));
     let outcome = output(&["convert", "no-such-model", text(&out), "--to", "bitnet"]);
     assert!(outcome.failed(1).contains("no-such-model"), "{outcome:?}");
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
-    let dir = TempDir::new("cli-full");
-    let model = fairy_tales("model");
-    for (format, name) in [("bitnet", "x.bitnet"), ("gguf-i2_s", "x.gguf"), ("hf-packed", "x")] {
-        // A limit on the size of files fails as a full disk does, once its signal is ignored.
-        let mut command = std::process::Command::new("sh");
-        let script = "trap '' XFSZ; ulimit -f 1000; exec \"$@\"";
-        command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_bitnet"), "convert", text(&model)]);
-        command.args([text(&dir.path().join(name)), "--to", format]);
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        let outcome = finish(command);
-        let message = outcome.failed(1);
-        assert!(message.contains("cannot write") && message.contains(name), "{format}: {outcome:?}");
-        assert_eq!(entries(dir.path()), [""; 0], "{format}");
-    }
 }
 
 #[test]

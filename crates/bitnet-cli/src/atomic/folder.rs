@@ -1,0 +1,118 @@
+//! A folder that appears whole or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+
+use super::{Hidden, folder_of, remove_stale, sync_folder, unnamed};
+
+/// A folder that is being written.
+///
+/// Its files have no names until they are whole; then a hidden folder gets them all, and takes the name of the
+/// target. Where there are no files without names, the hidden folder is there from the beginning.
+pub struct AtomicFolder {
+    target: PathBuf,
+    hidden: Hidden,
+    /// Files that wait for their names.
+    unnamed: Vec<(String, File)>,
+    /// Whether the hidden folder is there.
+    made: bool,
+}
+
+impl AtomicFolder {
+    /// Starts a folder that is to become `target`, which has to be absent or an empty folder.
+    pub fn create(target: &Path) -> Result<Self> {
+        Self::new(target, true)
+    }
+
+    /// Starts a folder, whose files have no names if that is wanted and can be.
+    pub(super) fn new(target: &Path, without_names: bool) -> Result<Self> {
+        let shown = target.display();
+        match std::fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(anyhow!("{shown}: expected an absent or empty folder, found one with files"));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(anyhow!("{shown}: expected an absent or empty folder, found a file"));
+            }
+            Err(error) => return Err(error).with_context(|| format!("{shown}: cannot write")),
+        }
+        // A name that ends in a separator or in dots has no last component to write beside.
+        let name = target.file_name().with_context(|| format!("{shown}: expected a folder's name"))?;
+        let hidden = Hidden::beside(target, name);
+        remove_stale(target);
+        let mut folder = AtomicFolder { target: target.to_owned(), hidden, unnamed: Vec::new(), made: false };
+        if !without_names || unnamed::create(folder_of(target)).is_none() {
+            folder.make().with_context(|| format!("{shown}: cannot write"))?;
+        }
+        Ok(folder)
+    }
+
+    fn make(&mut self) -> io::Result<()> {
+        std::fs::create_dir(&self.hidden.path)?;
+        self.hidden.made();
+        self.made = true;
+        Ok(())
+    }
+
+    /// Starts a file in the folder.
+    pub fn file(&mut self, name: &str) -> io::Result<BufWriter<File>> {
+        let file = if self.made {
+            OpenOptions::new().write(true).create_new(true).open(self.hidden.path.join(name))?
+        } else {
+            if self.unnamed.iter().any(|(taken, _)| taken == name) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            let file = unnamed::create(folder_of(&self.target)).ok_or(io::ErrorKind::Unsupported)?;
+            self.unnamed.push((name.to_owned(), file.try_clone()?));
+            file
+        };
+        Ok(BufWriter::with_capacity(1 << 16, file))
+    }
+
+    /// Gives the files of the folder their names within it, and returns its path. What is started later has a name
+    /// at once.
+    pub fn laid_out(&mut self) -> Result<&Path> {
+        self.lay_out().with_context(|| format!("{}: cannot write", self.target.display()))?;
+        Ok(&self.hidden.path)
+    }
+
+    fn lay_out(&mut self) -> io::Result<()> {
+        if !self.made {
+            self.make()?;
+        }
+        for (name, file) in self.unnamed.drain(..) {
+            unnamed::link(&file, &self.hidden.path.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the finished folder its name.
+    pub fn commit(mut self) -> Result<()> {
+        self.finish().with_context(|| format!("{}: cannot write", self.target.display()))
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        // Before they have names: the disk may take its time.
+        for (_, file) in &self.unnamed {
+            file.sync_all()?;
+        }
+        self.lay_out()?;
+        for entry in std::fs::read_dir(&self.hidden.path)? {
+            // Some systems synchronise only what is open for writing.
+            OpenOptions::new().write(true).open(entry?.path())?.sync_all()?;
+        }
+        // Only an empty folder can be removed so, and only one that was there.
+        match std::fs::remove_dir(&self.target) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.hidden.rename(&self.target)?;
+        sync_folder(&self.target);
+        Ok(())
+    }
+}
