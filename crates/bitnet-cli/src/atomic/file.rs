@@ -38,10 +38,8 @@ impl AtomicFile {
                 (file, path)
             }
             None => {
-                let file = OpenOptions::new().write(true).create_new(true).open(&hidden.path);
-                let file = file.with_context(|| format!("{shown}: cannot write"))?;
-                hidden.made();
-                (file, hidden.path.clone())
+                let file = hidden.make(|path| OpenOptions::new().write(true).create_new(true).open(path));
+                (file.with_context(|| format!("{shown}: cannot write"))?, hidden.path.clone())
             }
         };
         let sink = Some(BufWriter::with_capacity(1 << 16, file));
@@ -76,11 +74,11 @@ impl AtomicFile {
         let file = sink.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         if self.path == self.hidden.path {
-            self.hidden.rename(&self.target)?;
+            self.hidden.appear(&self.target, |_| Ok(()))?;
         } else {
             self.name(&file)?;
         }
-        sync_folder(&self.target);
+        sync_folder(folder_of(&self.target));
         Ok(())
     }
 
@@ -89,9 +87,7 @@ impl AtomicFile {
         match unnamed::link(file, &self.target) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // A link replaces nothing, a renamed file does.
-                unnamed::link(file, &self.hidden.path)?;
-                self.hidden.made();
-                self.hidden.rename(&self.target)
+                self.hidden.appear(&self.target, |path| unnamed::link(file, path))
             }
             named => named,
         }

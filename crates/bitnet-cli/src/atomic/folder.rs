@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 
-use super::{Hidden, folder_of, remove_stale, sync_folder, unnamed};
+use super::{Hidden, folder_of, lock, remove, remove_stale, sync_folder, unnamed};
 
 /// A folder that is being written.
 ///
@@ -47,21 +47,15 @@ impl AtomicFolder {
         remove_stale(target);
         let mut folder = AtomicFolder { target: target.to_owned(), hidden, unnamed: Vec::new(), made: false };
         if !without_names || unnamed::create(folder_of(target)).is_none() {
-            folder.make().with_context(|| format!("{shown}: cannot write"))?;
+            folder.lay_out().with_context(|| format!("{shown}: cannot write"))?;
         }
         Ok(folder)
-    }
-
-    fn make(&mut self) -> io::Result<()> {
-        std::fs::create_dir(&self.hidden.path)?;
-        self.hidden.made();
-        self.made = true;
-        Ok(())
     }
 
     /// Starts a file in the folder.
     pub fn file(&mut self, name: &str) -> io::Result<BufWriter<File>> {
         let file = if self.made {
+            let _unfinished = lock();
             OpenOptions::new().write(true).create_new(true).open(self.hidden.path.join(name))?
         } else {
             if self.unnamed.iter().any(|(taken, _)| taken == name) {
@@ -83,10 +77,12 @@ impl AtomicFolder {
 
     fn lay_out(&mut self) -> io::Result<()> {
         if !self.made {
-            self.make()?;
-        }
-        for (name, file) in self.unnamed.drain(..) {
-            unnamed::link(&file, &self.hidden.path.join(name))?;
+            let unnamed = std::mem::take(&mut self.unnamed);
+            self.hidden.make(|path| {
+                std::fs::create_dir(path)?;
+                link_all(&unnamed, path).inspect_err(|_| remove(path))
+            })?;
+            self.made = true;
         }
         Ok(())
     }
@@ -101,18 +97,35 @@ impl AtomicFolder {
         for (_, file) in &self.unnamed {
             file.sync_all()?;
         }
-        self.lay_out()?;
-        for entry in std::fs::read_dir(&self.hidden.path)? {
-            // Some systems synchronise only what is open for writing.
-            OpenOptions::new().write(true).open(entry?.path())?.sync_all()?;
+        if self.made {
+            sync_files(&self.hidden.path)?;
         }
-        // Only an empty folder can be removed so, and only one that was there.
-        match std::fs::remove_dir(&self.target) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        self.hidden.rename(&self.target)?;
-        sync_folder(&self.target);
+        self.hidden.appear(&self.target, |path| {
+            if !self.made {
+                std::fs::create_dir(path).and_then(|()| link_all(&self.unnamed, path))?;
+            }
+            sync_folder(path);
+            // Only an empty folder can be removed so, and only one that was there.
+            match std::fs::remove_dir(&self.target) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        })?;
+        sync_folder(folder_of(&self.target));
         Ok(())
     }
+}
+
+/// Gives files without names their names in a folder.
+fn link_all(files: &[(String, File)], folder: &Path) -> io::Result<()> {
+    files.iter().try_for_each(|(name, file)| unnamed::link(file, &folder.join(name)))
+}
+
+/// Forces the files of a folder to the disk.
+fn sync_files(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        // Some systems synchronise only what is open for writing.
+        OpenOptions::new().write(true).open(entry?.path())?.sync_all()?;
+    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ mod file;
 mod folder;
 mod unnamed;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,39 +22,52 @@ use std::sync::{Mutex, PoisonError};
 pub use file::AtomicFile;
 pub use folder::AtomicFolder;
 
-/// Hidden files and folders in the making, for the handler of Ctrl-C.
+/// Hidden files and folders in the making, for the handler of Ctrl-C. Who makes one, fills it or renames it holds the
+/// lock, so that nothing comes into being behind the handler's back.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// A hidden name beside a target, removed with what it stands for unless it is given up.
 #[derive(Debug)]
 struct Hidden {
     path: PathBuf,
+    /// Whether what stands there was made through this.
+    made: Cell<bool>,
 }
 
 impl Hidden {
     /// Takes note of a name before anything gets it; `name` is the last part of `target`.
     fn beside(target: &Path, name: &std::ffi::OsStr) -> Self {
         let path = target.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
-        Hidden { path }
+        Hidden { path, made: Cell::new(false) }
     }
 
-    /// From here on the path is removed unless it takes another name.
-    fn made(&self) {
-        lock().push(self.path.clone());
+    /// Makes what stands at the path, and takes note that it has to go unless it takes another name.
+    fn make<T>(&self, make: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let mut unfinished = lock();
+        let made = make(&self.path)?;
+        unfinished.push(self.path.clone());
+        self.made.set(true);
+        Ok(made)
     }
 
-    /// Gives what is there its final name.
-    fn rename(&self, target: &Path) -> io::Result<()> {
-        std::fs::rename(&self.path, target)?;
-        lock().retain(|path| *path != self.path);
-        Ok(())
+    /// Completes what stands at the path and gives it its final name, at one go for a program that is interrupted.
+    fn appear(&self, target: &Path, complete: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+        let mut unfinished = lock();
+        if self.made.replace(false) {
+            unfinished.retain(|path| *path != self.path);
+        }
+        let appeared = complete(&self.path).and_then(|()| std::fs::rename(&self.path, target));
+        if appeared.is_err() {
+            remove(&self.path);
+        }
+        appeared
     }
 }
 
 impl Drop for Hidden {
     fn drop(&mut self) {
-        let mut unfinished = lock();
-        if unfinished.contains(&self.path) {
+        if self.made.get() {
+            let mut unfinished = lock();
             remove(&self.path);
             unfinished.retain(|path| *path != self.path);
         }
@@ -78,29 +92,36 @@ fn remove_stale(target: &Path) {
     for entry in std::fs::read_dir(folder_of(target)).into_iter().flatten().flatten() {
         let found = entry.file_name();
         let process = found.to_str().and_then(|found| found.strip_prefix(&front)?.strip_suffix(".tmp"));
-        let process = process.and_then(|process| process.parse::<u32>().ok());
-        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+        let Some(process) = process.and_then(|process| process.parse::<u32>().ok()) else { continue };
+        // Numbers are given again, in containers the same ones each time: what has ours and is not ours is left over.
+        let runs = match process == std::process::id() {
+            true => lock().contains(&entry.path()),
+            false => Path::new("/proc").join(process.to_string()).exists(),
+        };
+        if !runs {
             remove(&entry.path());
         }
     }
 }
 
-/// Removes every hidden file and folder, when the program is about to end in the middle.
+/// Removes every hidden file and folder, and keeps others from being made: the program is about to end in the middle.
 pub fn discard_unfinished() {
-    for path in lock().drain(..) {
+    let mut unfinished = lock();
+    for path in unfinished.drain(..) {
         remove(&path);
     }
+    std::mem::forget(unfinished);
 }
 
 fn lock() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes the new name durable, where folders can be synchronised.
-fn sync_folder(target: &Path) {
+/// Makes new names in a folder durable, where folders can be synchronised.
+fn sync_folder(folder: &Path) {
     if cfg!(unix) {
         // Some file systems refuse to synchronise a folder; the file itself is whole and on the disk.
-        let _ = File::open(folder_of(target)).and_then(|folder| folder.sync_all());
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
     }
 }
 
@@ -177,11 +198,16 @@ mod tests {
         let folder = TempDir::new("atomic-stale");
         let stale = folder.path().join(format!(".out.{}.tmp", u32::MAX));
         let running = folder.path().join(format!(".out.{}.tmp", std::os::unix::process::parent_id()));
+        let earlier = folder.path().join(format!(".out.{}.tmp", std::process::id()));
+        std::fs::write(&earlier, "x").unwrap();
         std::fs::write(&stale, "x").unwrap();
         std::fs::write(&running, "x").unwrap();
         std::fs::write(folder.path().join(".out.txt.tmp"), "x").unwrap();
-        let file = AtomicFile::create(&folder.path().join("out")).unwrap();
-        assert!(!stale.exists() && running.exists());
+        let file = AtomicFile::new(&folder.path().join("out"), false).unwrap();
+        assert!(!stale.exists() && running.exists() && earlier.exists());
+        // What this process is writing is no leftover.
+        drop(AtomicFile::create(&folder.path().join("out")).unwrap());
+        assert!(earlier.exists());
         drop(file);
         // A folder that a killed program left goes as well.
         std::fs::create_dir(&stale).unwrap();

@@ -96,3 +96,49 @@ fn inspect_checks_payloads_of_our_own_file() {
     let outcome = output(&["inspect", text(&model), "--check"]);
     assert!(outcome.failed(2).contains("expected a .bitnet file"), "{outcome:?}");
 }
+
+#[test]
+fn the_cache_is_of_the_type_that_a_file_records_unless_another_is_asked_for() {
+    let dir = TempDir::new("cli-kv");
+    let (model, tokens) = (fairy_tales("model"), held_out(&dir));
+    let convert = |name: &str, more: &[&str]| {
+        let out = dir.path().join(name);
+        output(&[&["convert", text(&model), text(&out), "--to", "bitnet"][..], more].concat()).ok();
+        out
+    };
+    let (plain, f16, f32) = (
+        convert("plain.bitnet", &[]),
+        convert("f16.bitnet", &["--kv", "f16"]),
+        convert("f32.bitnet", &["--kv", "f32"]),
+    );
+    let chosen = |model: &Path, more: &[&str]| {
+        let arguments = ["run", "Once", "--model", text(model), "--max-tokens", "2", "--json"];
+        let report = output(&[&arguments[..], more].concat()).ok().json();
+        let memory = output(&[&["inspect", text(model), "--json"][..], more].concat()).ok().json();
+        assert_eq!(memory["memory"]["kv_type"], report["kv_type"]);
+        assert_eq!(memory["memory"]["kv_by"], report["kv_by"]);
+        [&report["kv_type"], &report["kv_by"]].map(|value| value.as_str().unwrap().to_owned())
+    };
+    assert_eq!(chosen(&model, &[]), ["f16", "default"]);
+    assert_eq!(chosen(&plain, &[]), ["f16", "file"]);
+    assert_eq!(chosen(&f32, &[]), ["f32", "file"]);
+    assert_eq!(chosen(&f32, &["--kv", "f16"]), ["f16", "option"]);
+    // A cache in half precision shows in the last digits of a loss.
+    let loss = |model: &Path, more: &[&str]| {
+        let arguments =
+            ["eval", "--model", text(model), "--tokens", text(&tokens), "--window", "128", "--json"];
+        output(&[&arguments[..], more].concat()).ok().json()["mean_nll"].as_f64().unwrap()
+    };
+    let (exact, rounded) = (loss(&model, &[]), loss(&model, &["--kv", "f16"]));
+    assert_ne!(exact, rounded);
+    assert_eq!([loss(&plain, &[]), loss(&f32, &[]), loss(&f16, &["--kv", "f32"])], [exact; 3]);
+    assert_eq!([loss(&f16, &[]), loss(&plain, &["--kv", "f16"])], [rounded; 2]);
+    let shown = output(&["inspect", text(&f32)]).ok().stdout;
+    assert!(
+        shown.contains("recorded      embedding BF16, head tied, KV cache f32, f32 to measure"),
+        "{shown}"
+    );
+    let outcome =
+        output(&["convert", text(&model), text(&dir.path().join("x")), "--to", "hf-packed", "--kv", "f32"]);
+    assert!(outcome.failed(2).contains("--to bitnet"), "{outcome:?}");
+}

@@ -132,8 +132,7 @@ fn a_limit_on_files_is_a_clear_error_and_leaves_nothing() {
         // A limit on the size of files fails as a full disk does, once its signal is ignored.
         let script = "trap '' XFSZ; ulimit -f 1000; exec \"$@\"";
         let out = dir.path().join(name);
-        let arguments =
-            [env!("CARGO_BIN_EXE_bitnet"), "convert", text(&model), text(&out), "--to", format];
+        let arguments = [env!("CARGO_BIN_EXE_bitnet"), "convert", text(&model), text(&out), "--to", format];
         let outcome = finish(shell(script, &arguments));
         let message = outcome.failed(1);
         assert!(message.contains("cannot write") && message.contains(name), "{format}: {outcome:?}");
@@ -161,8 +160,7 @@ fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
     }
     for (format, name) in FORMATS {
         let out: PathBuf = disk.join(name);
-        let arguments =
-            [env!("CARGO_BIN_EXE_bitnet"), "convert", text(&model), text(&out), "--to", format];
+        let arguments = [env!("CARGO_BIN_EXE_bitnet"), "convert", text(&model), text(&out), "--to", format];
         // The listing comes last on standard output; the status is that of the conversion.
         let outcome = finish(inside("{ \"$@\"; status=$?; ls -A \"$0\"; exit $status; }", &arguments));
         let message = outcome.failed(1);
