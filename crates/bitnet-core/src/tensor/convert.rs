@@ -1,7 +1,6 @@
 //! Copies of tensors, of the same type or another.
 
 use bitnet_backend::{BitNetDType, BitNetError, Result};
-use half::{bf16, f16};
 
 use super::cast::Cast;
 use super::output::{build, unsupported};
@@ -23,11 +22,11 @@ macro_rules! for_number {
                 $body
             }
             BitNetDType::F16 => {
-                type $type = f16;
+                type $type = half::f16;
                 $body
             }
             BitNetDType::BF16 => {
-                type $type = bf16;
+                type $type = half::bf16;
                 $body
             }
             BitNetDType::I64 => {
@@ -66,7 +65,6 @@ macro_rules! for_number {
         }
     };
 }
-#[allow(unused_imports)]
 pub(crate) use for_number;
 
 /// Copies a tensor, row-major, into memory of `pool`.
