@@ -9,12 +9,20 @@ mod bitnet_tensor;
 pub mod file;
 mod handle;
 mod layout;
+#[cfg(feature = "mmap")]
+mod mapped;
 mod memory;
 mod metadata;
+#[cfg(feature = "mmap")]
+mod shared;
 
 pub use bitnet_backend::BitNetDType;
 pub use bitnet_tensor::BitNetTensor;
 pub use handle::{TensorHandle, WeakTensorHandle};
 pub use layout::Layout;
+#[cfg(feature = "mmap")]
+pub use mapped::{MappedMemory, MappedTensors};
 pub use memory::TensorMemory;
 pub use metadata::TensorMetadata;
+#[cfg(feature = "mmap")]
+pub use shared::SharedMemory;
