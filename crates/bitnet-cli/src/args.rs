@@ -84,6 +84,9 @@ impl EngineArgs {
             WeightsArg::Mmap if cfg!(not(feature = "mmap")) => {
                 Err(failure::usage("--weights mmap: not available in this build: the feature `mmap` is off"))
             }
+            WeightsArg::Shared if cfg!(not(all(feature = "mmap", target_os = "linux"))) => {
+                Err(failure::usage("--weights shared: needs Linux and a build with the feature `mmap`"))
+            }
             _ if cfg!(not(feature = "parallel")) && self.threads.is_some_and(|threads| threads > 1) => {
                 Err(failure::usage("--threads: expected 1 (the feature `parallel` is off in this build)"))
             }
@@ -169,6 +172,7 @@ impl From<WeightsArg> for WeightAccess {
         match weights {
             WeightsArg::Mmap => WeightAccess::Map,
             WeightsArg::Copy => WeightAccess::Copy,
+            WeightsArg::Shared => WeightAccess::Shared,
             WeightsArg::Auto => WeightAccess::Auto,
         }
     }
@@ -181,6 +185,8 @@ pub enum WeightsArg {
     Mmap,
     /// Read into memory once, on huge pages where the system has them.
     Copy,
+    /// Read once into memory that all processes of this user share while one of them runs (Linux).
+    Shared,
     /// Copied for 512 tokens to decode and more, where weights are used as the file has them and leave half of
     /// the free memory; else mapped, where the build can.
     Auto,

@@ -76,10 +76,11 @@ impl Destination {
     }
 
     fn commit(self) -> Result<()> {
-        Ok(match self {
+        match self {
             Destination::File(file) => file.commit()?,
             Destination::Folder(folder) => folder.commit()?,
-        })
+        }
+        Ok(())
     }
 }
 

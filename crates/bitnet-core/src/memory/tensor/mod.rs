@@ -12,14 +12,22 @@ pub mod file;
 mod handle;
 mod layout;
 mod layout_views;
+#[cfg(feature = "mmap")]
+mod mapped;
 mod memory;
 mod metadata;
 mod random;
+#[cfg(feature = "mmap")]
+mod shared;
 mod views;
 
 pub use bitnet_backend::BitNetDType;
 pub use bitnet_tensor::BitNetTensor;
 pub use handle::{TensorHandle, WeakTensorHandle};
 pub use layout::Layout;
+#[cfg(feature = "mmap")]
+pub use mapped::{MappedMemory, MappedTensors};
 pub use memory::TensorMemory;
 pub use metadata::TensorMetadata;
+#[cfg(feature = "mmap")]
+pub use shared::SharedMemory;

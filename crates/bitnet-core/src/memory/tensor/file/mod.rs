@@ -24,5 +24,7 @@ mod read;
 mod tests;
 mod write;
 
+#[cfg(feature = "mmap")]
+pub(super) use read::open;
 pub use read::{TensorFile, load};
 pub use write::{TensorSpec, TensorWriter, save, to_bytes};
