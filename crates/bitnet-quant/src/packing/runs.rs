@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn tokens_of_windows_are_the_tokens_one_by_one_and_no_fewer_than_their_bound() {
-        let mut seed = 0x9e37_79b9_7f4a_7c15;
+        let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
         for zeros in [0, 10, 33, 50, 80, 95, 99, 100] {
             for repeats in [0, 50, 90, 97, 99] {
                 for len in [1, 63, 64, 65, 127, 960, 3001] {
