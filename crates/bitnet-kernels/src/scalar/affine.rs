@@ -44,12 +44,24 @@ pub fn range(values: &[f32]) -> Option<FloatRange> {
             odd[lane] += value * 0.0;
         }
     }
-    let finite = odd.iter().all(|&odd| odd == 0.0) && rest.iter().all(|value| value.is_finite());
-    if values.is_empty() || !finite {
+    // Halves upon halves: whole registers until the last few.
+    for half in [16, 8, 4, 2, 1] {
+        for lane in 0..half {
+            let (low, high) = (least[lane + half], greatest[lane + half]);
+            least[lane] = if low < least[lane] { low } else { least[lane] };
+            greatest[lane] = if high > greatest[lane] { high } else { greatest[lane] };
+            odd[lane] += odd[lane + half];
+        }
+    }
+    let (mut min, mut max, mut odd) = (least[0], greatest[0], odd[0]);
+    for &value in rest {
+        min = if value < min { value } else { min };
+        max = if value > max { value } else { max };
+        odd += value * 0.0;
+    }
+    if values.is_empty() || odd != 0.0 {
         return None;
     }
-    let min = least.into_iter().chain(rest.iter().copied()).fold(f32::INFINITY, f32::min);
-    let max = greatest.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, f32::max);
     Some(FloatRange { min, max })
 }
 
