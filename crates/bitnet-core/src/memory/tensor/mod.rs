@@ -6,6 +6,8 @@
 
 pub mod base3;
 mod bitnet_tensor;
+#[cfg(feature = "compression")]
+mod compression;
 mod creation;
 mod display;
 pub mod file;
@@ -23,6 +25,8 @@ mod views;
 
 pub use bitnet_backend::BitNetDType;
 pub use bitnet_tensor::BitNetTensor;
+#[cfg(feature = "compression")]
+pub use compression::{CompressionPolicy, CompressionReport, ShelfMetrics, TensorShelf};
 pub use handle::{TensorHandle, WeakTensorHandle};
 pub use layout::Layout;
 #[cfg(feature = "mmap")]
