@@ -5,6 +5,7 @@
 //! operations is in the source and Rust neither reorders nor contracts them.
 
 pub mod attention;
+pub mod casts;
 pub mod dense;
 pub mod dequantize;
 pub mod exp;
