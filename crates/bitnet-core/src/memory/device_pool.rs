@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use bitnet_backend::{Device, DeviceMemory, Result};
 
 use super::MemoryPoolConfig;
-use super::heap::{Heap, HeapSettings, LargeStrategy, Place};
+use super::heap::{Heap, HeapSettings, LargeStrategy};
 use super::records::{Kind, Record, Records};
+use super::shrink::place_of;
 use super::small::{Ground, Slot, SmallBlockPool, no_records};
 
 /// The pools of one device. What differs between devices is behind [`DeviceMemory`].
@@ -97,7 +98,7 @@ impl DevicePool {
     /// Gives back a block with a record of its own, which was live until now.
     pub(super) fn free_single(&self, records: &Records, slot: Slot, size: usize, large: bool) {
         let Some(record) = records.get(slot.record) else { return };
-        let place = Place::again(record.address_of(0), record.stride(), record.index.load(Ordering::Relaxed));
+        let place = place_of(record);
         // Only a word whose generations are used up needs the new epoch, but every one may have it.
         if record.words[0].see().0 == super::word::Seen::Retired {
             record.begin_epoch();

@@ -40,6 +40,7 @@ mod pressure;
 mod records;
 mod region;
 mod shared;
+mod shrink;
 mod small;
 mod sync;
 pub mod tensor;

@@ -88,15 +88,21 @@ impl HybridMemoryPool {
     /// Allocates zeroed bytes and opens them for writing.
     #[track_caller]
     pub(super) fn allocate_pinned(&self, size: usize, align: usize, device: &Device) -> Result<PinGuardMut> {
-        let site = Location::caller();
         let request = AllocationRequest { size, align, device: *device };
-        let (handle, zero_from) = self.allocate_slowly(&request, site)?;
+        let (mut pin, dirty) = self.allocate_open(&request, Location::caller())?;
+        pin[..dirty].fill(0);
+        Ok(pin)
+    }
+
+    /// Allocates bytes and opens them for writing; returns how many of them may not be zero, the first ones.
+    pub(super) fn allocate_open(
+        &self,
+        request: &AllocationRequest,
+        site: &'static Location<'static>,
+    ) -> Result<(PinGuardMut, usize)> {
+        let (handle, zero_from) = self.allocate_slowly(request, site)?;
         match self.pin_mut(&handle) {
-            Ok(mut pin) => {
-                let dirty = zero_from.min(size);
-                pin[..dirty].fill(0);
-                Ok(pin)
-            }
+            Ok(pin) => Ok((pin, zero_from.min(request.size))),
             Err(error) => {
                 self.deallocate(handle)?;
                 Err(error)

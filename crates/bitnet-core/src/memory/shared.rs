@@ -108,6 +108,16 @@ impl Shared {
         self.forwards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Reports whether threads count the small blocks of a device.
+    pub(super) fn counts_in_threads(&self, pool: &DevicePool) -> bool {
+        pool.index == CACHED
+    }
+
+    /// Settles what a thread has pending.
+    pub(super) fn settle(&self, cache: &ThreadCache) {
+        cache.counters.settle(&self.common, self.beside());
+    }
+
     fn threads(&self) -> MutexGuard<'_, Threads> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,7 +149,7 @@ impl Shared {
 
     /// Runs `f` on this thread's cache, or on one of its own where the thread is ending and has none.
     #[inline]
-    fn with_cache<R>(self: &Arc<Self>, f: impl FnOnce(&mut ThreadCache) -> R) -> R {
+    pub(super) fn with_cache<R>(self: &Arc<Self>, f: impl FnOnce(&mut ThreadCache) -> R) -> R {
         let mut f = Some(f);
         let done = cache::with(self, |cache| f.take().map(|f| f(cache)));
         match (done.flatten(), f) {

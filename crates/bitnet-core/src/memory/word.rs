@@ -116,6 +116,19 @@ impl Word {
         })
     }
 
+    /// Gives a block, which the caller has pinned exclusively, its next generation and returns that; `None` when
+    /// there is none.
+    pub(super) fn renew(&self) -> Option<u32> {
+        let word = self.0.load(Ordering::Relaxed);
+        debug_assert_eq!(word & STATE_MASK, EXCLUSIVE);
+        let generation = (word >> STATE_BITS) + 1;
+        if generation == LAST_GENERATION {
+            return None;
+        }
+        self.0.store(generation << STATE_BITS | EXCLUSIVE, Ordering::Release);
+        Some(generation)
+    }
+
     /// Takes one pin away, which the caller owns.
     pub(super) fn unpin(&self) {
         let mut word = self.0.load(Ordering::Relaxed);
@@ -269,6 +282,20 @@ mod tests {
         assert_eq!(word.free(generation), Err(Refusal::Exclusive));
         word.unpin();
         assert_eq!(word.free(generation), Ok(Freed::Reusable));
+    }
+
+    #[test]
+    fn renewed_blocks_leave_their_former_handles_behind() {
+        let word = Word(AtomicU32::new((LAST_GENERATION - 2) << STATE_BITS));
+        let generation = word.activate();
+        word.pin_exclusive(generation).unwrap();
+        assert_eq!(word.renew(), Some(generation + 1));
+        assert_eq!(word.renew(), None);
+        assert_eq!(word.pin_shared(generation), Err(Refusal::Stale));
+        assert_eq!(word.free(generation + 1), Err(Refusal::Exclusive));
+        word.unpin();
+        assert_eq!(word.free(generation), Err(Refusal::Stale));
+        assert_eq!(word.free(generation + 1), Ok(Freed::Retired));
     }
 
     #[test]

@@ -327,6 +327,19 @@ impl Heap {
         }
     }
 
+    /// Gives back the pages of a place that lie beyond its first `size` bytes, under the lock; returns what is
+    /// left of it.
+    pub(super) fn shrink(&self, state: &mut HeapState, place: Place, size: usize) -> Place {
+        let pages = size.div_ceil(PAGE) as u32;
+        let left = match &mut state.book {
+            Book::BestFit(book) => book.shrink(place.token, pages),
+            Book::Buddy(book) => book.shrink(place.token, pages),
+        };
+        let bytes = left as usize * PAGE;
+        state.held -= place.bytes - bytes;
+        Place { bytes, ..place }
+    }
+
     /// Gives the memory of free pages back to the system, and whole arenas that hold nothing; returns the
     /// bytes.
     pub(super) fn purge(&self) -> usize {

@@ -5,6 +5,7 @@ mod cleanup;
 mod limits;
 mod model;
 mod pressure;
+mod shrink;
 mod threads;
 mod trace;
 mod tracking;
