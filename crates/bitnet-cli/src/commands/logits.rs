@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use bitnet_core::backend::LogitsWanted;
+use bitnet_core::files::AtomicFile;
 use bitnet_inference::EngineError;
 use bitnet_inference::runner::{Feed, Runner};
 use serde::Serialize;
 
 use crate::args::LogitsArgs;
-use crate::atomic::AtomicFile;
 use crate::output::{Out, SCHEMA, note, peak_memory};
 use crate::{input, interrupt, model};
 

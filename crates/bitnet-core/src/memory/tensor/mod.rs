@@ -2,8 +2,9 @@
 //!
 //! [`Layout`] says where elements lie, [`TensorMemory`] is what holds them (a buffer of the pool, a mapped file),
 //! [`BitNetTensor`] is the two together. Sub-byte types are packed over the whole tensor as [`BitNetDType`] states,
-//! two `i4` a byte, four ternary codes a byte, and are always row-major.
+//! two `i4` a byte, four ternary codes a byte or five in base 3 ([`base3`]), and are always row-major.
 
+pub mod base3;
 mod bitnet_tensor;
 mod layout;
 mod memory;
