@@ -36,6 +36,33 @@ impl<T: Element> PoolBuffer<T> {
         }
     }
 
+    /// Allocates `len` elements that are about to be written: they are zeros, or what the block held before.
+    ///
+    /// # Errors
+    /// As [`zeroed`](Self::zeroed).
+    #[track_caller]
+    pub fn for_overwrite(
+        pool: &HybridMemoryPool,
+        len: usize,
+        device: &Device,
+        purpose: &str,
+    ) -> Result<Self> {
+        let bytes = len.saturating_mul(size_of::<T>());
+        if bytes == 0 || bytes == usize::MAX {
+            return Self::zeroed(pool, len, device, purpose);
+        }
+        let handle = pool.allocate(bytes, BUFFER_ALIGN, device).map_err(|error| error.context(purpose))?;
+        match pool.pin_mut(&handle) {
+            Ok(pin) => {
+                Ok(PoolBuffer { pool: pool.clone(), block: Some(pin), device: *device, element: PhantomData })
+            }
+            Err(error) => {
+                pool.deallocate(handle)?;
+                Err(error.context(purpose))
+            }
+        }
+    }
+
     #[track_caller]
     fn try_zeroed(pool: &HybridMemoryPool, len: usize, device: &Device) -> Result<Self> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| {

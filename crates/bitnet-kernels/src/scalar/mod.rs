@@ -16,4 +16,5 @@ pub mod lanes;
 pub mod norm;
 pub mod quantize;
 pub mod rope;
+pub mod stochastic;
 pub mod ternary;
