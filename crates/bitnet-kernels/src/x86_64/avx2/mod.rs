@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod affine;
+mod casts;
 mod dequantize;
 pub(super) mod flat;
 mod float;
@@ -43,6 +44,7 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     },
     flat: flat::ENTRIES,
     affine: affine::ENTRIES,
+    casts: casts::ENTRIES,
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     // SAFETY: as above.
