@@ -8,7 +8,10 @@ mod convert;
 mod elementwise;
 mod math;
 mod output;
+mod reduce;
+mod reductions;
 mod source;
+mod statistics;
 mod unary;
 mod walk;
 
