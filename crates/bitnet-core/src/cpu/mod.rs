@@ -484,7 +484,8 @@ impl Backend for CpuBackend {
     }
 }
 
-fn isa_error(error: IsaError) -> BitNetError {
+/// Turns the failure to choose a tier into an error of this crate.
+pub(crate) fn isa_error(error: IsaError) -> BitNetError {
     match error {
         IsaError::Unavailable { isa, reason } => {
             ErrorKind::IsaUnavailable { isa: isa.name().into(), reason: reason.into() }.into()

@@ -73,12 +73,22 @@ impl<const N: usize> Walk<N> {
     }
 }
 
+impl<const N: usize> Walk<N> {
+    /// Returns where the elements of a row-major index lie.
+    pub fn positions(&self, index: usize) -> [usize; N] {
+        let (length, strides) = self.inner;
+        let (mut starts, _) = self.row(index / length);
+        for (start, stride) in starts.iter_mut().zip(strides) {
+            *start = start.wrapping_add_signed(stride * (index % length) as isize);
+        }
+        starts
+    }
+}
+
 impl Walk<1> {
     /// Returns where the element of a row-major index lies.
     pub fn position(&self, index: usize) -> usize {
-        let (length, [stride]) = self.inner;
-        let ([start], _) = self.row(index / length);
-        start.wrapping_add_signed(stride * (index % length) as isize)
+        self.positions(index)[0]
     }
 }
 
