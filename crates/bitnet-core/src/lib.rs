@@ -3,6 +3,7 @@
 pub mod cpu;
 pub mod device;
 pub mod error;
+pub mod files;
 pub mod memory;
 pub mod tensor;
 pub mod tokenizer;

@@ -167,7 +167,7 @@ impl Matrix {
     /// Returns rows of a dense matrix, one after the other; `None` when the matrix is ternary.
     pub fn dense_rows(&self, rows: std::ops::Range<usize>) -> Option<DenseRow<'_>> {
         let Elements::Dense(dtype, bytes) = &self.elements else { return None };
-        let width = self.cols * dtype.bits() / 8;
+        let width = dtype.size_bytes(self.cols)?;
         let bytes = &bytes[rows.start * width..rows.end * width];
         // Alignment was checked when the matrix was prepared.
         match dtype {

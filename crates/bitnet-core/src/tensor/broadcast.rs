@@ -57,8 +57,8 @@ pub(crate) fn common_type(operation: &str, left: &BitNetTensor, right: &BitNetTe
 
 /// Returns the type that holds the values of both types.
 pub(crate) fn promote(left: BitNetDType, right: BitNetDType) -> Option<BitNetDType> {
-    use BitNetDType::{BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
-    let plain = |dtype: BitNetDType| if dtype.bits() < 8 { I8 } else { dtype };
+    use BitNetDType::{BF16, Bool, F16, F32, F64, I8, I16, I32, I64};
+    let plain = |dtype: BitNetDType| if dtype.is_packed() { I8 } else { dtype };
     let (left, right) = (plain(left), plain(right));
     let signed = |dtype| matches!(dtype, I8 | I16 | I32 | I64);
     Some(match (left, right) {
@@ -71,7 +71,7 @@ pub(crate) fn promote(left: BitNetDType, right: BitNetDType) -> Option<BitNetDTy
         },
         (float, _) | (_, float) if float.is_float() => float,
         (a, b) if signed(a) == signed(b) => {
-            if a.bits() > b.bits() {
+            if a.element_bytes() > b.element_bytes() {
                 a
             } else {
                 b
@@ -79,11 +79,11 @@ pub(crate) fn promote(left: BitNetDType, right: BitNetDType) -> Option<BitNetDTy
         }
         (a, b) => {
             let (signed, unsigned) = if signed(a) { (a, b) } else { (b, a) };
-            match (signed.bits().max(unsigned.bits() * 2), unsigned) {
-                (_, U64) => return None,
-                (16, U8) => I16,
-                (32, U8 | U16) => I32,
-                (64, U8 | U16 | U32) => I64,
+            let holds_unsigned = unsigned.element_bytes()? * 2;
+            match signed.element_bytes()?.max(holds_unsigned) {
+                2 => I16,
+                4 => I32,
+                8 => I64,
                 _ => return None,
             }
         }

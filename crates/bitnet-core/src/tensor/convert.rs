@@ -72,16 +72,20 @@ pub(crate) fn copy(tensor: &BitNetTensor, pool: &HybridMemoryPool) -> Result<Bit
     let dtype = tensor.dtype();
     for_number!(dtype, T => converted::<T>(tensor, dtype, pool, "copy"), packed => {
         let mut copy = BitNetTensor::zeros(tensor.shape(), dtype, &tensor.device(), pool)?;
-        let padding = match dtype {
-            BitNetDType::BitNet158 => 0b0101_0101,
-            _ => 0,
+        // Each packed element is a digit of its byte, the first one the lowest; what the tensor does not use of the
+        // last byte may belong to another view, and becomes zeros.
+        let radix: u8 = match dtype {
+            BitNetDType::I4 => 16,
+            BitNetDType::BitNet158 => 4,
+            _ => 3,
         };
-        let used = tensor.element_count() * dtype.bits() % 8;
+        let used = (tensor.element_count() % dtype.block().0) as u32;
         let bytes = copy.as_mut_bytes()?;
+        let zeros = bytes.last().copied().unwrap_or(0);
         bytes.copy_from_slice(tensor.as_bytes()?);
         if let (Some(last), 1..) = (bytes.last_mut(), used) {
-            let mask = (1u8 << used) - 1;
-            *last = (*last & mask) | (padding & !mask);
+            let place = radix.pow(used);
+            *last = *last % place + (zeros - zeros % place);
         }
         Ok(copy)
     })

@@ -314,7 +314,7 @@ impl BitNetTensor {
     /// # Errors
     /// Those of `operation`; `Mismatch` when the type is an integer one and `value` is none of its integers.
     pub fn with(&self, operation: fn(&Self, &Self) -> Result<Self>, value: f64) -> Result<Self> {
-        let dtype = if self.dtype().bits() < 8 { BitNetDType::I8 } else { self.dtype() };
+        let dtype = if self.dtype().is_packed() { BitNetDType::I8 } else { self.dtype() };
         let pool = self.result_pool("an operation with a number")?;
         operation(self, &BitNetTensor::scalar(value, dtype, &self.device(), pool)?)
     }

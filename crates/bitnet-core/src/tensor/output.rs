@@ -22,7 +22,7 @@ pub(crate) fn build<T: Element>(
 ) -> Result<BitNetTensor> {
     let metadata = TensorMetadata::new(shape.to_vec(), dtype, Device::Cpu);
     let size = metadata.size_bytes().map_err(|error| error.context(operation))?;
-    debug_assert_eq!(dtype.bits(), 8 * size_of::<T>());
+    debug_assert_eq!(dtype.element_bytes(), Some(size_of::<T>()));
     let purpose = format!("{operation}: {dtype} tensor of shape {shape:?}");
     let mut data = PoolBuffer::<u8>::for_overwrite(pool, size, &Device::Cpu, &purpose)?;
     fill(if data.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(&mut data) })?;

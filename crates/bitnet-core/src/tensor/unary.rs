@@ -85,7 +85,7 @@ pub(crate) fn real(name: &str, tensor: &BitNetTensor, function: &impl Function) 
 macro_rules! number {
     ($name:literal, $tensor:expr, $x:ident: $type:ident => $body:expr) => {{
         let tensor: &BitNetTensor = $tensor;
-        let dtype = if tensor.dtype().bits() < 8 { BitNetDType::I8 } else { tensor.dtype() };
+        let dtype = if tensor.dtype().is_packed() { BitNetDType::I8 } else { tensor.dtype() };
         for_arithmetic!(dtype, $type, S => compute::<$type, S>($name, tensor, dtype, |$x: $type| $body), bool => {
             Err(unsupported($name, &[tensor], "truth values are no numbers; cast them"))
         })

@@ -5,6 +5,7 @@
 // A test may panic anywhere, its helpers too.
 #![allow(clippy::unwrap_used)]
 
+mod affine;
 mod edge;
 mod flat;
 mod float;

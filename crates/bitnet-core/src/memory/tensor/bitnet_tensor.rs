@@ -13,6 +13,10 @@ use crate::memory::{Element, HybridMemoryPool, PoolBuffer};
 const TERNARY_ZEROS: u8 = 0b0101_0101;
 /// Four ternary ones: the code of +1 is 2.
 const TERNARY_ONES: u8 = 0b1010_1010;
+/// Five ternary zeros: the digit of zero is 1.
+const BASE3_ZEROS: u8 = 1 + 3 + 9 + 27 + 81;
+/// Five ternary ones.
+const BASE3_ONES: u8 = 242;
 /// Two four-bit ones.
 const I4_ONES: u8 = 0x11;
 
@@ -36,8 +40,11 @@ impl BitNetTensor {
         let dtype = metadata.dtype();
         let purpose = format!("{dtype} tensor of shape {:?}", metadata.shape());
         let mut data = PoolBuffer::zeroed(pool, metadata.size_bytes()?, &metadata.device(), &purpose)?;
-        if dtype == BitNetDType::BitNet158 {
-            data.fill(TERNARY_ZEROS);
+        match dtype {
+            BitNetDType::BitNet158 => data.fill(TERNARY_ZEROS),
+            BitNetDType::TernaryBase3 => data.fill(BASE3_ZEROS),
+            // Zero bytes are zeros of every other type.
+            _ => {}
         }
         let metadata = TensorMetadata::new(metadata.shape().to_vec(), dtype, metadata.device());
         Ok(BitNetTensor { metadata, memory: Arc::new(data) })
@@ -66,11 +73,10 @@ impl BitNetTensor {
             let found = format!("{} bytes", memory.bytes().len());
             return Err(BitNetError::mismatch(what(), format!("{bytes} bytes or more"), found));
         }
-        if dtype.bits() < 8 && !(layout.is_contiguous() && (layout.offset() * dtype.bits()).is_multiple_of(8))
-        {
+        if dtype.is_packed() && !(layout.is_contiguous() && dtype.byte_offset(layout.offset()).is_some()) {
             return Err(BitNetError::mismatch(what(), "row-major from a whole byte on", "other strides"));
         }
-        let align = (dtype.bits() / 8).max(1);
+        let align = dtype.align();
         let address = memory.bytes().as_ptr().addr();
         if elements > 0 && !address.is_multiple_of(align) {
             let found = format!("an address {} beyond one", address % align);
@@ -232,7 +238,8 @@ impl BitNetTensor {
             return Err(BitNetError::mismatch(what, "contiguous", found));
         }
         let size = self.size_bytes();
-        let start = if size == 0 { 0 } else { layout.offset() * self.dtype().bits() / 8 };
+        // Checked when the tensor was made.
+        let start = if size == 0 { 0 } else { self.dtype().byte_offset(layout.offset()).unwrap_or_default() };
         Ok(start..start + size)
     }
 
@@ -283,6 +290,7 @@ impl BitNetTensor {
             }
             BitNetDType::I4 => self.fill_packed(I4_ONES, 0, 2),
             BitNetDType::BitNet158 => self.fill_packed(TERNARY_ONES, TERNARY_ZEROS, 4),
+            BitNetDType::TernaryBase3 => self.fill_base3_ones(),
             other => Err(BitNetError::new(ErrorKind::Unsupported {
                 backend: "cpu",
                 operation: format!("a tensor of ones of type {other}"),
@@ -293,6 +301,17 @@ impl BitNetTensor {
 
     fn fill<T: Element>(&mut self, value: T) -> Result<()> {
         self.as_mut_slice()?.fill(value);
+        Ok(())
+    }
+
+    fn fill_base3_ones(&mut self) -> Result<()> {
+        let used = self.element_count() % 5;
+        let bytes = self.as_mut_bytes()?;
+        bytes.fill(BASE3_ONES);
+        if let (Some(last), 1..) = (bytes.last_mut(), used) {
+            // A one is one more than a zero in each digit that is in use.
+            *last = BASE3_ZEROS + [0, 1, 4, 13, 40][used];
+        }
         Ok(())
     }
 
@@ -354,6 +373,9 @@ mod tests {
         assert_eq!(ones(&[4], BitNetDType::BitNet158).as_bytes().unwrap(), [0b1010_1010]);
         assert_eq!(ones(&[5], BitNetDType::BitNet158).as_bytes().unwrap(), [0b1010_1010, 0b0101_0110]);
         assert!(ones(&[0], BitNetDType::BitNet158).as_bytes().unwrap().is_empty());
+        assert_eq!(ones(&[5], BitNetDType::TernaryBase3).as_bytes().unwrap(), [242]);
+        assert_eq!(ones(&[7], BitNetDType::TernaryBase3).as_bytes().unwrap(), [242, 2 + 2 * 3 + 9 + 27 + 81]);
+        assert!(ones(&[0], BitNetDType::TernaryBase3).as_bytes().unwrap().is_empty());
     }
 
     #[test]

@@ -145,15 +145,14 @@ impl BitNetTensor {
         value: &dyn Fn(usize) -> f64,
     ) -> Result<Self> {
         let mut tensor = Self::zeros(shape, dtype, device, pool)?;
-        if dtype.bits() < 8 {
+        let Some(width) = dtype.element_bytes() else {
             return Err(BitNetError::new(ErrorKind::Unsupported {
                 backend: "cpu",
                 operation: format!("{operation} of type {dtype}"),
                 reason: "elements are packed; make an i8 tensor and cast it".into(),
             }));
-        }
+        };
         let count = tensor.element_count();
-        let width = dtype.bits() / 8;
         let bytes = tensor.as_mut_bytes()?;
         let mut piece = [0.0; PIECE];
         for start in (0..count).step_by(PIECE) {

@@ -2,20 +2,32 @@
 //!
 //! [`Layout`] says where elements lie, [`TensorMemory`] is what holds them (a buffer of the pool, a mapped file),
 //! [`BitNetTensor`] is the two together. Sub-byte types are packed over the whole tensor as [`BitNetDType`] states,
-//! two `i4` a byte, four ternary codes a byte, and are always row-major.
+//! two `i4` a byte, four ternary codes a byte or five in base 3 ([`base3`]), and are always row-major.
 
+pub mod base3;
 mod bitnet_tensor;
 mod creation;
 mod display;
+pub mod file;
+mod handle;
 mod layout;
 mod layout_views;
+#[cfg(feature = "mmap")]
+mod mapped;
 mod memory;
 mod metadata;
 mod random;
+#[cfg(feature = "mmap")]
+mod shared;
 mod views;
 
 pub use bitnet_backend::BitNetDType;
 pub use bitnet_tensor::BitNetTensor;
+pub use handle::{TensorHandle, WeakTensorHandle};
 pub use layout::Layout;
+#[cfg(feature = "mmap")]
+pub use mapped::{MappedMemory, MappedTensors};
 pub use memory::TensorMemory;
 pub use metadata::TensorMetadata;
+#[cfg(feature = "mmap")]
+pub use shared::SharedMemory;

@@ -167,14 +167,14 @@ impl BitNetTensor {
 
     /// Makes a view of a layout that reaches no position beyond those of this tensor.
     pub(crate) fn view(&self, operation: &str, layout: Layout) -> Result<Self> {
-        let bits = self.dtype().bits();
-        if bits < 8 && !self.is_whole_bytes(&layout) {
+        if self.dtype().is_packed() && !self.is_whole_bytes(&layout) {
             return Err(BitNetError::new(ErrorKind::Unsupported {
                 backend: "cpu",
                 operation: format!("{operation} of a {} tensor of shape {:?}", self.dtype(), self.shape()),
                 reason: format!(
-                    "elements of {bits} bits are packed, and a view of shape {:?} would not be row-major from byte to \
+                    "elements are packed, {} a byte, and a view of shape {:?} would not be row-major from byte to \
                      byte",
+                    self.dtype().block().0,
                     layout.shape()
                 ),
             }));
@@ -185,11 +185,11 @@ impl BitNetTensor {
 
     /// Reports whether a part of a packed tensor begins and ends with a byte, or ends where the tensor does.
     fn is_whole_bytes(&self, layout: &Layout) -> bool {
-        let (Some(count), bits) = (layout.element_count(), self.dtype().bits()) else {
+        let (Some(count), (per_block, _)) = (layout.element_count(), self.dtype().block()) else {
             return false;
         };
         let end = layout.offset() + count;
-        let whole = |element: usize| (element * bits).is_multiple_of(8);
+        let whole = |element: usize| element.is_multiple_of(per_block);
         layout.is_contiguous()
             && (count == 0
                 || whole(layout.offset())
