@@ -14,6 +14,7 @@ mod dispatch;
 mod flat;
 mod isa;
 pub mod layout;
+mod prefetch;
 pub mod probe;
 pub mod scalar;
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
@@ -22,6 +23,7 @@ mod x86_64;
 pub use dispatch::{Kernels, TernaryKernels};
 pub use flat::FlatKernels;
 pub use isa::{Isa, IsaError};
+pub use prefetch::prefetch;
 pub use scalar::attention::{AttentionBlock, AttentionState, KvRows};
 pub use scalar::dense::DenseRow;
 pub use scalar::flat::Pieces;
