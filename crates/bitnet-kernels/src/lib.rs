@@ -16,6 +16,7 @@ mod dispatch;
 mod flat;
 mod isa;
 pub mod layout;
+mod prefetch;
 pub mod probe;
 pub mod scalar;
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
@@ -27,6 +28,7 @@ pub use dispatch::{Kernels, TernaryKernels};
 pub use flat::FlatKernels;
 pub use isa::{Isa, IsaError};
 pub use scalar::affine::{AffineSteps, FloatRange};
+pub use prefetch::prefetch;
 pub use scalar::attention::{AttentionBlock, AttentionState, KvRows};
 pub use scalar::casts::{CodeRule, Extent};
 pub use scalar::dense::DenseRow;
