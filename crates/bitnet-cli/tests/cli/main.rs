@@ -8,6 +8,7 @@ mod convert;
 mod failures;
 mod gguf;
 mod measure;
+mod memory;
 mod program;
 mod reports;
 mod run;
