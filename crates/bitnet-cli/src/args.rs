@@ -287,9 +287,9 @@ pub struct RunArgs {
     pub memory_snapshot: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16, help_heading = "Engine options")]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records, else f16]
+    #[arg(long, value_name = "TYPE", value_enum, help_heading = "Engine options")]
+    pub kv: Option<KvType>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -308,9 +308,9 @@ pub struct ChatArgs {
     pub system: Option<String>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16, help_heading = "Engine options")]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records, else f16]
+    #[arg(long, value_name = "TYPE", value_enum, help_heading = "Engine options")]
+    pub kv: Option<KvType>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -339,9 +339,9 @@ pub struct EvalArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F32, help_heading = "Engine options")]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records for measuring, else f32]
+    #[arg(long, value_name = "TYPE", value_enum, help_heading = "Engine options")]
+    pub kv: Option<KvType>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -382,9 +382,9 @@ pub struct LogitsArgs {
     /// Print what was written as one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F32, help_heading = "Engine options")]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records for measuring, else f32]
+    #[arg(long, value_name = "TYPE", value_enum, help_heading = "Engine options")]
+    pub kv: Option<KvType>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -518,6 +518,10 @@ pub struct ConversionArgs {
     /// Type of embedding and head in a GGUF file; other formats keep them as stored
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = EmbeddingArg::F16)]
     pub embedding: EmbeddingArg,
+    /// Element type of the KV cache that a .bitnet file asks to be run with, whatever for [default: what the source
+    /// records, else f16, and f32 for eval and logits]
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub kv: Option<KvType>,
     /// Name of the rule by which the tokenizer cuts text, for a GGUF file [default: recognised by its pattern]
     #[arg(long, value_name = "NAME")]
     pub tokenizer_pre: Option<String>,
@@ -560,9 +564,9 @@ pub struct InspectArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16, help_heading = "Engine options")]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records, else f16]
+    #[arg(long, value_name = "TYPE", value_enum, help_heading = "Engine options")]
+    pub kv: Option<KvType>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -615,9 +619,9 @@ pub struct BenchArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records, else f16]
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub kv: Option<KvType>,
     /// Element type of the output matrix
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = HeadType::Stored)]
     pub head: HeadType,

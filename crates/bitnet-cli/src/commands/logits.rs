@@ -7,6 +7,7 @@ use bitnet_core::backend::LogitsWanted;
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_core::memory::tensor::file::{TensorSpec, TensorWriter};
 use bitnet_inference::EngineError;
+use bitnet_inference::model::KvUse;
 use bitnet_inference::runner::{Feed, Runner};
 use serde::Serialize;
 
@@ -29,7 +30,8 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
         None => (args.ids.clone(), "--ids".to_owned()),
     };
     let source = model::source(&args.model, model::Need::Weights)?;
-    let mut engine = model::load_with(&source, &args.engine, args.kv.into(), model::Text::Unneeded, 0)?;
+    let kv = (args.kv, KvUse::Measure);
+    let mut engine = model::load_with(&source, &args.engine, kv, model::Text::Unneeded, 0)?;
     let vocab = engine.config().vocab;
     input::check_ids(&ids, vocab, &place)?;
     let runner = engine.runner();

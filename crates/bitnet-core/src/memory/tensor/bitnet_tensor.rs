@@ -25,10 +25,10 @@ const I4_ONES: u8 = 0x11;
 /// A clone, and every view (a transposed, sliced or broadcast tensor), shares the memory and copies nothing.
 /// Writing through one of them never changes another: [`as_mut_slice`](Self::as_mut_slice) gives the tensor
 /// memory of its own first when it is shared. Elements that fill up the last byte of a packed tensor are zeros.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BitNetTensor {
-    metadata: TensorMetadata,
-    memory: Arc<dyn TensorMemory>,
+    pub(in crate::memory) metadata: TensorMetadata,
+    pub(in crate::memory) memory: Arc<dyn TensorMemory>,
 }
 
 impl BitNetTensor {
@@ -152,6 +152,12 @@ impl BitNetTensor {
         self.metadata.dtype()
     }
 
+    /// Returns what stored numbers are multiplied by to give values, where that is stated: the scale of a quantised
+    /// tensor.
+    pub fn scale(&self) -> Option<f32> {
+        self.metadata.scale()
+    }
+
     /// Returns the number of elements.
     pub fn element_count(&self) -> usize {
         // Checked when the tensor was made.
@@ -255,7 +261,7 @@ impl BitNetTensor {
         let purpose = format!("copy of a {} tensor of shape {:?}", self.dtype(), self.shape());
         let mut data = PoolBuffer::zeroed(pool, self.size_bytes(), &self.device(), &purpose)?;
         data.copy_from_slice(self.as_bytes()?);
-        self.metadata = TensorMetadata::new(self.shape().to_vec(), self.dtype(), self.device());
+        self.metadata = self.metadata.relaid(Layout::row_major(self.shape().to_vec()));
         self.memory = Arc::new(data);
         match Arc::get_mut(&mut self.memory) {
             Some(memory) => memory.bytes_mut(),

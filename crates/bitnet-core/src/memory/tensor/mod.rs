@@ -8,15 +8,20 @@ pub mod base3;
 mod bitnet_tensor;
 #[cfg(feature = "compression")]
 mod compression;
+mod creation;
+mod display;
 pub mod file;
 mod handle;
 mod layout;
+mod layout_views;
 #[cfg(feature = "mmap")]
 mod mapped;
 mod memory;
 mod metadata;
+mod random;
 #[cfg(feature = "mmap")]
 mod shared;
+mod views;
 
 pub use bitnet_backend::BitNetDType;
 pub use bitnet_tensor::BitNetTensor;

@@ -281,6 +281,12 @@ impl ThreadTracker {
         self.push(block, time, false, tag, site);
     }
 
+    /// Returns tag and site of a live block, where they are noted.
+    #[inline]
+    pub(super) fn origin(&self, record: &Record, slot: Slot) -> u32 {
+        if self.level >= TrackingLevel::Standard { record.live_slot(slot.object).origin() } else { 0 }
+    }
+
     /// Notes that a block was freed; its notes are still there.
     #[inline]
     pub(super) fn freed(&mut self, tracking: &Tracking, block: Tracked<'_>, origin: u32) {
@@ -295,6 +301,26 @@ impl ThreadTracker {
             self.notes.tags[tag as usize].settle(&tracking.tags[tag as usize], 0);
         }
         self.push(block, tracking.now(), true, tag, origin & 0xff_ffff);
+    }
+
+    /// Notes that a live block has `size` bytes left, and a new generation: as freed and allocated again.
+    pub(super) fn shrunk(&mut self, tracking: &Tracking, block: Tracked<'_>, size: usize, origin: u32) {
+        let (tag, rows, notes) = ((origin >> 24) as usize, &tracking.rows, &self.notes);
+        let count = |counters: &Counters, common: &Common| {
+            let due = counters.free(block.size);
+            if counters.allocate(size) || due {
+                counters.settle(common, 0);
+            }
+        };
+        count(&notes.rows[block.row], &rows[block.row]);
+        if self.level < TrackingLevel::Standard {
+            return;
+        }
+        count(&notes.tags[tag], &tracking.tags[tag]);
+        block.record.live_slot(block.slot.object).size.store(size as u64, Ordering::Relaxed);
+        let (time, site) = (tracking.now(), origin & 0xff_ffff);
+        self.push(Tracked { generation: block.generation - 1, ..block }, time, true, tag as u8, site);
+        self.push(Tracked { size, ..block }, time, false, tag as u8, site);
     }
 
     fn push(&self, block: Tracked<'_>, time: u64, freed: bool, tag: u8, site: u32) {
