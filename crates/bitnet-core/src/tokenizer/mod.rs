@@ -171,7 +171,9 @@ impl Tokenizer {
                 origin: origin.to_string(),
                 field: "tokenizer.ggml.model".to_string(),
                 found: other.to_string(),
-                reason: "gpt2 (byte-level BPE), gemma4 (BPE of characters) and llama (sentencepiece BPE) are read".to_string(),
+                reason:
+                    "gpt2 (byte-level BPE), gemma4 (BPE of characters) and llama (sentencepiece BPE) are read"
+                        .to_string(),
             }),
         }
     }

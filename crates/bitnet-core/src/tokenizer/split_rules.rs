@@ -15,8 +15,7 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 /// Qwen 2: one digit a piece.
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Qwen 2 without contractions.
-const UFAKZEKA: &str =
-    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const UFAKZEKA: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Llama 3 with white space by powers of two.
 const JAIS2: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|",
@@ -124,18 +123,14 @@ impl SplitRule {
             | "jina-v2-code" | "roberta-bpe" | "gigachat" | "a.x-4.0" | "mellum" | "modern-bert" | "mpt"
             | "olmo" | "jais" | "trillion" | "granite-docling" | "exaone4" => &[GPT2],
             "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b"
-            | "mellum2" => {
-                &[r"\p{N}", GPT2]
-            }
+            | "mellum2" => &[r"\p{N}", GPT2],
             "qwen2" | "deepseek-r1-qwen" | "stablelm2" | "hunyuan" | "megrez" | "grok-2" | "solar-open"
             | "kormo" | "f2llmv2" => &[QWEN2],
             "qwen35" => &[QWEN35],
             "gpt-4o" | "llama4" | "kanana2" | "minimax-m2" | "talkie" => &[GPT4O],
             "seed-coder" => &[SEED_CODER],
             "bailingmoe" | "bailingmoe2" | "llada-moe" => &[BAILING],
-            "deepseek-v3" | "hunyuan-dense" | "joyai-llm" | "hy_v4" => {
-                &[r"\p{N}{1,3}", CJK, DEEPSEEK3]
-            }
+            "deepseek-v3" | "hunyuan-dense" | "joyai-llm" | "hy_v4" => &[r"\p{N}{1,3}", CJK, DEEPSEEK3],
             "deepseek-coder" => &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"],
             "deepseek-llm" => &[
                 "[\r\n]",
