@@ -1,9 +1,10 @@
 //! What numbers can do: the scalar meaning of element-wise operations.
 
+use super::cast::Cast;
 use super::source::Number;
 
 /// A number type that operations compute in. Integers wrap around.
-pub(crate) trait Arithmetic: Number + PartialOrd + Default {
+pub(crate) trait Arithmetic: Number + PartialOrd + Default + Cast<Self> {
     /// The least value, or -inf.
     const LOWEST: Self;
     /// The greatest value, or inf.

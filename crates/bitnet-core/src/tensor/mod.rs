@@ -6,9 +6,20 @@ mod broadcast;
 mod cast;
 mod convert;
 mod elementwise;
+#[cfg(feature = "gemm")]
+mod gemm;
+mod index;
+mod join;
 mod math;
+mod matmul;
 mod output;
+mod reduce;
+mod reductions;
+mod softmax;
+mod sort;
 mod source;
+mod statistics;
+mod ternary;
 mod unary;
 mod walk;
 

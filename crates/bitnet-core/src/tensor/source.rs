@@ -135,7 +135,13 @@ fn gather<S: Copy, C: Cast<S>>(source: &[S], tile: Tile, out: &mut [C]) {
 /// `Unsupported` when packed elements are in memory without a pool; otherwise as an allocation.
 pub(crate) fn unpacked(tensor: &BitNetTensor, operation: &str) -> Result<BitNetTensor> {
     let unpack: fn(&[u8], &mut [i8]) = match tensor.dtype() {
-        BitNetDType::BitNet158 => bitnet_kernels::layout::flat_two_bit::unpack,
+        BitNetDType::BitNet158 => |packed, out| {
+            for (out, &byte) in out.chunks_mut(4).zip(packed) {
+                for (place, out) in out.iter_mut().enumerate() {
+                    *out = (byte >> (2 * place) & 3) as i8 - 1;
+                }
+            }
+        },
         BitNetDType::I4 => |packed, out| {
             for (index, out) in out.iter_mut().enumerate() {
                 // The nibble is moved up and back, so that its sign is copied.

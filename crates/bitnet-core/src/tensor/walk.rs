@@ -45,12 +45,18 @@ impl<const N: usize> Walk<N> {
         Walk { outer: merged, inner, starts }
     }
 
-    fn rows(&self) -> usize {
+    /// Returns length and strides of the innermost dimension.
+    pub fn inner(&self) -> (usize, [isize; N]) {
+        self.inner
+    }
+
+    /// Returns the number of rows: what the outer dimensions count.
+    pub fn rows(&self) -> usize {
         self.outer.iter().map(|(length, _)| length).product()
     }
 
     /// Returns where each operand's row begins, and for how many rows the last outer stride leads on.
-    fn row(&self, mut row: usize) -> ([usize; N], usize) {
+    pub fn row(&self, mut row: usize) -> ([usize; N], usize) {
         let mut starts = self.starts;
         let mut together = 1;
         for (place, (length, strides)) in self.outer.iter().rev().enumerate() {
@@ -64,6 +70,25 @@ impl<const N: usize> Walk<N> {
             }
         }
         (starts, together)
+    }
+}
+
+impl<const N: usize> Walk<N> {
+    /// Returns where the elements of a row-major index lie.
+    pub fn positions(&self, index: usize) -> [usize; N] {
+        let (length, strides) = self.inner;
+        let (mut starts, _) = self.row(index / length);
+        for (start, stride) in starts.iter_mut().zip(strides) {
+            *start = start.wrapping_add_signed(stride * (index % length) as isize);
+        }
+        starts
+    }
+}
+
+impl Walk<1> {
+    /// Returns where the element of a row-major index lies.
+    pub fn position(&self, index: usize) -> usize {
+        self.positions(index)[0]
     }
 }
 

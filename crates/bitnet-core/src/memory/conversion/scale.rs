@@ -152,15 +152,17 @@ impl Values<'_> {
 
     /// The mean magnitude.
     fn mean(&self) -> Result<f32> {
-        let sums = self.fold([0f64; 8], |sums, values| {
+        let sums = self.fold([[0f64; 8]; 4], |sums, values| {
             for values in values.chunks(BLOCK) {
                 let mut numbers = [0f32; BLOCK];
-                let numbers = &mut numbers[..values.len()];
                 numbers.iter_mut().zip(values).for_each(|(n, &value)| *n = f32::from_ne_bytes(value));
-                (self.kernels.flat.add_magnitudes)(numbers, sums);
+                // Zeros fill up the last of four parts of one length.
+                let part = values.len().div_ceil(4);
+                let parts = std::array::from_fn(|k| &numbers[k * part..][..part]);
+                (self.kernels.flat.add_magnitudes)(parts, sums);
             }
         })?;
-        let sum: f64 = sums.iter().map(|sums| sums.iter().sum::<f64>()).sum();
+        let sum: f64 = sums.iter().flatten().map(|lanes| lanes.iter().sum::<f64>()).sum();
         if !sum.is_finite() {
             let what = format!("mean magnitude of a {} tensor", self.cast.from);
             return Err(BitNetError::mismatch(what, "finite values", "a NaN or an infinity"));
