@@ -9,7 +9,7 @@ use bitnet_backend::{BitNetError, Result};
 
 use super::codec::Compressed;
 use super::policy::CompressionPolicy;
-use crate::memory::tensor::{BitNetTensor, TensorMetadata};
+use crate::memory::tensor::{BitNetTensor, Layout, TensorMetadata};
 use crate::memory::{HybridMemoryPool, MemoryPressureLevel};
 
 /// Owns tensors by name and compresses those that nobody uses while memory is short.
@@ -140,6 +140,7 @@ impl TensorShelf {
             let named = |error: BitNetError| error.context(format!("tensor {name}"));
             let mut tensor = BitNetTensor::new(metadata.clone(), &self.inner.pool).map_err(named)?;
             compressed.expand(tensor.as_mut_bytes()?).map_err(named)?;
+            tensor.metadata = metadata.clone();
             entry.state = State::Whole(tensor);
             self.inner.reloads.fetch_add(1, Ordering::Relaxed);
         }
@@ -242,7 +243,7 @@ impl Inner {
                 report.compressed += 1;
                 report.bytes_before += compressed.original() as u64;
                 report.bytes_after += compressed.bytes() as u64;
-                let metadata = TensorMetadata::new(tensor.shape().to_vec(), tensor.dtype(), tensor.device());
+                let metadata = tensor.metadata().relaid(Layout::row_major(tensor.shape().to_vec()));
                 entry.state = State::Compressed(metadata, compressed);
                 self.compressions.fetch_add(1, Ordering::Relaxed);
             }
