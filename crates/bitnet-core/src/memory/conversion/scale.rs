@@ -153,6 +153,10 @@ impl Values<'_> {
     /// The mean magnitude.
     fn mean(&self) -> Result<f32> {
         let sums = self.fold([0f64; 8], |sums, values| {
+            if let Ok(numbers) = bytemuck::try_cast_slice::<_, f32>(values) {
+                return (self.kernels.flat.add_magnitudes)(numbers, sums);
+            }
+            // A file may have them at any address.
             for values in values.chunks(BLOCK) {
                 let mut numbers = [0f32; BLOCK];
                 let numbers = &mut numbers[..values.len()];
