@@ -69,10 +69,14 @@ impl Format {
         let dropped = place - exponent;
         let rounded = match dropped {
             ..=0 => x.abs(),
-            1..=64 => {
+            1..=53 => {
                 let below = random & (u64::MAX >> (64 - dropped));
-                let units = (u128::from(number) + u128::from(below)) >> dropped;
-                units as f64 * power(place)
+                ((number + below) >> dropped) as f64 * power(place)
+            }
+            54..=64 => {
+                let below = random & (u64::MAX >> (64 - dropped));
+                let carry = (u128::from(number) + u128::from(below)) >> dropped;
+                carry as f64 * power(place)
             }
             _ => 0.0,
         };

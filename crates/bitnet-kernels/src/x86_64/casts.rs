@@ -27,6 +27,8 @@ pub trait Register: Copy {
     unsafe fn bf16_to_f16(at: *const u8) -> Self;
     unsafe fn f32_to_codes(at: *const u8, rule: CodeRule) -> Self;
     unsafe fn codes_to_f32(at: *const u8, scale: f32) -> Self;
+    unsafe fn pack_i4(at: *const u8) -> Self;
+    unsafe fn pack_ternary(at: *const u8) -> Self;
 }
 
 /// Casts whole registers with `step` and what is left at either end with `rest`.
@@ -68,6 +70,30 @@ pub unsafe fn cast<V: Register, const I: usize, const O: usize>(
     }
     let done = head + steps * per_step;
     rest(&x[done..], &mut out[done..]);
+}
+
+/// Packs `K` codes a byte, whole registers with `step`; returns what is left.
+///
+/// # Safety
+/// As [`cast`].
+#[inline(always)]
+pub unsafe fn pack<'a, V: Register, const K: usize>(
+    codes: &'a [i8],
+    out: &'a mut [u8],
+    step: impl Fn(*const u8) -> V,
+) -> (&'a [i8], &'a mut [u8]) {
+    assert_eq!(out.len(), codes.len().div_ceil(K), "bytes of {} codes", codes.len());
+    let steps = codes.len() / (K * V::BYTES);
+    let (whole, rest) = codes.split_at(steps * K * V::BYTES);
+    let (packed, rest_out) = out.split_at_mut(steps * V::BYTES);
+    for index in 0..steps {
+        // SAFETY: `K` registers of codes from there on lie in `whole`, one of bytes in `packed`.
+        unsafe {
+            let register = step(whole.as_ptr().add(index * K * V::BYTES).cast());
+            register.store(packed.as_mut_ptr().add(index * V::BYTES));
+        }
+    }
+    (rest, rest_out)
 }
 
 /// Sees bytes as elements of one byte.
@@ -173,6 +199,10 @@ macro_rules! entries {
 
         #[target_feature(enable = $features)]
         fn pack_i4(codes: &[i8], out: &mut [u8]) {
+            // SAFETY: as above.
+            let step = |at| unsafe { <$register>::pack_i4(at) };
+            // SAFETY: as above.
+            let (codes, out) = unsafe { pack::<$register, 2>(codes, out, step) };
             scalar::pack_i4(codes, out);
         }
 
@@ -183,6 +213,10 @@ macro_rules! entries {
 
         #[target_feature(enable = $features)]
         fn pack_ternary(values: &[i8], out: &mut [u8]) {
+            // SAFETY: as above.
+            let step = |at| unsafe { <$register>::pack_ternary(at) };
+            // SAFETY: as above.
+            let (values, out) = unsafe { pack::<$register, 4>(values, out, step) };
             scalar::pack_ternary(values, out);
         }
 

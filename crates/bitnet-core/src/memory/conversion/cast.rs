@@ -77,6 +77,10 @@ impl Cast {
         let (two, four) = (|| source.as_chunks::<2>().0, || source.as_chunks::<4>().0);
         match (self.from, self.to, self.rounding) {
             (from, to, Rounding::Codes) if from == to => out.copy_from_slice(source),
+            (I8, F32, Rounding::Nearest) => {
+                let codes = bytemuck::cast_slice(source);
+                (casts.codes_to_f32)(codes, self.from_scale, out.as_chunks_mut().0, past);
+            }
             _ if self.from_scale != 1.0 => return false,
             (F32, I8, Rounding::Nearest) => {
                 let rule = CodeRule { inverse: 1.0, least: i8::MIN, greatest: i8::MAX };
@@ -116,6 +120,16 @@ impl Cast {
             return store_codes(kernels, self.to, &codes[..count], out);
         }
         match kind_of(self.from) {
+            Kind::Single if self.from == BitNetDType::F32 && self.from_scale == 1.0 => {
+                self.write_single(kernels, first, source.as_chunks().0, out)
+            }
+            Kind::Single if self.is_codes_to_f32() => {
+                let mut codes = [0; BLOCK];
+                load_codes(kernels, self.from, source, &mut codes[..count])?;
+                let out = out.as_chunks_mut().0;
+                (kernels.casts.codes_to_f32)(&codes[..count], self.from_scale, out, self.past);
+                Ok(())
+            }
             Kind::Single => {
                 let mut x = [[0; 4]; BLOCK];
                 self.read_single(kernels, source, &mut x[..count])?;
@@ -132,6 +146,11 @@ impl Cast {
                 self.write_double(kernels, first, &x[..count], out)
             }
         }
+    }
+
+    fn is_codes_to_f32(&self) -> bool {
+        let nearest = self.rounding == Rounding::Nearest;
+        nearest && self.to == BitNetDType::F32 && codes_of(self.from).is_some()
     }
 
     /// Reads up to a block of values of a type that f32 holds, or rounds them to it.

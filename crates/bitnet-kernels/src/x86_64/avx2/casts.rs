@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use crate::CastKernels;
 use crate::scalar::casts::{self as scalar, CodeRule, Extent};
-use crate::x86_64::casts::{Register, bytes_of, bytes_of_mut, cast, codes_of, codes_of_mut, entries};
+use crate::x86_64::casts::{Register, bytes_of, bytes_of_mut, cast, codes_of, codes_of_mut, entries, pack};
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
 
@@ -125,6 +125,35 @@ impl Register for __m256i {
             let low = _mm256_packs_epi32(eight(0), eight(1));
             let packed = _mm256_packs_epi16(low, _mm256_packs_epi32(eight(2), eight(3)));
             // Packing goes by halves of registers; this puts the fours in order.
+            _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_i4(at: *const u8) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let pairs = |index: usize| {
+                let codes = _mm256_loadu_si256(at.add(32 * index).cast());
+                let codes = _mm256_and_si256(codes, _mm256_set1_epi8(15));
+                _mm256_maddubs_epi16(codes, _mm256_set1_epi16(0x1001))
+            };
+            _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi16(pairs(0), pairs(1)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_ternary(at: *const u8) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let fours = |index: usize| {
+                let values = _mm256_loadu_si256(at.add(32 * index).cast());
+                let codes = _mm256_add_epi8(values, _mm256_set1_epi8(1));
+                let pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi16(0x0401));
+                _mm256_madd_epi16(pairs, _mm256_set1_epi32(0x0010_0001))
+            };
+            let low = _mm256_packus_epi32(fours(0), fours(1));
+            let packed = _mm256_packus_epi16(low, _mm256_packus_epi32(fours(2), fours(3)));
             _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
         }
     }
