@@ -27,7 +27,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (name, bytes) = (strategy.name(), result.size_bytes());
             if let Some(errors) = engine.get_stats().strategy(strategy).errors() {
                 let (max, rms, sqnr) = (errors.max_error, errors.rms_error, errors.sqnr_db);
-                println!("{name:<21} {dtype:<10} {bytes:>8}  {scale:>9}  {max:>9.2e}  {rms:>9.2e}  {sqnr:>7.1} dB");
+                println!(
+                    "{name:<21} {dtype:<10} {bytes:>8}  {scale:>9}  {max:>9.2e}  {rms:>9.2e}  {sqnr:>7.1} dB"
+                );
             }
         }
     }
@@ -55,7 +57,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Placement::Same { freed } = engine.in_place_convert(&mut own, BitNetDType::BF16)? {
         println!("\nin place: {freed} bytes went back to the pool");
     }
-    let chain = engine.pipeline().then(BitNetDType::F16).then_with(BitNetDType::I8, ConversionStrategy::Scaled);
+    let chain =
+        engine.pipeline().then(BitNetDType::F16).then_with(BitNetDType::I8, ConversionStrategy::Scaled);
     println!("chain f32, f16, i8: {} bytes, no f16 tensor in between", chain.run(&weights)?.size_bytes());
     let streamed = engine.streaming_convert(&weights, BitNetDType::BF16, 64 * 1024)?;
     println!("streamed through 64 KiB: {} bytes", streamed.size_bytes());

@@ -5,6 +5,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod memory;
+pub mod tensor;
 pub mod tokenizer;
 
 pub use bitnet_backend as backend;

@@ -57,7 +57,8 @@ fn check_recorded(path: &Path) -> usize {
     let texts = std::fs::read_to_string(beside(path, ".inp")).unwrap();
     let ids = std::fs::read_to_string(beside(path, ".out")).unwrap();
     let mut texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
-    assert_eq!(texts.pop(), Some(""), "the texts end with a separator");
+    // Most of these files end with a separator, some with the last text.
+    texts.pop_if(|last| last.is_empty());
     let ids: Vec<Vec<u32>> =
         ids.lines().map(|line| line.split_whitespace().map(|id| id.parse().unwrap()).collect()).collect();
     assert_eq!(texts.len(), ids.len());
@@ -104,6 +105,11 @@ fn other_vocabularies_are_reproduced() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|end| end == "gguf") && beside(&path, ".inp").is_file() {
+            if let Err(TokenizerError::Unsupported { field, found, .. }) = build(vocabulary(&path)) {
+                eprintln!("{}: refused, {field} {found}", path.display());
+                assert!(["bert", "t5", "rwkv"].contains(&found.as_str()), "{found}");
+                continue;
+            }
             let outcome = std::panic::catch_unwind(|| check_recorded(&path));
             eprintln!("{}: {outcome:?}", path.display());
             failed.extend(outcome.is_err().then_some(path));

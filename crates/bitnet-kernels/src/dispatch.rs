@@ -1,5 +1,6 @@
 //! The kernel table: one entry a tier, resolved once.
 
+use crate::affine::{self, AffineKernels};
 use crate::casts::{self, CastKernels};
 use crate::flat::{self, FlatKernels};
 use crate::layout::int8_rows::{self, Int8Row};
@@ -33,6 +34,8 @@ pub struct Kernels {
     pub row_fifths: TernaryKernels<5>,
     /// Flat packed sequences, and the passes that make them.
     pub flat: FlatKernels,
+    /// Integer schemes.
+    pub affine: AffineKernels,
     /// Casts between element types.
     pub casts: CastKernels,
     /// [`int8::int8_i16`].
@@ -81,6 +84,7 @@ pub(crate) const SCALAR: Kernels = Kernels {
     row_quarters: TernaryKernels { i8: ternary::row_quarters_i8, f32: ternary::row_quarters_f32 },
     row_fifths: TernaryKernels { i8: ternary::row_fifths_i8, f32: ternary::row_fifths_f32 },
     flat: flat::SCALAR,
+    affine: affine::SCALAR,
     casts: casts::SCALAR,
     int8_i16: int8::int8_i16,
     quantize_int8_row: int8_rows::quantize_row,

@@ -10,6 +10,7 @@
 
 #[cfg(all(feature = "simd", target_arch = "aarch64"))]
 mod aarch64;
+mod affine;
 mod casts;
 mod dispatch;
 mod flat;
@@ -20,10 +21,12 @@ pub mod scalar;
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
 mod x86_64;
 
+pub use affine::AffineKernels;
 pub use casts::CastKernels;
 pub use dispatch::{Kernels, TernaryKernels};
 pub use flat::FlatKernels;
 pub use isa::{Isa, IsaError};
+pub use scalar::affine::{AffineSteps, FloatRange};
 pub use scalar::attention::{AttentionBlock, AttentionState, KvRows};
 pub use scalar::casts::{CodeRule, Extent};
 pub use scalar::dense::DenseRow;

@@ -7,6 +7,7 @@ mod chat;
 mod convert;
 mod failures;
 mod gguf;
+mod killed;
 mod measure;
 mod program;
 mod reports;

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use bitnet_backend::Result;
 
-use super::{cannot_write, refuse, remove_stale, resolve, sync_folder, temporary_name, unfinished};
+use super::{Hidden, cannot_write, folder_of, refuse, remove_stale, sync_folder, unnamed};
 
 /// A file that is being written.
 pub struct AtomicFile {
     target: PathBuf,
-    temporary: PathBuf,
+    /// The name beside the target: of the file while it is written, or for the moment in which it replaces another.
+    hidden: Hidden,
+    /// The path that opens the file while it is written.
+    path: PathBuf,
     sink: Option<BufWriter<File>>,
 }
 
@@ -21,18 +24,28 @@ impl AtomicFile {
     /// # Errors
     /// `Mismatch` for a target that is a folder or a device; `Io` when the system refuses.
     pub fn create(target: &Path) -> Result<Self> {
-        let target = &resolve(target)?;
-        let name = target.file_name().ok_or_else(|| refuse(target, "a file name", "none"))?;
-        let temporary = target.with_file_name(temporary_name(name));
-        remove_stale(target);
-        let file = OpenOptions::new().write(true).create_new(true).open(&temporary);
-        let file = file.map_err(cannot_write(target))?;
-        unfinished().push(temporary.clone());
-        Ok(AtomicFile {
-            target: target.to_owned(),
-            temporary,
-            sink: Some(BufWriter::with_capacity(1 << 16, file)),
-        })
+        Self::new(target, true)
+    }
+
+    /// Starts a file, without a name if that is wanted and can be.
+    pub(super) fn new(target: &Path, without_name: bool) -> Result<Self> {
+        let target = resolve(target)?;
+        let name = target.file_name().ok_or_else(|| refuse(&target, "a file name", "none"))?;
+        let hidden = Hidden::beside(&target, name);
+        remove_stale(&target);
+        let unnamed = without_name.then(|| unnamed::create(folder_of(&target))).flatten();
+        let (file, path) = match unnamed {
+            Some(file) => {
+                let path = unnamed::path(&file);
+                (file, path)
+            }
+            None => {
+                let file = hidden.make(|path| OpenOptions::new().write(true).create_new(true).open(path));
+                (file.map_err(cannot_write(&target))?, hidden.path.clone())
+            }
+        };
+        let sink = Some(BufWriter::with_capacity(1 << 16, file));
+        Ok(AtomicFile { target, hidden, path, sink })
     }
 
     /// Appends bytes.
@@ -46,7 +59,7 @@ impl AtomicFile {
         }
     }
 
-    /// Writes everything to the temporary file, and returns its path.
+    /// Writes everything to the file, and returns a path that opens it.
     ///
     /// # Errors
     /// `Io` when the system refuses.
@@ -54,7 +67,7 @@ impl AtomicFile {
         if let Some(sink) = &mut self.sink {
             sink.flush().map_err(cannot_write(&self.target))?;
         }
-        Ok(&self.temporary)
+        Ok(&self.path)
     }
 
     /// Gives the finished file its name, replacing what had it.
@@ -66,27 +79,26 @@ impl AtomicFile {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        if let Some(sink) = self.sink.take() {
-            let file = sink.into_inner().map_err(io::IntoInnerError::into_error)?;
-            file.sync_all()?;
+        let Some(sink) = self.sink.take() else { return Ok(()) };
+        let file = sink.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        if self.path == self.hidden.path {
+            self.hidden.appear(&self.target, |_| Ok(()))?;
+        } else {
+            self.name(&file)?;
         }
-        std::fs::rename(&self.temporary, &self.target)?;
-        self.forget();
-        sync_folder(&self.target)
+        sync_folder(folder_of(&self.target));
+        Ok(())
     }
 
-    fn forget(&self) {
-        unfinished().retain(|path| *path != self.temporary);
-    }
-}
-
-impl Drop for AtomicFile {
-    fn drop(&mut self) {
-        self.sink = None;
-        if unfinished().contains(&self.temporary) {
-            // Best effort: the error that brought us here is the one to report.
-            let _ = std::fs::remove_file(&self.temporary);
-            self.forget();
+    /// Gives a file without a name that of the target.
+    fn name(&self, file: &File) -> io::Result<()> {
+        match unnamed::link(file, &self.target) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // A link replaces nothing, a renamed file does.
+                self.hidden.appear(&self.target, |path| unnamed::link(file, path))
+            }
+            named => named,
         }
     }
 }
@@ -110,5 +122,19 @@ impl Seek for AtomicFile {
             Some(sink) => sink.seek(to),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
+    }
+}
+
+/// Follows links, and refuses what a file must not take the place of.
+fn resolve(target: &Path) -> Result<PathBuf> {
+    let Ok(found) = std::fs::symlink_metadata(target) else { return Ok(target.to_owned()) };
+    let target = match found.is_symlink() {
+        true => std::fs::canonicalize(target).map_err(cannot_write(target))?,
+        false => target.to_owned(),
+    };
+    match std::fs::metadata(&target) {
+        Ok(found) if found.is_dir() => Err(refuse(&target, "a file to write", "a folder")),
+        Ok(found) if !found.is_file() => Err(refuse(&target, "a file to write", "a device or pipe")),
+        _ => Ok(target),
     }
 }

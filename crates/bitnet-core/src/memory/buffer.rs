@@ -12,7 +12,7 @@ use super::{Element, HybridMemoryPool, PinGuardMut};
 /// Alignment of every [`PoolBuffer`], that of a cache line and of the widest vector register.
 pub const BUFFER_ALIGN: usize = 64;
 
-/// Owns a `[T]` in host memory of a pool: zeroed at first, 64-byte aligned, pinned, given back on drop.
+/// Owns a `[T]` in host memory of a pool: 64-byte aligned, pinned, given back on drop.
 ///
 /// An empty buffer holds no block.
 pub struct PoolBuffer<T: Element> {

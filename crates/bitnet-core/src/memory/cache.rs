@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 
+use super::bias::Gate;
 use super::counters::Counters;
 use super::shared::Shared;
 use super::small::{CLASSES, SIZES, Slot, cached};
@@ -22,11 +23,18 @@ struct Magazine {
     most: usize,
 }
 
+/// What others see of a thread that uses a pool.
+#[derive(Debug)]
+pub(super) struct ThreadShare {
+    pub(super) gate: Gate,
+    pub(super) counters: Counters,
+}
+
 /// One thread's share of one pool.
 pub(super) struct ThreadCache {
     magazines: Box<[Magazine]>,
     bytes: usize,
-    pub(super) counters: Arc<Counters>,
+    pub(super) share: Arc<ThreadShare>,
     pub(super) tracker: Option<Box<ThreadTracker>>,
     /// Value of the pool's trim counter when this cache was last emptied.
     trimmed: u32,
@@ -39,7 +47,7 @@ impl ThreadCache {
         ThreadCache {
             magazines: (0..CLASSES).map(magazine).collect(),
             bytes: 0,
-            counters: pool.register_thread(),
+            share: pool.register_thread(),
             tracker: pool.tracking().map(|tracking| Box::new(tracking.register_thread())),
             trimmed: pool.trim_requests(),
             pool: Arc::downgrade(pool),
@@ -60,16 +68,27 @@ impl ThreadCache {
     }
 
     /// Keeps a free block, or says that there is no room.
-    #[inline]
     pub(super) fn push(&mut self, class: usize, slot: Slot) -> bool {
+        self.push_if(class, slot, |_| Some(())).is_some()
+    }
+
+    /// Keeps a block that `free` frees, which is not asked where there is no room and may say no.
+    #[inline]
+    pub(super) fn push_if<R>(
+        &mut self,
+        class: usize,
+        slot: Slot,
+        free: impl FnOnce(&Gate) -> Option<R>,
+    ) -> Option<R> {
         let magazine = &mut self.magazines[class];
         let bytes = self.bytes + SIZES[class] as usize;
         if magazine.slots.len() >= magazine.most || bytes > MOST_BYTES {
-            return false;
+            return None;
         }
+        let freed = free(&self.share.gate)?;
         self.bytes = bytes;
         magazine.slots.push(slot);
-        true
+        Some(freed)
     }
 
     /// Takes the older half of a class's blocks out, as many as `out` holds; returns how many.

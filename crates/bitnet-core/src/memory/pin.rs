@@ -40,7 +40,7 @@ impl Pin {
     /// Notes that the block, which this pin holds alone, has `size` of its bytes left and a new generation.
     pub(super) fn rename(&mut self, size: usize, generation: u32) {
         debug_assert!(size <= self.handle.size);
-        (self.handle.size, self.handle.generation) = (size, generation);
+        self.handle.rename(size, generation);
     }
 }
 

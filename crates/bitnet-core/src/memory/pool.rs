@@ -64,16 +64,17 @@ impl HybridMemoryPool {
     #[track_caller]
     pub fn allocate(&self, size: usize, align: usize, device: &Device) -> Result<MemoryHandle> {
         let site = Location::caller();
-        let request = AllocationRequest { size, align, device: *device };
         if size.wrapping_sub(1) < SMALL_BLOCK_LIMIT - 1
             && align.is_power_of_two()
             && align <= PAGE
+            && device.is_cpu()
             && self.shared.hooks.admission.is_none()
-            && let Some(taken) = self.shared.allocate_at_hand(&request, site)
+            && let Some(taken) = self.shared.allocate_at_hand(size, align, site)
         {
-            return Ok(self.shared.handle(taken, &request));
+            return Ok(self.shared.handle(taken, size, align, device));
         }
-        self.allocate_slowly(&request, site).map(|(handle, _)| handle)
+        self.allocate_slowly(&AllocationRequest { size, align, device: *device }, site)
+            .map(|(handle, _)| handle)
     }
 
     /// Allocates `size` zeroed bytes on `device`, aligned to `align`.
@@ -117,12 +118,14 @@ impl HybridMemoryPool {
         site: &'static Location<'static>,
     ) -> Result<(MemoryHandle, usize)> {
         check_request(request.size, request.align)?;
-        if request.size < SMALL_BLOCK_LIMIT
-            && request.align <= PAGE
+        let &AllocationRequest { size, align, ref device } = request;
+        if size < SMALL_BLOCK_LIMIT
+            && align <= PAGE
+            && device.is_cpu()
             && self.shared.hooks.admission.is_none()
-            && let Some(taken) = self.shared.allocate_at_hand(request, site)
+            && let Some(taken) = self.shared.allocate_at_hand(size, align, site)
         {
-            return Ok((self.shared.handle(taken, request), request.size));
+            return Ok((self.shared.handle(taken, size, align, device), size));
         }
         self.shared.allocate_anew(request, site)
     }
@@ -134,7 +137,11 @@ impl HybridMemoryPool {
     /// for a block that is pinned, which stays allocated.
     #[inline]
     pub fn deallocate(&self, handle: MemoryHandle) -> Result<()> {
-        self.shared.free(&handle)
+        let MemoryHandle { size, name, life, home } = handle;
+        if self.shared.free_at_hand(size, name, life, home) {
+            return Ok(());
+        }
+        self.shared.free(&MemoryHandle { size, name, life, home })
     }
 
     /// Opens a block for reading. It cannot be deallocated, moved or opened for writing meanwhile.
@@ -175,13 +182,16 @@ impl HybridMemoryPool {
         let adopt = |record: &super::records::Record, slot: super::small::Slot| {
             Pin::new(Arc::clone(shared), handle.clone(), slot, record.address_of(slot.object))
         };
-        match pin(&record.words[handle.slot.object as usize], handle.generation) {
-            Ok(()) => Ok(adopt(record, handle.slot)),
+        let slot = handle.slot();
+        shared.open_here(record);
+        match pin(&record.words[slot.object as usize], handle.generation()) {
+            Ok(()) => Ok(adopt(record, slot)),
             Err(Refusal::Moved) => {
                 // Under the lock, so that the block does not move on or end meanwhile.
                 let forwards = shared.forwards();
-                let target = forwards.get(handle.slot).ok_or_else(|| stale(handle))?;
+                let target = forwards.get(slot).ok_or_else(|| stale(handle))?;
                 let record = shared.records.get(target.slot.record).ok_or_else(|| stale(handle))?;
+                shared.open_here(record);
                 let pinned = pin(&record.words[target.slot.object as usize], target.generation);
                 drop(forwards);
                 pinned.map_err(|refusal| refused(handle, refusal, expected))?;

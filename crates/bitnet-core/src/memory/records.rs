@@ -8,6 +8,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
+use super::bias::Bias;
+use super::heap::Place;
 use super::tracking::LiveSlot;
 use super::word::Word;
 
@@ -38,6 +40,8 @@ pub(super) struct Record {
     align_log2: AtomicU8,
     /// Where the owner's books keep the rest.
     pub(super) index: AtomicU32,
+    /// Who may change the words alone.
+    pub(super) bias: Bias,
     pub(super) words: Box<[Word]>,
     live: OnceLock<Box<[LiveSlot]>>,
 }
@@ -52,16 +56,26 @@ impl Record {
             stride: AtomicUsize::new(0),
             align_log2: AtomicU8::new(0),
             index: AtomicU32::new(u32::MAX),
+            bias: Bias::new(),
             words: (0..blocks).map(|_| Word::new()).collect(),
             live: OnceLock::new(),
         }
     }
 
-    /// Gives the record memory. No block of it is live.
-    pub(super) fn attach(&self, address: usize, stride: usize, align: usize) {
-        self.align_log2.store(align.trailing_zeros() as u8, Ordering::Relaxed);
+    /// Gives the record memory. No block of it can be reached meanwhile.
+    pub(super) fn attach(&self, address: usize, stride: usize) {
         self.address.store(address, Ordering::Relaxed);
         self.stride.store(stride, Ordering::Relaxed);
+    }
+
+    /// Gives the record of a single block its place.
+    pub(super) fn place(&self, place: Place) {
+        self.attach(place.address, place.bytes);
+        self.index.store(place.token(), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_align(&self, align: usize) {
+        self.align_log2.store(align.trailing_zeros() as u8, Ordering::Relaxed);
     }
 
     /// Makes every handle of the past stale, used-up generations included. No block is live.

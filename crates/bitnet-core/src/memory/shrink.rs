@@ -16,7 +16,7 @@ use super::pin::{Pin, PinGuardMut};
 use super::records::{Kind, Record};
 use super::shared::Shared;
 use super::small::{class_of, no_records};
-use super::tracking::{Tracked, TrackingLevel, single_row};
+use super::tracking::{Tracked, single_row};
 use super::{HybridMemoryPool, MemoryHandle};
 
 impl HybridMemoryPool {
@@ -69,7 +69,7 @@ impl HybridMemoryPool {
     /// Copies the first `size` bytes to another block and gives the present one back.
     fn replace(&self, pin: &mut PinGuardMut, size: usize, site: &'static Location<'static>) -> Result<()> {
         let handle = pin.handle();
-        let request = AllocationRequest { size, align: handle.align(), device: handle.device };
+        let request = AllocationRequest { size, align: handle.align(), device: handle.device() };
         let mut next = self.allocate_open(&request, site)?.0;
         next.copy_from_slice(&pin[..size]);
         self.deallocate(std::mem::replace(pin, next).into_handle())
@@ -83,7 +83,7 @@ impl Shared {
         let (slot, former) = (pin.slot(), pin.handle().size);
         let Some(record) = self.records.get(slot.record) else { return false };
         let Some(pool) = self.devices.get(record.device as usize) else { return false };
-        if slot != pin.handle().slot {
+        if slot != pin.handle().slot() {
             return false;
         }
         let Some(generation) = record.words[slot.object as usize].renew() else { return false };
@@ -108,8 +108,7 @@ impl Shared {
                 heap.count_freed(&mut books, former);
                 heap.count_allocated(&mut books, size);
                 drop(books);
-                record.attach(place.address, place.bytes, record.align());
-                record.index.store(place.token(), Ordering::Relaxed);
+                record.place(place);
             }
         }
         pin.rename(size, generation);
@@ -120,18 +119,14 @@ impl Shared {
     /// it is tracked. Where it is counted elsewhere, that is about to change, and a peak is that of all together.
     fn note_shrunk(self: &Arc<Self>, tracked: Tracked<'_>, size: usize, counted: bool) {
         let tracking = self.tracking();
-        let origin = match tracking {
-            Some(tracking) if tracking.level() >= TrackingLevel::Standard => {
-                tracked.record.live_slot(tracked.slot.object).origin()
-            }
-            _ => 0,
-        };
         self.with_cache(|cache| {
-            let due = !counted || cache.counters.free(tracked.size);
-            if counted && cache.counters.allocate(size) || due {
+            let counters = &cache.share.counters;
+            let due = !counted || counters.free(tracked.size);
+            if counted && counters.allocate(size) || due {
                 self.settle(cache);
             }
             if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, tracking) {
+                let origin = tracker.origin(tracked.record, tracked.slot);
                 tracker.shrunk(tracking, tracked, size, origin);
             }
         });

@@ -1,6 +1,6 @@
 //! The life of one block in one atomic word: generation above, state below.
 //!
-//! Every way to a block passes here. A handle carries the generation that its block had when it was
+//! Every way to a block passes here, by atomic exchange unless one thread alone may change the word (`bias`). A handle carries the generation that its block had when it was
 //! allocated; freeing advances it, so that the handle and its clones are stale from then on. Pins are part
 //! of the same word, so a block cannot be freed or moved while one exists, whatever other threads do.
 //!
@@ -87,6 +87,18 @@ impl Word {
             return self.free_slowly(generation);
         }
         Ok(freed(generation))
+    }
+
+    /// Frees a live block without pins, where no other thread can change the word meanwhile. `None` where it is
+    /// anything else, or its generations end.
+    #[inline]
+    pub(super) fn free_alone(&self, generation: u32) -> Option<Freed> {
+        let next = generation.wrapping_add(1);
+        if self.0.load(Ordering::Relaxed) != generation << STATE_BITS | LIVE || next >= LAST_GENERATION {
+            return None;
+        }
+        self.0.store(next << STATE_BITS | FREE, Ordering::Release);
+        Some(Freed::Reusable)
     }
 
     #[cold]

@@ -96,7 +96,9 @@ impl Vocabulary {
     pub(super) fn effective_pre(&self) -> &str {
         match self.pre.as_deref() {
             Some(pre) if !pre.is_empty() => pre,
+            _ if self.model == "gemma4" => "gemma4",
             _ if self.is_llama3() => "llama-bpe",
+            _ if self.is_neox() => "gpt-2",
             _ => "default",
         }
     }
@@ -113,7 +115,8 @@ impl Vocabulary {
                 "{missing}: text is cut by the rule `default`, which may not be the one the model was trained with"
             ),
             rule => {
-                format!("{missing}: the vocabulary is that of Llama 3, so text is cut by the rule `{rule}`")
+                let whose = if self.is_neox() { "GPT-NeoX" } else { "Llama 3" };
+                format!("{missing}: the vocabulary is that of {whose}, so text is cut by the rule `{rule}`")
             }
         }]
     }
@@ -147,6 +150,11 @@ impl Vocabulary {
             return Err(TokenizerError::SpecialTokenConflict { token, id, reason });
         }
         Ok(())
+    }
+
+    /// Reports whether the vocabulary begins as that of GPT-NeoX, which TriLM and many others use.
+    fn is_neox(&self) -> bool {
+        self.tokens.iter().take(2).map(String::as_str).eq(["<|endoftext|>", "<|padding|>"])
     }
 
     fn is_llama3(&self) -> bool {

@@ -4,6 +4,7 @@
 //! instructions enabled where the compiler's vectoriser does it justice: the order of floating-point
 //! operations is in the source and Rust neither reorders nor contracts them.
 
+pub mod affine;
 pub mod attention;
 pub mod casts;
 pub mod dense;

@@ -5,6 +5,7 @@
 // A test may panic anywhere, its helpers too.
 #![allow(clippy::unwrap_used)]
 
+mod affine;
 mod casts;
 mod edge;
 mod flat;

@@ -4,6 +4,8 @@
 //! or 0..=15 over the range widened to hold 0, so that zero is exact: `scale = (max - min) / 255`,
 //! `zero_point = round_half_even(-min / scale)`. A range of nothing but zero has scale 1.
 
+use bitnet_kernels::AffineSteps;
+
 use super::ValueRange;
 
 /// How wide a code is.
@@ -67,6 +69,13 @@ impl AffineParams {
     /// Returns the parameters of values themselves; `None` as [`for_range`](Self::for_range), or where a value is not finite.
     pub fn dynamic(values: &[f32], bits: Bits, symmetry: Symmetry) -> Option<AffineParams> {
         Self::for_range(ValueRange::of(values)?, bits, symmetry)
+    }
+
+    /// Returns the steps of stored codes: a code is stored less `offset`.
+    pub(crate) fn steps(&self, offset: i16) -> AffineSteps {
+        let AffineParams { scale, zero_point, least, greatest } = *self;
+        let (least, greatest) = (least - zero_point, greatest - zero_point);
+        AffineSteps { scale, least, greatest, shift: zero_point - offset }
     }
 
     /// Returns the code of a value.

@@ -152,19 +152,23 @@ impl Values<'_> {
 
     /// The mean magnitude.
     fn mean(&self) -> Result<f32> {
-        let sums = self.fold([0f64; 8], |sums, values| {
-            if let Ok(numbers) = bytemuck::try_cast_slice::<_, f32>(values) {
-                return (self.kernels.flat.add_magnitudes)(numbers, sums);
-            }
-            // A file may have them at any address.
+        let sums = self.fold([[0f64; 8]; 4], |sums, values| {
             for values in values.chunks(BLOCK) {
-                let mut numbers = [0f32; BLOCK];
-                let numbers = &mut numbers[..values.len()];
-                numbers.iter_mut().zip(values).for_each(|(n, &value)| *n = f32::from_ne_bytes(value));
-                (self.kernels.flat.add_magnitudes)(numbers, sums);
+                let mut room = [0f32; BLOCK];
+                let numbers = match bytemuck::try_cast_slice(values) {
+                    Ok(numbers) if numbers.len() == BLOCK => numbers,
+                    // A file may have them at any address; zeros fill up the last of four parts of one length.
+                    _ => {
+                        room.iter_mut().zip(values).for_each(|(n, &value)| *n = f32::from_ne_bytes(value));
+                        &room
+                    }
+                };
+                let part = values.len().div_ceil(4);
+                let parts = std::array::from_fn(|k| &numbers[k * part..][..part]);
+                (self.kernels.flat.add_magnitudes)(parts, sums);
             }
         })?;
-        let sum: f64 = sums.iter().map(|sums| sums.iter().sum::<f64>()).sum();
+        let sum: f64 = sums.iter().flatten().map(|lanes| lanes.iter().sum::<f64>()).sum();
         if !sum.is_finite() {
             let what = format!("mean magnitude of a {} tensor", self.cast.from);
             return Err(BitNetError::mismatch(what, "finite values", "a NaN or an infinity"));

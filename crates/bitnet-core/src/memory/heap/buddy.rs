@@ -6,12 +6,18 @@
 //! Units are numbered over all arenas, each arena a power of two of them and naturally placed. Free blocks of
 //! an order form a list through arrays beside the units; no memory of an arena is touched.
 
-use super::{Arena, Found, FreeRange};
+use super::{Arena, Found, FreeRange, PAGE};
 
 const NIL: u32 = u32::MAX;
 /// Pages of a unit, the smallest block: 256 KiB.
 const UNIT: u32 = 64;
-const ORDERS: usize = 27;
+pub(super) const ORDERS: usize = 27;
+
+/// Returns the order of the smallest block that holds `bytes`, above zero.
+#[inline]
+pub(super) fn order_of(bytes: usize) -> usize {
+    ((bytes - 1) / (UNIT as usize * PAGE)).checked_ilog2().map_or(0, |log| log as usize + 1)
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Unit {

@@ -38,19 +38,20 @@ const fn sizes() -> [u32; CLASSES] {
 #[inline]
 pub(crate) fn class_of(size: usize, align: usize) -> usize {
     let n = size - 1;
-    let mut class = if size <= 64 {
-        n / 16
-    } else if size <= 512 {
-        3 + n / 64
-    } else {
-        let log = n.ilog2() as usize;
-        11 + (log - 9) * 8 + ((n >> (log - 3)) & 7)
-    };
-    // Ends at the next power of two at the latest.
-    while SIZES[class] as usize & (align - 1) != 0 {
-        class += 1;
+    // Below 1 KiB the steps are those of the doubling from 512 bytes on.
+    let log = (n | 512).ilog2() as usize;
+    let class = (log - 9) * 8 + 3 + (n >> (log - 3));
+    if align <= 64 && (n >= 48 || align <= 16) {
+        return if n < 48 { n / 16 } else { class };
     }
-    class
+    first_aligned(if n < 48 { n / 16 } else { class }, align)
+}
+
+/// Returns the first class from `class` on whose blocks are aligned: the next power of two at the latest.
+#[cold]
+fn first_aligned(class: usize, align: usize) -> usize {
+    let aligned = |class: &usize| SIZES[*class] as usize & (align - 1) == 0;
+    (class..CLASSES).find(aligned).unwrap_or(CLASSES - 1)
 }
 
 /// Returns the bytes of one span of a class and the blocks in it.

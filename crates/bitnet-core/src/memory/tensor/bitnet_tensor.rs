@@ -25,7 +25,7 @@ const I4_ONES: u8 = 0x11;
 /// A clone, and every view (a transposed, sliced or broadcast tensor), shares the memory and copies nothing.
 /// Writing through one of them never changes another: [`as_mut_slice`](Self::as_mut_slice) gives the tensor
 /// memory of its own first when it is shared. Elements that fill up the last byte of a packed tensor are zeros.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BitNetTensor {
     pub(in crate::memory) metadata: TensorMetadata,
     pub(in crate::memory) memory: Arc<dyn TensorMemory>,
@@ -46,7 +46,7 @@ impl BitNetTensor {
             // Zero bytes are zeros of every other type.
             _ => {}
         }
-        let metadata = TensorMetadata::new(metadata.shape().to_vec(), dtype, metadata.device());
+        let metadata = metadata.relaid(Layout::row_major(metadata.shape().to_vec()));
         Ok(BitNetTensor { metadata, memory: Arc::new(data) })
     }
 

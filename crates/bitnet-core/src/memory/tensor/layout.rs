@@ -1,5 +1,4 @@
 //! Where the elements of a tensor lie in its memory: shape, strides and offset, in elements.
-
 /// Maps an index `[i0, i1, ..]` to the element `offset + i0 * strides[0] + i1 * strides[1] + ..` of the memory.
 ///
 /// A stride of 0 repeats elements along a dimension (broadcasting), a negative one walks backwards. Making a
@@ -7,9 +6,9 @@
 /// sizes of its tensor are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    shape: Vec<usize>,
-    strides: Vec<isize>,
-    offset: usize,
+    pub(super) shape: Vec<usize>,
+    pub(super) strides: Vec<isize>,
+    pub(super) offset: usize,
 }
 
 impl Layout {

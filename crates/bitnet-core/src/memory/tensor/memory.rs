@@ -21,11 +21,7 @@ pub trait TensorMemory: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Unsupported` when this memory is read-only.
     fn bytes_mut(&mut self) -> Result<&mut [u8]> {
-        Err(BitNetError::new(ErrorKind::Unsupported {
-            backend: "cpu",
-            operation: format!("writing to a tensor in a {}", self.kind()),
-            reason: "the memory is read-only; copy the tensor to a pool first".into(),
-        }))
+        Err(read_only(self.kind()))
     }
 
     /// Keeps the first `len` bytes and gives the rest of the memory back.
@@ -44,6 +40,15 @@ pub trait TensorMemory: fmt::Debug + Send + Sync {
     fn pool(&self) -> Option<&HybridMemoryPool> {
         None
     }
+}
+
+/// The error of writing to memory of such a kind.
+pub(super) fn read_only(kind: &str) -> BitNetError {
+    BitNetError::new(ErrorKind::Unsupported {
+        backend: "cpu",
+        operation: format!("writing to a tensor in a {kind}"),
+        reason: "the memory is read-only; copy the tensor to a pool first".into(),
+    })
 }
 
 impl TensorMemory for PoolBuffer<u8> {

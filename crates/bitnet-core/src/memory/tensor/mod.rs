@@ -6,12 +6,32 @@
 
 pub mod base3;
 mod bitnet_tensor;
+#[cfg(feature = "compression")]
+mod compression;
+mod creation;
+mod display;
+pub mod file;
+mod handle;
 mod layout;
+mod layout_views;
+#[cfg(feature = "mmap")]
+mod mapped;
 mod memory;
 mod metadata;
+mod random;
+#[cfg(feature = "mmap")]
+mod shared;
+mod views;
 
 pub use bitnet_backend::BitNetDType;
 pub use bitnet_tensor::BitNetTensor;
+#[cfg(feature = "compression")]
+pub use compression::{CompressionPolicy, CompressionReport, ShelfMetrics, TensorShelf};
+pub use handle::{TensorHandle, WeakTensorHandle};
 pub use layout::Layout;
+#[cfg(feature = "mmap")]
+pub use mapped::{MappedMemory, MappedTensors};
 pub use memory::TensorMemory;
 pub use metadata::TensorMetadata;
+#[cfg(feature = "mmap")]
+pub use shared::SharedMemory;

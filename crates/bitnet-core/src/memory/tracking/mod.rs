@@ -11,6 +11,7 @@ mod pickle;
 mod report;
 mod scope;
 mod site;
+mod snapshot;
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use self::events::Ring;
 pub use self::report::{DetailedMetrics, Leak, LiveBlock, Timeline, TimelineEvent, Usage};
 pub use self::scope::TagScope;
 use self::site::SiteCache;
+pub use self::snapshot::{PoolSnapshot, SnapshotBlock, SnapshotDifference};
 use super::counters::{Common, Counters, Totals};
 use super::records::Record;
 use super::small::{CLASSES, SIZES, Slot};
@@ -277,6 +279,12 @@ impl ThreadTracker {
         live.size.store(block.size as u64, Ordering::Relaxed);
         live.time.store(time, Ordering::Relaxed);
         self.push(block, time, false, tag, site);
+    }
+
+    /// Returns tag and site of a live block, where they are noted.
+    #[inline]
+    pub(super) fn origin(&self, record: &Record, slot: Slot) -> u32 {
+        if self.level >= TrackingLevel::Standard { record.live_slot(slot.object).origin() } else { 0 }
     }
 
     /// Notes that a block was freed; its notes are still there.

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+mod affine;
 mod casts;
 mod dequantize;
 pub(super) mod flat;
@@ -42,6 +43,7 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         f32: |codes, cols, x, out| unsafe { row_fifths_f32(codes, cols, x, out) },
     },
     flat: flat::ENTRIES,
+    affine: affine::ENTRIES,
     casts: casts::ENTRIES,
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
