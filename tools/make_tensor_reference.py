@@ -111,10 +111,11 @@ def activations(x):
         "tanh": torch.tanh,
         "softplus": functional.softplus,
     }
+    gradient = torch.linspace(-2, 2, x.numel()).reshape(x.shape)
+    put("gradient", gradient)
     for name, function in functions.items():
         leaf = x.clone().requires_grad_(True)
         result = function(leaf)
-        gradient = torch.linspace(-2, 2, x.numel()).reshape(x.shape)
         result.backward(gradient)
         # x * (1 + tanh) and the like: the terms are up to x, and of derivatives up to 1 + |x|.
         put(f"{name}.forward", result.detach(), x.abs() + (1 if name in ["sigmoid", "softplus"] else 0))

@@ -149,6 +149,10 @@ fn a_missing_split_rule_is_assumed_aloud() {
     let other = Vocabulary { bos: None, add_bos: Some(false), ..llama3.clone() };
     let [assumption] = other.assumptions().try_into().unwrap();
     assert!(assumption.contains("`default`"), "{assumption}");
+    let mut neox = other.clone();
+    neox.tokens[..2].clone_from_slice(&["<|endoftext|>", "<|padding|>"].map(String::from));
+    let [assumption] = neox.assumptions().try_into().unwrap();
+    assert!(assumption.contains("GPT-NeoX") && assumption.contains("`gpt-2`"), "{assumption}");
     let named = Vocabulary { pre: Some("default".into()), ..other.clone() };
     let (other, named) = (build(other).unwrap(), build(named).unwrap());
     for (text, ..) in cases("bpe") {
@@ -241,7 +245,8 @@ fn of_equal_merges_the_first_counts() {
 #[test]
 fn every_named_rule_loses_no_text() {
     let names = "default llama-bpe tekken dbrx falcon gpt-2 starcoder qwen2 qwen35 gpt-4o seed-coder bailingmoe \
-        deepseek-v3 deepseek-coder deepseek-llm bloom viking";
+        deepseek-v3 deepseek-coder deepseek-llm bloom viking minicpm5 glm5 youtu granite-embed-multi-97m chameleon \
+        jais-2 ufakzeka laguna exaone-moe tiny_aya superbpe spark2_5 mellum2 talkie";
     for name in names.split_whitespace() {
         let tokenizer = build(Vocabulary { pre: Some(name.into()), ..golden("llama-f16.gguf") }).unwrap();
         for (text, ..) in cases("bpe") {
@@ -249,6 +254,46 @@ fn every_named_rule_loses_no_text() {
             assert_eq!(tokenizer.decode(&ids, false).unwrap(), text, "{name}");
         }
     }
+}
+
+/// Rules are told apart by where they cut: pieces that are tokens of their own show it.
+#[test]
+fn rules_cut_digits_and_spaces_as_their_models_do() {
+    let cut = |pre: &str, text: &str| {
+        let mut vocabulary = golden("llama-f16.gguf");
+        vocabulary.pre = Some(pre.into());
+        // Every run of digits or spaces merges to one token, unless the rule cuts it.
+        let mut add = |left: &str, right: &str| {
+            let token = format!("{left}{right}");
+            if !vocabulary.tokens.contains(&token) {
+                let id = vocabulary.tokens.len() as u32;
+                vocabulary.add_tokens(vec![(id, token, false)]).unwrap();
+                vocabulary.token_types.as_mut().unwrap()[id as usize] = 1;
+            }
+            vocabulary.merges.as_mut().unwrap().push(format!("{left} {right}"));
+        };
+        for unit in ["1", "\u{120}"] {
+            for (whole, left) in (2..8).flat_map(|whole| (1..whole).map(move |left| (whole, left))) {
+                add(&unit.repeat(left), &unit.repeat(whole - left));
+            }
+        }
+        let tokenizer = build(vocabulary).unwrap();
+        let ids = tokenizer.encode(text, PLAIN).unwrap();
+        ids.iter().map(|&id| tokenizer.id_to_token(id).unwrap().chars().count()).collect::<Vec<_>>()
+    };
+    assert_eq!(cut("llama-bpe", "1111111"), [3, 3, 1]);
+    assert_eq!(cut("qwen2", "1111111"), [1; 7]);
+    assert_eq!(cut("gpt-2", "1111111"), [7]);
+    assert_eq!(cut("tiny_aya", "1111111"), [1, 3, 3]);
+    assert_eq!(cut("superbpe", "1111111"), [1, 3, 3]);
+    assert_eq!(cut("minicpm5", "1111111"), [3, 3, 1]);
+    assert_eq!(cut("youtu", "111"), [1; 3]);
+    assert_eq!(cut("spark2_5", "111"), [1; 3]);
+    assert_eq!(cut("chameleon", "     "), [4, 1]);
+    assert_eq!(cut("jais-2", "     1"), [4, 1, 1]);
+    assert_eq!(cut("llama-bpe", "     1"), [4, 1, 1]);
+    assert_eq!(cut("jais-2", "      "), [4, 2]);
+    assert_eq!(cut("llama-bpe", "      "), [6]);
 }
 
 proptest! {

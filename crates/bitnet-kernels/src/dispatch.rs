@@ -6,6 +6,7 @@ use crate::flat::{self, FlatKernels};
 use crate::layout::int8_rows::{self, Int8Row};
 use crate::scalar::attention::{self, AttentionBlock, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
+use crate::scalar::int8::{RowFacts, TokenFacts};
 use crate::scalar::quantize::{self, QuantizedRow};
 use crate::scalar::{dequantize, gate, int8, norm, rope, ternary};
 use crate::{Isa, IsaError};
@@ -40,6 +41,10 @@ pub struct Kernels {
     pub casts: CastKernels,
     /// [`int8::int8_i16`].
     pub int8_i16: fn(rows: &[i8], cols: usize, x: &[i16], out: &mut [i32]),
+    /// [`int8::int8_logits`].
+    pub int8_logits: fn(acc: &[i32], rows: RowFacts<'_>, token: TokenFacts, out: &mut [f32]) -> f32,
+    /// [`int8::int8_candidates`].
+    pub int8_candidates: fn(logits: &[f32], rows: RowFacts<'_>, token: TokenFacts, floor: f32) -> usize,
     /// [`int8_rows::quantize_row`].
     pub quantize_int8_row: fn(row: &[f32], out: &mut [i8]) -> Int8Row,
     /// [`int8::quantize_i16`].
@@ -87,6 +92,8 @@ pub(crate) const SCALAR: Kernels = Kernels {
     affine: affine::SCALAR,
     casts: casts::SCALAR,
     int8_i16: int8::int8_i16,
+    int8_logits: int8::int8_logits,
+    int8_candidates: int8::int8_candidates,
     quantize_int8_row: int8_rows::quantize_row,
     quantize_i16: int8::quantize_i16,
     dense: dense::dense,

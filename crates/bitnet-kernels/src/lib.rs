@@ -16,6 +16,7 @@ mod dispatch;
 mod flat;
 mod isa;
 pub mod layout;
+mod prefetch;
 pub mod probe;
 pub mod scalar;
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
@@ -26,6 +27,7 @@ pub use casts::CastKernels;
 pub use dispatch::{Kernels, TernaryKernels};
 pub use flat::FlatKernels;
 pub use isa::{Isa, IsaError};
+pub use prefetch::prefetch;
 pub use scalar::affine::{AffineSteps, FloatRange};
 pub use scalar::attention::{AttentionBlock, AttentionState, KvRows};
 pub use scalar::casts::{CodeRule, Extent};

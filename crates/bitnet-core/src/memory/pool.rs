@@ -73,6 +73,15 @@ impl HybridMemoryPool {
         {
             return Ok(self.shared.handle(taken, size, align, device));
         }
+        if size.wrapping_sub(SMALL_BLOCK_LIMIT) <= isize::MAX as usize - SMALL_BLOCK_LIMIT
+            && align.is_power_of_two()
+            && align <= MAX_ALIGN
+            && device.is_cpu()
+            && self.shared.hooks.admission.is_none()
+            && let Some(taken) = self.shared.allocate_kept(size, align, site)
+        {
+            return Ok(self.shared.handle(taken, size, align, device));
+        }
         self.allocate_slowly(&AllocationRequest { size, align, device: *device }, site)
             .map(|(handle, _)| handle)
     }
@@ -138,7 +147,12 @@ impl HybridMemoryPool {
     #[inline]
     pub fn deallocate(&self, handle: MemoryHandle) -> Result<()> {
         let MemoryHandle { size, name, life, home } = handle;
-        if self.shared.free_at_hand(size, name, life, home) {
+        let done = if size < SMALL_BLOCK_LIMIT {
+            self.shared.free_at_hand(size, name, life, home)
+        } else {
+            self.shared.free_kept(size, name, life, home)
+        };
+        if done {
             return Ok(());
         }
         self.shared.free(&MemoryHandle { size, name, life, home })

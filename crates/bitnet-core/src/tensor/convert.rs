@@ -162,24 +162,25 @@ fn pack(tensor: &BitNetTensor, dtype: BitNetDType, pool: &HybridMemoryPool) -> R
         let reason = format!("making {dtype} of floats is quantisation, which needs a scale");
         return Err(unsupported("cast", &[tensor], &reason));
     }
-    let (low, high, bits, zero) = match dtype {
-        BitNetDType::BitNet158 => (-1, 1, 2, 1),
-        _ => (-8, 7, 4, 0),
+    // A packed element is a digit of its byte, the first one the lowest.
+    let (low, high, radix, zero) = match dtype {
+        BitNetDType::I4 => (-8, 7, 16u8, 0u8),
+        BitNetDType::BitNet158 => (-1, 1, 4, 1),
+        _ => (-1, 1, 3, 1),
     };
     let values = tensor.cast(BitNetDType::I64)?.contiguous()?;
     let mut packed = BitNetTensor::zeros(tensor.shape(), dtype, &tensor.device(), pool)?;
-    let per_byte = 8 / bits;
-    let bytes = packed.as_mut_bytes()?;
+    let (per_byte, bytes) = (dtype.block().0, packed.as_mut_bytes()?);
     for (index, &value) in values.as_slice::<i64>()?.iter().enumerate() {
         // Above the range of i64 an unsigned value is negative here, and outside all the same.
         if !(low..=high).contains(&value) {
             let what = format!("element {index} of a cast of shape {:?} to {dtype}", tensor.shape());
             return Err(BitNetError::mismatch(what, format!("{low} to {high}"), value));
         }
-        let shift = index % per_byte * bits;
-        let mask = ((1u8 << bits) - 1) << shift;
+        let digit = if radix == 16 { value as u8 & 15 } else { (value + 1) as u8 };
+        let place = radix.pow((index % per_byte) as u32);
         let byte = &mut bytes[index / per_byte];
-        *byte = (*byte & !mask) | ((((value + zero) as u8) << shift) & mask);
+        *byte = byte.wrapping_add(digit.wrapping_sub(zero).wrapping_mul(place));
     }
     Ok(packed)
 }

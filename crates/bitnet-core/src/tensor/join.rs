@@ -37,10 +37,8 @@ impl BitNetTensor {
         }
         let mut result = BitNetTensor::zeros(&shape, dtype, &first.device(), pool)?;
         let inner: usize = shape[dim + 1..].iter().product();
-        let row = shape[dim] * inner;
-        let bytes_of = |elements: usize| dtype.size_bytes(elements).unwrap_or_default();
-        let (per_block, _) = dtype.block();
         let rows: usize = shape[..dim].iter().product();
+        let row_elements = shape[dim] * inner;
         let mut at = 0;
         for &tensor in tensors {
             let part = match (tensor.dtype() == dtype, tensor.memory().pool()) {
@@ -48,25 +46,25 @@ impl BitNetTensor {
                 (false, None) => tensor.copy_to(pool)?.cast(dtype)?,
             };
             let part = if part.is_contiguous() { part } else { part.copy_to(pool)? };
-            let elements = tensor.shape()[dim] * inner;
+            let count = tensor.shape()[dim] * inner;
             // The last part of one row may end inside a byte, as the whole does.
-            let last = rows == 1 && at + elements == row;
-            if !(at.is_multiple_of(per_block) && (elements.is_multiple_of(per_block) || last)) {
+            let whole = count.is_multiple_of(dtype.block().0) || (rows == 1 && at + count == row_elements);
+            let (Some(start), Some(bytes), Some(row_bytes), true) =
+                (dtype.byte_offset(at), dtype.size_bytes(count), dtype.size_bytes(row_elements), whole)
+            else {
                 return Err(unsupported(
                     name,
                     &[first, tensor],
                     "the parts of packed types are not whole bytes",
                 ));
-            }
-            let (source, bytes) = (part.as_bytes()?, bytes_of(elements));
+            };
             if bytes > 0 && rows > 0 {
-                let (start, row_bytes) = (bytes_of(at), bytes_of(row));
                 let out = result.as_mut_bytes()?.chunks_exact_mut(row_bytes);
-                for (out, source) in out.zip(source.chunks_exact(bytes)) {
+                for (out, source) in out.zip(part.as_bytes()?.chunks_exact(bytes)) {
                     out[start..start + bytes].copy_from_slice(source);
                 }
             }
-            at += elements;
+            at += count;
         }
         Ok(result)
     }

@@ -63,7 +63,7 @@ impl BitNetTensor {
         if !fits {
             return Err(shapes("linear", "[.., k] and [n, k]", self, weights));
         }
-        if weights.dtype() != BitNetDType::BitNet158 {
+        if !is_ternary(weights) {
             let weights = unpacked(weights, "linear")?;
             return self.matmul(&weights.transpose(0, 1)?);
         }
@@ -72,6 +72,11 @@ impl BitNetTensor {
         let result = super::ternary::product("linear", &self.reshape(&[tokens, depth])?, weights, weights)?;
         result.reshape(&[outer, &rows[..1]].concat())
     }
+}
+
+/// Reports whether elements are packed ternary codes.
+fn is_ternary(tensor: &BitNetTensor) -> bool {
+    matches!(tensor.dtype(), BitNetDType::BitNet158 | BitNetDType::TernaryBase3)
 }
 
 /// The lengths of a product.
@@ -84,13 +89,13 @@ struct Product {
 
 impl Product {
     fn of(&self, left: &BitNetTensor, right: &BitNetTensor) -> Result<BitNetTensor> {
-        use BitNetDType::{BitNet158, I8};
+        use BitNetDType::I8;
         match (left.dtype(), right.dtype()) {
-            (BitNet158, I8) if self.outer.is_empty() => {
+            (_, I8) if is_ternary(left) && self.outer.is_empty() => {
                 let product = super::ternary::product("matmul", &right.transpose(0, 1)?, left, right)?;
                 return product.transpose(0, 1)?.contiguous();
             }
-            (I8, BitNet158) if self.outer.is_empty() => {
+            (I8, _) if is_ternary(right) && self.outer.is_empty() => {
                 let turned = unpacked(right, "matmul")?.transpose(0, 1)?.contiguous()?;
                 return super::ternary::product("matmul", left, &turned, right);
             }

@@ -134,25 +134,27 @@ fn gather<S: Copy, C: Cast<S>>(source: &[S], tile: Tile, out: &mut [C]) {
 /// # Errors
 /// `Unsupported` when packed elements are in memory without a pool; otherwise as an allocation.
 pub(crate) fn unpacked(tensor: &BitNetTensor, operation: &str) -> Result<BitNetTensor> {
-    let unpack: fn(&[u8], &mut [i8]) = match tensor.dtype() {
+    let unpack: fn(&[u8], &mut [i8]) -> Result<()> = match tensor.dtype() {
         BitNetDType::BitNet158 => |packed, out| {
             for (out, &byte) in out.chunks_mut(4).zip(packed) {
                 for (place, out) in out.iter_mut().enumerate() {
                     *out = (byte >> (2 * place) & 3) as i8 - 1;
                 }
             }
+            Ok(())
         },
+        BitNetDType::TernaryBase3 => crate::memory::tensor::base3::unpack,
         BitNetDType::I4 => |packed, out| {
             for (index, out) in out.iter_mut().enumerate() {
                 // The nibble is moved up and back, so that its sign is copied.
                 *out = ((packed[index / 2] >> (index % 2 * 4)) << 4) as i8 >> 4;
             }
+            Ok(())
         },
         _ => return Ok(tensor.clone()),
     };
     let pool = tensor.result_pool(operation)?;
     super::output::build(tensor.shape(), BitNetDType::I8, pool, operation, |out: &mut [i8]| {
-        unpack(tensor.as_bytes()?, out);
-        Ok(())
+        unpack(tensor.as_bytes()?, out).map_err(|error| error.context(operation))
     })
 }

@@ -40,7 +40,7 @@ pub(super) fn build(vocabulary: Vocabulary, origin: &str) -> Result<Tokenizer, T
         found: pre.to_string(),
         reason: "how this rule cuts text is not known here for certain".to_string(),
     })?;
-    let ends = vocabulary.ends(rule.add_bos, origin)?;
+    let ends = vocabulary.ends(rule.add_bos, false, origin)?;
     let added: Vec<(u32, AddedToken)> = added_tokens(&vocabulary, &types);
     let unknown = vocabulary.token(vocabulary.unknown).map(str::to_owned);
     let Vocabulary { tokens, merges, .. } = vocabulary;

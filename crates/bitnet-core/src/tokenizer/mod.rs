@@ -159,7 +159,7 @@ impl Tokenizer {
     /// without the feature `tokenizers`.
     pub fn from_vocabulary(vocabulary: Vocabulary, origin: &str) -> Result<Self, TokenizerError> {
         match vocabulary.model.as_str() {
-            "llama" | "sentencepiece" => {
+            "llama" | "t5" | "sentencepiece" | sentencepiece::UNIGRAM => {
                 let pieces = SentencePiece::new(vocabulary, origin)?;
                 Ok(Tokenizer { kind: Kind::SentencePiece(Arc::new(pieces)) })
             }
@@ -171,9 +171,7 @@ impl Tokenizer {
                 origin: origin.to_string(),
                 field: "tokenizer.ggml.model".to_string(),
                 found: other.to_string(),
-                reason:
-                    "gpt2 (byte-level BPE), gemma4 (BPE of characters) and llama (sentencepiece BPE) are read"
-                        .to_string(),
+                reason: "gpt2 (byte-level BPE), gemma4 (BPE of characters), llama (sentencepiece BPE) and t5 (unigram) are read".to_string(),
             }),
         }
     }

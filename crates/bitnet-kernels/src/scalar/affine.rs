@@ -1,4 +1,4 @@
-//! Integer codes of floats: `stored = clamp(round_half_even(x / scale), least, greatest) + shift`, and back.
+//! Integer codes of floats: `stored = clamp(round_half_even(x * (1 / scale)), least, greatest) + shift`, and back.
 //!
 //! What is stored is a code less what takes it into a signed byte, so that one text serves signed and unsigned codes of
 //! eight and of four bits.
@@ -71,10 +71,10 @@ pub fn codes(values: &[f32], steps: AffineSteps, out: &mut [i8]) {
     // In 1.5 * 2^23 + x the integer sits in the low bits of the sum, rounded half to even by the addition itself;
     // what lies far outside is clamped first, to ends that are integers.
     const ROUND: f32 = 12_582_912.0;
-    let (least, greatest) = (f32::from(steps.least), f32::from(steps.greatest));
+    let (inverse, least, greatest) = (1.0 / steps.scale, f32::from(steps.least), f32::from(steps.greatest));
     let shift = ROUND.to_bits().wrapping_sub(i32::from(steps.shift) as u32);
     for (out, &value) in out.iter_mut().zip(values) {
-        let steps = value / steps.scale;
+        let steps = value * inverse;
         let steps = if steps > greatest { greatest } else { steps };
         let steps = if steps < least { least } else { steps };
         *out = (steps + ROUND).to_bits().wrapping_sub(shift) as i8;

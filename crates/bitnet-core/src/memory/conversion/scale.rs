@@ -154,18 +154,21 @@ impl Values<'_> {
     fn mean(&self) -> Result<f32> {
         let sums = self.fold([[0f64; 8]; 4], |sums, values| {
             for values in values.chunks(BLOCK) {
-                let mut room = [0f32; BLOCK];
-                let numbers = match bytemuck::try_cast_slice(values) {
-                    Ok(numbers) if numbers.len() == BLOCK => numbers,
-                    // A file may have them at any address; zeros fill up the last of four parts of one length.
-                    _ => {
-                        room.iter_mut().zip(values).for_each(|(n, &value)| *n = f32::from_ne_bytes(value));
-                        &room
-                    }
-                };
                 let part = values.len().div_ceil(4);
-                let parts = std::array::from_fn(|k| &numbers[k * part..][..part]);
-                (self.kernels.flat.add_magnitudes)(parts, sums);
+                let mut add = |numbers: &[f32]| {
+                    let parts = std::array::from_fn(|k| &numbers[k * part..][..part]);
+                    (self.kernels.flat.add_magnitudes)(parts, sums);
+                };
+                match bytemuck::try_cast_slice(values) {
+                    Ok(numbers) if values.len() == 4 * part => add(numbers),
+                    // A file may have them at any address; zeros fill up the last part.
+                    _ => {
+                        let mut numbers = [0f32; BLOCK];
+                        let values = values.iter().map(|&value| f32::from_ne_bytes(value));
+                        numbers.iter_mut().zip(values).for_each(|(number, value)| *number = value);
+                        add(&numbers);
+                    }
+                }
             }
         })?;
         let sum: f64 = sums.iter().flatten().map(|lanes| lanes.iter().sum::<f64>()).sum();

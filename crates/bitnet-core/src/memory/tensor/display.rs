@@ -41,6 +41,9 @@ fn element(tensor: &BitNetTensor, at: usize, precision: Option<usize>) -> String
         BitNetDType::Bool => (bytes[at] != 0).to_string(),
         BitNetDType::I4 => (((bytes[at / 2] >> (at % 2 * 4)) << 4) as i8 >> 4).to_string(),
         BitNetDType::BitNet158 => (i16::from(bytes[at / 4] >> (at % 4 * 2) & 3) - 1).to_string(),
+        BitNetDType::TernaryBase3 => {
+            (i16::from(bytes[at / 5] / 3u8.pow((at % 5) as u32) % 3) - 1).to_string()
+        }
         other => other.to_string(),
     }
 }

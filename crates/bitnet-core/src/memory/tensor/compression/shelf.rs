@@ -140,6 +140,7 @@ impl TensorShelf {
             let named = |error: BitNetError| error.context(format!("tensor {name}"));
             let mut tensor = BitNetTensor::new(metadata.clone(), &self.inner.pool).map_err(named)?;
             compressed.expand(tensor.as_mut_bytes()?).map_err(named)?;
+            tensor.metadata = metadata.clone();
             entry.state = State::Whole(tensor);
             self.inner.reloads.fetch_add(1, Ordering::Relaxed);
         }

@@ -34,7 +34,10 @@ fn idle_tensors_shrink_and_come_back_the_same() {
     let pool = pool();
     let shelf = TensorShelf::new(&pool, CompressionPolicy::default()).unwrap();
     let expected = smooth(&pool).as_bytes().unwrap().to_vec();
-    shelf.insert("a", smooth(&pool));
+    let scaled = smooth(&pool);
+    let metadata = scaled.metadata().clone().with_scale(Some(0.5)).unwrap();
+    shelf.insert("a", BitNetTensor::from_memory(metadata, scaled.memory().clone()).unwrap());
+    drop(scaled);
     let whole = pool.get_metrics().current_allocated;
     let report = shelf.relieve_at(Critical);
     assert_eq!((report.compressed, report.bytes_before), (1, 4 * LEN as u64));
@@ -50,7 +53,7 @@ fn idle_tensors_shrink_and_come_back_the_same() {
 
     let tensor = shelf.get("a").unwrap().unwrap();
     assert_eq!((tensor.shape(), tensor.as_bytes().unwrap()), (&[100, LEN / 100][..], &expected[..]));
-    assert_eq!((shelf.metrics().compressed, shelf.metrics().reloads), (0, 1));
+    assert_eq!((tensor.scale(), shelf.metrics().compressed, shelf.metrics().reloads), (Some(0.5), 0, 1));
     assert_eq!(pool.get_metrics().current_allocated, whole);
     assert!(shelf.get("b").unwrap().is_none());
     drop(tensor);
