@@ -228,3 +228,23 @@ fn stochastic_results_stay_finite_and_exact_values_stay() {
     let found = wide.as_slice::<f32>().unwrap();
     assert!((f64::from(found[0]) - 0.1).abs() < 1e-8 && found[1] == 1.0);
 }
+
+#[test]
+fn views_and_copies_keep_the_scale_and_operations_refuse_it() {
+    let source =
+        BitNetTensor::from_slice(&bell(12), &[3, 4], &Default::default(), &crate::inputs::pool()).unwrap();
+    let scaled = engine(with(ConversionStrategy::Scaled)).convert(&source, BitNetDType::I8).unwrap();
+    let scale = scaled.scale();
+    assert!(scale.is_some());
+    let view = scaled.transpose(0, 1).unwrap();
+    assert_eq!(view.scale(), scale);
+    assert_eq!(view.contiguous().unwrap().scale(), scale);
+    // A transposed view converts to the transposed values.
+    let direct = engine(ConversionConfig::default());
+    let wide = direct.convert(&view, BitNetDType::F32).unwrap();
+    let expected = direct.convert(&scaled, BitNetDType::F32).unwrap().transpose(0, 1).unwrap();
+    assert_eq!(wide.as_slice::<f32>().unwrap(), expected.contiguous().unwrap().as_slice::<f32>().unwrap());
+    let error = scaled.cast(BitNetDType::F32).unwrap_err().to_string();
+    assert!(error.contains("cast of a i8 tensor of shape [3, 4] with the scale"), "{error}");
+    assert!(scaled.add(&scaled).is_err());
+}

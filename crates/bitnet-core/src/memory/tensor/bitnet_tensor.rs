@@ -46,7 +46,7 @@ impl BitNetTensor {
             // Zero bytes are zeros of every other type.
             _ => {}
         }
-        let metadata = TensorMetadata::new(metadata.shape().to_vec(), dtype, metadata.device());
+        let metadata = metadata.relaid(Layout::row_major(metadata.shape().to_vec()));
         Ok(BitNetTensor { metadata, memory: Arc::new(data) })
     }
 
