@@ -16,6 +16,7 @@ mod isa;
 pub mod layout;
 pub mod probe;
 pub mod scalar;
+pub mod ticks;
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
 mod x86_64;
 
