@@ -1,6 +1,8 @@
 //! The error root: what went wrong, and in which layer or tensor.
 
 use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::{BitNetDType, Device};
 
@@ -65,6 +67,18 @@ pub enum ErrorKind {
         /// The limit or refusal met.
         available: String,
     },
+    /// The operating system refused something about a file.
+    #[error("{}: cannot {action}: {message}", path.display())]
+    Io {
+        /// The file, or the name of what stands for one.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's kind of error.
+        kind: io::ErrorKind,
+        /// The system's message.
+        message: String,
+    },
     /// A memory request that no allocator can serve.
     #[error("invalid allocation of {size} bytes aligned to {align}: {reason}")]
     InvalidAllocation {
@@ -115,6 +129,16 @@ impl BitNetError {
             what: what.into(),
             expected: expected.to_string(),
             found: found.to_string(),
+        })
+    }
+
+    /// Makes an [`ErrorKind::Io`] of the system's error.
+    pub fn io(path: &Path, action: &'static str, error: &io::Error) -> Self {
+        BitNetError::new(ErrorKind::Io {
+            path: path.to_owned(),
+            action,
+            kind: error.kind(),
+            message: error.to_string(),
         })
     }
 

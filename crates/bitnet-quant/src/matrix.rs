@@ -45,10 +45,9 @@ impl<'a> FloatMatrix<'a> {
 
     /// Returns the bytes of one row; an empty slice for a row that the matrix does not have.
     pub(crate) fn row(&self, row: usize) -> &'a [u8] {
-        let width = self.cols * (self.dtype.bits() / 8);
-        if row >= self.rows {
+        let Some(width) = self.dtype.size_bytes(self.cols).filter(|_| row < self.rows) else {
             return &[];
-        }
+        };
         &self.bytes[row * width..(row + 1) * width]
     }
 

@@ -5,7 +5,8 @@ use bitnet_benchmarks::shape::{SHAPES, Shape};
 use bitnet_benchmarks::speed::{self, Settings};
 use bitnet_benchmarks::statistics::Summary;
 use bitnet_benchmarks::{busy, kernels, synthetic};
-use bitnet_inference::model::{self, LoadOptions, Model, ModelFiles};
+use bitnet_inference::Kv;
+use bitnet_inference::model::{self, KvUse, LoadOptions, Model, ModelFiles};
 use bitnet_kernels::probe::ComputeProbe;
 use bitnet_kernels::{Isa, Kernels};
 use serde::Serialize;
@@ -115,10 +116,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 }
 
 fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
+    let mut kv = Kv::choose(args.kv.map(Into::into), KvUse::Generate, None);
     let model = match &args.model {
         Some(path) => {
             *name = path.display().to_string();
             let files = ModelFiles::open(&crate::model::source(path, crate::model::Need::Weights)?)?;
+            kv = Kv::choose(args.kv.map(Into::into), KvUse::Generate, Some(&files));
             let (access, i2s_layout) = (args.weights.into(), args.i2s_layout.into());
             model::load(&files, &mut LoadOptions { access, progress: None, i2s_layout })?
         }
@@ -143,7 +146,7 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
     }
     let settings = |threads| Settings {
         threads,
-        kv: args.kv.into(),
+        kv: kv.dtype,
         head: args.head.into(),
         layout: args.layout.into(),
         isa: None,

@@ -119,7 +119,7 @@ impl Encoder {
                 })
             }
             WeightStorage::Dense { dtype, bytes } => {
-                let (source, width) = (float_type(*dtype), cols * dtype.bits() / 8);
+                let (source, width) = (float_type(*dtype), bytes.len() / rows.max(1));
                 let row_of = |row: usize| &bytes[order(row) * width..][..width];
                 if source == ty {
                     return self.run(rows, width, |row, out| out.copy_from_slice(row_of(row)), write);

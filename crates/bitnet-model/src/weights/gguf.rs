@@ -46,7 +46,10 @@ impl Reader<'_, '_> {
             StoredDType::Known(dtype @ (BitNetDType::F32 | BitNetDType::F16 | BitNetDType::BF16)) => {
                 let bytes = match matrix.order {
                     RowOrder::AsStored => matrix.tensor.bytes.clone(),
-                    order => reorder(&matrix.tensor.bytes, matrix.cols * dtype.bits() / 8, order).into(),
+                    order => {
+                        let width = matrix.tensor.bytes.len() / matrix.rows.max(1);
+                        reorder(&matrix.tensor.bytes, width, order).into()
+                    }
                 };
                 self.gguf_floats(matrix, Floats { dtype, bytes }, factor)
             }

@@ -137,8 +137,8 @@ impl<'a, 'o> Reader<'a, 'o> {
         cols: usize,
     ) -> Result<(), LoadError> {
         let Some(at) = scan::find_non_finite(dtype, bytes) else { return Ok(()) };
-        let size = dtype.bits() / 8;
-        let found = widen(dtype, &bytes[at * size..(at + 1) * size]);
+        let element = dtype.size_bytes(at).zip(dtype.element_bytes());
+        let found = widen(dtype, element.map_or(&[], |(start, size)| &bytes[start..start + size]));
         let found = found.first().copied().unwrap_or(f32::NAN);
         let (row, col) = (at / cols.max(1), at % cols.max(1));
         let message = format_args!("element [{row}, {col}]: expected a finite number, found {found}");

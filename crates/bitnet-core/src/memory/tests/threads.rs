@@ -103,6 +103,13 @@ fn stress(time: Duration) {
                             let pin = pool.pin(&handle).unwrap();
                             assert_eq!((pin[0], pin[pin.len() - 1]), (fill, fill));
                             drop(pin);
+                            let mut handle = handle;
+                            if handle.size() % 3 == 0 {
+                                let former = handle.clone();
+                                pool.shrink(&mut handle, former.size() / 3).unwrap();
+                                assert!(is_invalid_handle(pool.deallocate(former)));
+                                assert_eq!(pool.pin(&handle).unwrap()[0], fill);
+                            }
                             pool.deallocate(handle.clone()).unwrap();
                             assert!(is_invalid_handle(pool.deallocate(handle)));
                         }
