@@ -19,6 +19,7 @@ pub mod layout;
 mod prefetch;
 pub mod probe;
 pub mod scalar;
+pub mod ticks;
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
 mod x86_64;
 

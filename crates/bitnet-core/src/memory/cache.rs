@@ -10,7 +10,7 @@ use super::bias::Gate;
 use super::counters::Counters;
 use super::shared::Shared;
 use super::small::{CLASSES, SIZES, Slot, cached};
-use super::tracking::ThreadTracker;
+use super::tracking::{ThreadTracker, Tracking};
 
 /// Bytes of free blocks that one thread keeps.
 const MOST_BYTES: usize = 32 << 20;
@@ -30,8 +30,9 @@ impl Magazine {
     }
 }
 
-/// What others see of a thread that uses a pool.
+/// What others see of a thread that uses a pool, in a cache line of its own.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct ThreadShare {
     pub(super) gate: Gate,
     pub(super) counters: Counters,
@@ -42,7 +43,7 @@ pub(super) struct ThreadCache {
     magazines: Box<[Magazine]>,
     bytes: usize,
     pub(super) share: Arc<ThreadShare>,
-    pub(super) tracker: Option<Box<ThreadTracker>>,
+    pub(super) tracker: Option<ThreadTracker>,
     /// Value of the pool's trim counter when this cache was last emptied.
     trimmed: u32,
     pool: Weak<Shared>,
@@ -54,7 +55,7 @@ impl ThreadCache {
             magazines: (0..CLASSES).map(|_| Magazine::new()).collect(),
             bytes: 0,
             share: pool.register_thread(),
-            tracker: pool.tracking().map(|tracking| Box::new(tracking.register_thread())),
+            tracker: pool.tracking().map(Tracking::register_thread),
             trimmed: pool.trim_requests(),
             pool: Arc::downgrade(pool),
         }

@@ -68,7 +68,7 @@ impl HybridMemoryPool {
             && align.is_power_of_two()
             && align <= PAGE
             && device.is_cpu()
-            && self.shared.hooks.admission.is_none()
+            && self.shared.direct
             && let Some(taken) = self.shared.allocate_at_hand(size, align, site)
         {
             return Ok(self.shared.handle(taken, size, align, device));
@@ -77,7 +77,7 @@ impl HybridMemoryPool {
             && align.is_power_of_two()
             && align <= MAX_ALIGN
             && device.is_cpu()
-            && self.shared.hooks.admission.is_none()
+            && self.shared.direct
             && let Some(taken) = self.shared.allocate_kept(size, align, site)
         {
             return Ok(self.shared.handle(taken, size, align, device));
@@ -131,7 +131,7 @@ impl HybridMemoryPool {
         if size < SMALL_BLOCK_LIMIT
             && align <= PAGE
             && device.is_cpu()
-            && self.shared.hooks.admission.is_none()
+            && self.shared.direct
             && let Some(taken) = self.shared.allocate_at_hand(size, align, site)
         {
             return Ok((self.shared.handle(taken, size, align, device), size));

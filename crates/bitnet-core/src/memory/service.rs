@@ -68,9 +68,6 @@ impl Shared {
         align: usize,
         site: &'static Location<'static>,
     ) -> Option<Taken> {
-        if !self.host_first {
-            return None;
-        }
         cache::with(self, move |cache| {
             let class = class_of(size, align);
             let slot = cache.pop(class)?;
@@ -173,7 +170,7 @@ impl Shared {
     /// Returns the heap of large blocks of host memory, if it keeps blocks whole.
     #[inline]
     fn keeping_heap(&self) -> Option<&Heap> {
-        let pool = self.devices.first().filter(|_| self.host_first)?;
+        let pool = self.devices.first().filter(|_| self.direct)?;
         Some(&pool.large_heap).filter(|heap| heap.keeps())
     }
 

@@ -36,8 +36,8 @@ pub(super) struct Shared {
     tracking: Option<Tracking>,
     pub(super) hooks: PoolHooks,
     trims: AtomicU32,
-    /// Whether threads keep host memory at hand.
-    pub(super) host_first: bool,
+    /// Whether host memory is served without further question: threads keep it at hand, and nobody admits requests.
+    pub(super) direct: bool,
     pub(super) pressure: PressureMonitor,
     pub(super) cleaner: Cleaner,
 }
@@ -72,9 +72,10 @@ impl Shared {
             common: Common::default(),
             threads: Mutex::default(),
             tracking,
-            hooks,
             trims: AtomicU32::new(0),
-            host_first: memories.first().is_some_and(|memory| memory.device().is_cpu()),
+            direct: hooks.admission.is_none()
+                && memories.first().is_some_and(|memory| memory.device().is_cpu()),
+            hooks,
             pressure,
             cleaner: Cleaner::default(),
         }

@@ -16,7 +16,9 @@ use crate::memory::tensor::BitNetTensor;
 /// Elements folded into one accumulator before it is merged with others.
 const PIECE: usize = 1 << 16;
 /// Columns that are folded together.
-const COLUMNS: usize = 512;
+const COLUMNS: usize = 4096;
+/// Elements of rows that are folded into one set of accumulators before it is merged with others.
+const COLUMN_PIECE: usize = 1 << 20;
 /// Rows that are handed to [`Reduction::columns`] together.
 pub(crate) const ROWS: usize = 8;
 /// Elements from which on threads share the work.
@@ -146,10 +148,14 @@ impl<R> Frame<'_, R> {
             use rayon::prelude::*;
             let pieces = 4 * rayon::current_num_threads();
             if in_columns {
-                let width = kept_length.div_ceil(pieces).next_multiple_of(64).min(COLUMNS);
                 out.par_chunks_mut(unit).enumerate().for_each(|(row, out)| {
-                    out.par_chunks_mut(width).enumerate().for_each(|(piece, out)| {
-                        self.fold_columns(row, piece * width, out, finish);
+                    out.par_chunks_mut(COLUMNS).enumerate().for_each(|(block, out)| {
+                        let (first, width) = (block * COLUMNS, out.len());
+                        let accs: Vec<Vec<R::Acc>> = (0..self.column_pieces(width))
+                            .into_par_iter()
+                            .map(|piece| self.fold_columns(row, first, width, piece))
+                            .collect();
+                        self.finish_columns(accs.into_iter(), out, finish);
                     });
                 });
             } else if out.len() >= pieces {
@@ -171,8 +177,11 @@ impl<R> Frame<'_, R> {
         }
         if in_columns {
             for (row, out) in out.chunks_mut(unit).enumerate() {
-                for (piece, out) in out.chunks_mut(COLUMNS).enumerate() {
-                    self.fold_columns(row, piece * COLUMNS, out, finish);
+                for (block, out) in out.chunks_mut(COLUMNS).enumerate() {
+                    let width = out.len();
+                    let accs = (0..self.column_pieces(width))
+                        .map(|piece| self.fold_columns(row, block * COLUMNS, width, piece));
+                    self.finish_columns(accs, out, finish);
                 }
             }
         } else {
@@ -234,52 +243,73 @@ impl<R> Frame<'_, R> {
         acc
     }
 
-    /// Folds columns of row `row` of the part that stays, from `first_col` on: at most [`COLUMNS`].
-    fn fold_columns<C: Number, O>(
+    /// Returns how many rows of the part that goes make a piece, for blocks of `width` columns.
+    fn piece_rows(width: usize) -> usize {
+        (COLUMN_PIECE / width).next_multiple_of(ROWS)
+    }
+
+    /// Returns the number of pieces of blocks of `width` columns. A piece is of one row of the outer part that goes.
+    fn column_pieces(&self, width: usize) -> usize {
+        let length = self.gone.inner().0;
+        self.count / length * length.div_ceil(Self::piece_rows(width))
+    }
+
+    fn finish_columns<C: Number, O>(
         &self,
-        row: usize,
-        first_col: usize,
+        mut accs: impl Iterator<Item = Vec<R::Acc>>,
         out: &mut [O],
         finish: &impl Fn(R::Acc) -> O,
     ) where
+        R: Reduction<C>,
+    {
+        let Some(mut whole) = accs.next() else { return };
+        for accs in accs {
+            whole.iter_mut().zip(accs).for_each(|(acc, later)| *acc = self.reduction.merge(*acc, later));
+        }
+        out.iter_mut().zip(whole).for_each(|(out, acc)| *out = finish(acc));
+    }
+
+    /// Folds piece `piece` of `width` columns, at most [`COLUMNS`], of row `row` of the part that stays.
+    fn fold_columns<C: Number>(&self, row: usize, first_col: usize, width: usize, piece: usize) -> Vec<R::Acc>
+    where
         R: Reduction<C>,
     {
         let (_, [kept_stride]) = self.kept.inner();
         let (length, [gone_stride]) = self.gone.inner();
         let start = self.kept.row(row).0[0].wrapping_add_signed(kept_stride * first_col as isize);
         let direct = if kept_stride == 1 { C::direct(&self.source) } else { None };
-        let width = out.len();
         let mut scratch = vec![C::ONE; if direct.is_some() { 0 } else { ROWS * width }];
         let mut accs = vec![self.reduction.start(); width];
-        for gone_row in 0..self.count / length {
-            let from = start.wrapping_add(self.gone.row(gone_row).0[0]);
-            for first in (0..length).step_by(ROWS) {
-                let rows = ROWS.min(length - first);
-                let at = |row: usize| from.wrapping_add_signed(gone_stride * (first + row) as isize);
-                let mut together: [&[C]; ROWS] = [&[]; ROWS];
-                match direct {
-                    Some(elements) => {
-                        for row in 0..rows {
-                            together[row] = &elements[at(row)..][..width];
-                        }
-                    }
-                    None => {
-                        let tile = Tile {
-                            start: at(0),
-                            rows,
-                            cols: width,
-                            row_stride: gone_stride,
-                            col_stride: kept_stride,
-                        };
-                        self.source.gather(tile, &mut scratch[..rows * width]);
-                        for (slot, row) in together.iter_mut().zip(scratch.chunks_exact(width)) {
-                            *slot = row;
-                        }
+        let piece_rows = Self::piece_rows(width);
+        let (gone_row, piece) = (piece / length.div_ceil(piece_rows), piece % length.div_ceil(piece_rows));
+        let from = start.wrapping_add(self.gone.row(gone_row).0[0]);
+        let end = length.min((piece + 1) * piece_rows);
+        for first in (piece * piece_rows..end).step_by(ROWS) {
+            let rows = ROWS.min(end - first);
+            let at = |row: usize| from.wrapping_add_signed(gone_stride * (first + row) as isize);
+            let mut together: [&[C]; ROWS] = [&[]; ROWS];
+            match direct {
+                Some(elements) => {
+                    for row in 0..rows {
+                        together[row] = &elements[at(row)..][..width];
                     }
                 }
-                self.reduction.columns(&mut accs, &together[..rows], gone_row * length + first);
+                None => {
+                    let tile = Tile {
+                        start: at(0),
+                        rows,
+                        cols: width,
+                        row_stride: gone_stride,
+                        col_stride: kept_stride,
+                    };
+                    self.source.gather(tile, &mut scratch[..rows * width]);
+                    for (slot, row) in together.iter_mut().zip(scratch.chunks_exact(width)) {
+                        *slot = row;
+                    }
+                }
             }
+            self.reduction.columns(&mut accs, &together[..rows], gone_row * length + first);
         }
-        out.iter_mut().zip(accs).for_each(|(out, acc)| *out = finish(acc));
+        accs
     }
 }

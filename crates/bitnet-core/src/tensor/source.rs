@@ -103,21 +103,20 @@ fn gather<S: Copy, C: Cast<S>>(source: &[S], tile: Tile, out: &mut [C]) {
         start.wrapping_add_signed(row as isize * row_stride).wrapping_add_signed(col as isize * col_stride)
     };
     if row_stride == 1 && col_stride != 1 && rows > 1 {
-        // The rows are neighbours: read them along, so that each cache line is read once.
-        for col in 0..cols {
-            let line = &source[at(0, col)..][..rows];
-            for (row, &value) in line.iter().enumerate() {
-                out[row * cols + col] = C::cast(value);
-            }
-        }
-        return;
+        return gather_columns(source, start, col_stride, rows, cols, out);
     }
     for (row, out) in out.chunks_exact_mut(cols).take(rows).enumerate() {
         let from = at(row, 0);
         match col_stride {
             1 => out.iter_mut().zip(&source[from..][..cols]).for_each(|(out, &value)| *out = C::cast(value)),
             0 => out.fill(C::cast(source[from])),
-            2.. => {
+            2 => {
+                // Whole pairs become vectors; the last element need not have a neighbour.
+                let (pairs, last) = source[from..=from + 2 * (cols - 1)].as_chunks::<2>();
+                out.iter_mut().zip(pairs).for_each(|(out, pair)| *out = C::cast(pair[0]));
+                out[cols - 1] = C::cast(last[0]);
+            }
+            3.. => {
                 let values = source[from..].iter().step_by(col_stride as usize);
                 out.iter_mut().zip(values).for_each(|(out, &value)| *out = C::cast(value));
             }
@@ -125,6 +124,39 @@ fn gather<S: Copy, C: Cast<S>>(source: &[S], tile: Tile, out: &mut [C]) {
                 let values = source[..=from].iter().rev().step_by(col_stride.unsigned_abs());
                 out.iter_mut().zip(values).for_each(|(out, &value)| *out = C::cast(value));
             }
+        }
+    }
+}
+
+/// Gathers a tile whose rows are neighbours in memory: reads along the columns, so that each cache line is read once,
+/// and turns squares of elements around in registers.
+fn gather_columns<S: Copy, C: Cast<S>>(
+    source: &[S],
+    start: usize,
+    col_stride: isize,
+    rows: usize,
+    cols: usize,
+    out: &mut [C],
+) {
+    const SIDE: usize = 4;
+    let line = |col: usize| &source[start.wrapping_add_signed(col_stride * col as isize)..][..rows];
+    let whole = cols / SIDE * SIDE;
+    for col in (0..whole).step_by(SIDE) {
+        let lines: [&[S]; SIDE] = std::array::from_fn(|i| line(col + i));
+        let [a, b, c, d] = lines.map(|line| line.as_chunks::<SIDE>());
+        for (square, (((a, b), c), d)) in a.0.iter().zip(b.0).zip(c.0).zip(d.0).enumerate() {
+            for i in 0..SIDE {
+                let to = &mut out[(square * SIDE + i) * cols + col..][..SIDE];
+                to.copy_from_slice(&[C::cast(a[i]), C::cast(b[i]), C::cast(c[i]), C::cast(d[i])]);
+            }
+        }
+        for row in rows / SIDE * SIDE..rows {
+            (0..SIDE).for_each(|i| out[row * cols + col + i] = C::cast(lines[i][row]));
+        }
+    }
+    for col in whole..cols {
+        for (row, &value) in line(col).iter().enumerate() {
+            out[row * cols + col] = C::cast(value);
         }
     }
 }

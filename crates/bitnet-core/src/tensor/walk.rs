@@ -2,7 +2,7 @@
 //!
 //! Dimensions that every operand walks with one stride are merged. What remains is rows: the innermost dimension is
 //! handed to a kernel as contiguous slices, straight from memory where an operand has the type and lies so, and
-//! gathered into a tile on the stack otherwise (other types are converted on the way). Operands whose rows are
+//! gathered into a tile otherwise (other types are converted on the way). Operands whose rows are
 //! columns in memory are gathered in tiles of several rows, so that a cache line is read once.
 
 use super::source::{Number, Source, Tile};
@@ -10,8 +10,8 @@ use crate::memory::Element;
 
 /// Elements of a tile: some kilobytes an operand, which stay in the first-level cache.
 pub(crate) const TILE: usize = 1024;
-/// Rows of a tile of columns: a cache line of f32.
-const TILE_ROWS: usize = 16;
+/// Rows, and columns, of a tile of columns: a page of memory is left after several cache lines of it.
+const SQUARE: usize = 64;
 /// Shorter rows are gathered several at a time, so that a kernel has something to do.
 const SHORT_ROW: usize = 64;
 /// Bytes of a result from which on threads share the work.
@@ -113,7 +113,7 @@ pub(crate) fn fill<const N: usize, C: Number, O: Element>(
         let rows = walk.rows();
         if rows >= pieces {
             // Whole tiles of rows a piece.
-            let each = rows.div_ceil(pieces).next_multiple_of(TILE_ROWS);
+            let each = rows.div_ceil(pieces).next_multiple_of(SQUARE);
             out.par_chunks_mut(each * cols).enumerate().for_each(|(piece, out)| {
                 fill_rows(walk, sources, piece * each, 0, out, cols, kernel);
             });
@@ -152,10 +152,13 @@ fn fill_rows<const N: usize, C: Number, O: Element>(
     let (tile_rows, tile_cols) = match (all_direct, cols < SHORT_ROW, in_columns) {
         (true, ..) => (1, cols),
         (_, true, _) => (TILE / cols, cols),
-        (_, _, true) => (TILE_ROWS, TILE / TILE_ROWS),
+        (_, _, true) => (SQUARE, SQUARE),
         _ => (1, TILE),
     };
-    let mut scratch = [[C::ONE; TILE]; N];
+    let mut scratch: [Vec<C>; N] = std::array::from_fn(|i| match directs[i] {
+        Some(_) => Vec::new(),
+        None => vec![C::ONE; tile_rows * tile_cols.min(cols)],
+    });
     let (mut row, rows) = (0, out.len() / cols);
     while row < rows {
         let (starts, together) = walk.row(first + row);

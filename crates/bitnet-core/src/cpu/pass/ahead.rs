@@ -64,7 +64,7 @@ fn ask_for_matrix(matrix: &Matrix, worker: Worker<'_>) {
             ask(codes, matrix.cols, worker.first(lines, matrix.cols, 1));
         }
         Elements::Dense(dtype, bytes) => {
-            let width = matrix.cols * dtype.bits() / 8;
+            let width = dtype.size_bytes(matrix.cols).unwrap_or_default();
             ask(bytes, width, worker.first(matrix.rows, 2 * matrix.cols, 1));
         }
         Elements::Int8(rows) => {

@@ -269,7 +269,7 @@ impl BitNetTensor {
         }
     }
 
-    fn check_element<T: Element>(&self) -> Result<()> {
+    pub(super) fn check_element<T: Element>(&self) -> Result<()> {
         if T::DTYPE == self.dtype() {
             return Ok(());
         }

@@ -25,6 +25,8 @@ mod read;
 mod tests;
 mod write;
 
+#[cfg(feature = "candle")]
+pub(super) use order::in_row_order;
 #[cfg(feature = "mmap")]
 pub(super) use read::open;
 pub use read::{TensorFile, load};
