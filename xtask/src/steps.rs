@@ -38,11 +38,12 @@ pub fn test_scalar() -> Result<()> {
 }
 
 /// The tests that are too long for every change: package, test program, test.
-const STRESS: [[&str; 3]; 4] = [
+const STRESS: [[&str; 3]; 5] = [
     ["bitnet-inference", "stress", "random_schedules_change_no_bit"],
     ["bitnet-inference", "stress", "the_whole_held_out_text_has_its_loss"],
     ["bitnet-model", "gguf_damage", "many_damaged_files_never_bring_loading_down"],
     ["bitnet-fuzzing", "smoke", "every_parser_for_minutes"],
+    ["bitnet-kernels", "tiers", "casts::every_binary32_rounds_as_the_half_crate_does"],
 ];
 
 /// Runs the tests that are too long for every change, by name: a test that has gone is an error here, where a
