@@ -34,7 +34,16 @@ pub fn check() -> Result<()> {
         build(&package.name, &["--no-default-features"])?;
     }
     test_metal()?;
+    test_quant_candle()?;
     test_hub()
+}
+
+/// Checks and runs the layer that candle's users take: its own step, since candle is more to build than the workspace.
+fn test_quant_candle() -> Result<()> {
+    let quant = ["--package", "bitnet-quant", "--features", "candle"];
+    run(cargo(["clippy"]).args(quant).args(["--lib", "--test", "candle", "--", "-D", "warnings"]))?;
+    run(cargo(["test"]).args(quant).args(["--test", "candle"]))?;
+    run(cargo(["test"]).args(quant).args(["--doc", "candle"]))
 }
 
 /// Runs the tests of the hub: its modules, and the program against a hub on this machine.

@@ -7,6 +7,8 @@
 //! this crate alone.
 
 mod backend;
+#[cfg(feature = "candle")]
+mod candle;
 mod device;
 mod dtype;
 mod error;

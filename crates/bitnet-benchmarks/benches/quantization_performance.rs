@@ -18,7 +18,7 @@ fn main() -> Result<(), BenchError> {
     let symmetric = [Scheme::Int8(Symmetry::Symmetric), Scheme::Int4(Symmetry::Symmetric)];
     let asymmetric = [Scheme::Int8(Symmetry::Asymmetric), Scheme::Int4(Symmetry::Asymmetric)];
     let others = [Scheme::Ternary, Scheme::Sign, Scheme::Fp16, Scheme::Bf16];
-    let (rows, channel) = (rows / 4, Granularity::PerChannel);
+    let channel = Granularity::PerChannel;
     for kind in symmetric.into_iter().chain(asymmetric).chain(others) {
         show(&scheme(&QuantOptions::new(kind, channel), rows, cols, effort)?);
         show(&dequantisation(&QuantOptions::new(kind, channel), rows, cols, effort)?);

@@ -282,6 +282,9 @@ pub struct RunArgs {
     /// Print one JSON object for each token, and one for the end
     #[arg(long)]
     pub jsonl: bool,
+    /// Write the state of the memory pool after the run to this file, as JSON: settings, totals, live blocks
+    #[arg(long, value_name = "FILE")]
+    pub memory_snapshot: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Element type of the KV cache [default: what a .bitnet file records, else f16]

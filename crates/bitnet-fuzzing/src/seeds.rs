@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
+use bitnet_core::tokenizer::Vocabulary;
 use bitnet_inference::model::convert::{ConvertOptions, Output, OutputFile, Target, convert};
 use bitnet_inference::model::{ModelFiles, ModelSource};
 use bitnet_testing::gguf::{GgufFile, Value};
@@ -13,6 +14,10 @@ use bitnet_testing::temp::TempDir;
 use bitnet_testing::{ModelShape, SyntheticFamily, SyntheticModel, golden_dir, shapes, tokenizer};
 
 use crate::targets::joined;
+
+/// Models of sentencepiece with a table and spaces that go: one of each kind.
+const UNIGRAM: &[u8] = include_bytes!("../../bitnet-core/tests/data/sentencepiece/unigram-bytes.model");
+const BPE_TABLE: &[u8] = include_bytes!("../../bitnet-core/tests/data/sentencepiece/bpe-table.model");
 
 /// A vocabulary of the smallest size with all special tokens.
 const VOCAB: usize = 320;
@@ -138,7 +143,34 @@ pub fn gguf_vocabulary() -> Vec<Vec<u8>> {
         .key("tokenizer.ggml.eos_token_id", Value::u32(2))
         .key("tokenizer.ggml.add_space_prefix", Value::bool(true))
         .key("tokenizer.chat_template", Value::str("{% for m in messages %}{{ m['content'] }}{% endfor %}"));
-    vec![bare.to_bytes(), sentencepiece.to_bytes()]
+    let unigram = Vocabulary::from_sentencepiece(UNIGRAM, "seed").expect("a model that the tests read");
+    let texts: Vec<&str> = unigram.tokens.iter().map(String::as_str).collect();
+    let count = texts.len() as u64;
+    let table = unigram.charsmap.as_deref().unwrap_or_default();
+    let kinds = |of: &[i32]| of.iter().flat_map(|kind| kind.to_le_bytes()).collect::<Vec<_>>();
+    let t5 = GgufFile::default()
+        .key("tokenizer.ggml.model", Value::str("t5"))
+        .key("tokenizer.ggml.tokens", Value::strs(&texts))
+        .key(
+            "tokenizer.ggml.scores",
+            Value::array(6, count, &numbers(unigram.scores.as_deref().unwrap_or_default())),
+        )
+        .key(
+            "tokenizer.ggml.token_type",
+            Value::array(5, count, &kinds(unigram.token_types.as_deref().unwrap_or_default())),
+        )
+        .key("tokenizer.ggml.remove_extra_whitespaces", Value::bool(true))
+        .key("tokenizer.ggml.precompiled_charsmap", Value::array(0, table.len() as u64, table));
+    let pieces =
+        ["<pad>", "<eos>", "<bos>", "<unk>", "<0x0A>", "\u{2581}", "a", "b", "\u{2581}a", "ab", "\n", "\n\n"];
+    let gemma4 = GgufFile::default()
+        .key("tokenizer.ggml.model", Value::str("gemma4"))
+        .key("tokenizer.ggml.tokens", Value::strs(&pieces))
+        .key("tokenizer.ggml.token_type", Value::array(5, 12, &kinds(&[3, 3, 3, 3, 6, 1, 1, 1, 1, 1, 1, 1])))
+        .key("tokenizer.ggml.merges", Value::strs(&["\u{2581} a", "a b", "\n \n"]))
+        .key("tokenizer.ggml.unknown_token_id", Value::u32(3))
+        .key("tokenizer.ggml.bos_token_id", Value::u32(2));
+    vec![bare.to_bytes(), sentencepiece.to_bytes(), t5.to_bytes(), gemma4.to_bytes()]
 }
 
 pub fn tokenizer_json() -> Vec<Vec<u8>> {
@@ -171,7 +203,7 @@ pub fn tokenizer_model() -> Vec<Vec<u8>> {
         pieces.flat_map(|(rank, (text, kind))| piece(text, -(rank as f32), kind)).collect();
     file.extend(message(2, &[3 << 3, 2]));
     file.extend(message(3, &[4 << 3, 0]));
-    vec![file]
+    vec![file, UNIGRAM.to_vec(), BPE_TABLE.to_vec()]
 }
 
 pub fn tokenizer_config() -> Vec<Vec<u8>> {

@@ -1,5 +1,7 @@
 //! A float matrix as a file stores it.
 
+use std::borrow::Cow;
+
 use bitnet_core::backend::BitNetDType;
 
 use crate::QuantError;
@@ -62,6 +64,14 @@ impl<'a> FloatMatrix<'a> {
             // `new` admits no fourth type.
             _ => visitor.run::<Single>(),
         }
+    }
+}
+
+/// Returns the bytes of f32 values as files have them: where they stand, if the machine has that order.
+pub(crate) fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
+    match cfg!(target_endian = "little") {
+        true => Cow::Borrowed(bytemuck::cast_slice(values)),
+        false => Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
     }
 }
 
@@ -136,6 +146,10 @@ pub(crate) fn for_quads<E: Element>(
     cols: usize,
     mut function: impl FnMut(usize, [&[f32]; 4]),
 ) {
+    // Rows that need no widening go as they stand: long rows are what the memory likes.
+    if let [Some(a), Some(b), Some(c), Some(d)] = rows.map(|row| row.and_then(E::borrow)) {
+        return function(0, [a, b, c, d]);
+    }
     let mut blocks = [[0.0; BLOCK]; 4];
     for first in (0..cols).step_by(BLOCK) {
         let places = first..(first + BLOCK).min(cols);

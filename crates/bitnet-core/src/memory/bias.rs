@@ -27,14 +27,20 @@ impl Bias {
         Bias(AtomicU32::new(SHARED))
     }
 
-    /// Reports whether a thread may take blocks of the record without making the grant of another useless.
-    pub(super) fn suits(&self, ticket: u32) -> bool {
+    /// Reports whether a thread may take blocks of the record without making the grant of a living one useless.
+    pub(super) fn suits(&self, ticket: u32, ended: impl Fn(u32) -> bool) -> bool {
         let owner = self.0.load(Ordering::Relaxed);
-        owner == ticket || owner == SHARED
+        owner == ticket || owner == SHARED || owner & REVOKING == 0 && ended(owner)
     }
 
+    pub(super) fn belongs_to(&self, ticket: u32) -> bool {
+        self.0.load(Ordering::Relaxed) == ticket
+    }
+
+    /// Reports whether any thread may change the words by atomic exchange.
+    #[inline]
     pub(super) fn is_shared(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == SHARED
+        self.0.load(Ordering::Acquire) == SHARED
     }
 
     /// Grants a shared record to a thread. The caller is that thread, and alone has all blocks of the record,
@@ -73,6 +79,33 @@ impl Bias {
                 return true;
             }
         }
+    }
+}
+
+/// The numbers of the threads of a pool. One that ended leaves its number, and so what is granted to it, to the
+/// next.
+#[derive(Debug, Default)]
+pub(super) struct Tickets {
+    last: u32,
+    free: Vec<u32>,
+}
+
+impl Tickets {
+    pub(super) fn take(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.last = (self.last + 1).min(NO_TICKET);
+            self.last
+        })
+    }
+
+    pub(super) fn give_back(&mut self, ticket: u32) {
+        if ticket < NO_TICKET {
+            self.free.push(ticket);
+        }
+    }
+
+    pub(super) fn is_free(&self, ticket: u32) -> bool {
+        self.free.contains(&ticket)
     }
 }
 
@@ -153,7 +186,8 @@ mod tests {
             return;
         }
         assert_eq!(gate.enter(&bias, || Some(1)), Some(1));
-        assert!(bias.suits(5) && !bias.suits(6) && !bias.is_shared());
+        assert!(bias.belongs_to(5) && !bias.is_shared());
+        assert!(bias.suits(5, |_| false) && !bias.suits(6, |_| false) && bias.suits(6, |owner| owner == 5));
         // Granted already: nobody else gets it.
         bias.grant(6);
         assert!(!bias.open(5, |_| panic!("waited for itself")));

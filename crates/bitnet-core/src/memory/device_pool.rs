@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bitnet_backend::{Device, DeviceMemory, Result};
 
 use super::MemoryPoolConfig;
+use super::bias::Gate;
 use super::heap::{Heap, HeapSettings, Kept, LargeStrategy};
 use super::records::{Kind, Record, Records};
 use super::shrink::place_of;
@@ -64,14 +65,14 @@ impl DevicePool {
         self.small_heap.live_bytes() + self.large_heap.live_bytes()
     }
 
-    /// Takes a block that has a record of its own, for the thread `ticket`; it is not live yet. Returns its slot and
+    /// Takes a block that has a record of its own, for the thread of `gate`; it is not live yet. Returns its slot and
     /// the bytes after which it reads as zeros.
     pub(super) fn take_single(
         &self,
         records: &Records,
         request: (usize, usize),
         large: bool,
-        ticket: u32,
+        gate: &Gate,
     ) -> Result<(Slot, usize)> {
         let (heap, (size, align)) = (self.heap(large), request);
         let mut books = heap.lock();
@@ -100,9 +101,7 @@ impl DevicePool {
                 record.place(place);
             }
             record.set_align(align);
-            if record.bias.is_shared() && heap.trust.grants() {
-                record.bias.grant(ticket);
-            }
+            heap.grant(record, gate);
         }
         Ok((Slot { record, object: 0 }, place.zero_from))
     }
@@ -115,7 +114,7 @@ impl DevicePool {
         }
         let (heap, place) = (self.heap(large), place_of(record));
         let mut books = heap.lock();
-        if !books.keep(place, slot.record) {
+        if books.keep(slot.record, place.bytes, || Some(place)).is_none() {
             heap.free(&mut books, place);
             books.spare_records.push(slot.record);
         }

@@ -68,8 +68,17 @@ impl HybridMemoryPool {
             && align.is_power_of_two()
             && align <= PAGE
             && device.is_cpu()
-            && self.shared.hooks.admission.is_none()
+            && self.shared.direct
             && let Some(taken) = self.shared.allocate_at_hand(size, align, site)
+        {
+            return Ok(self.shared.handle(taken, size, align, device));
+        }
+        if size.wrapping_sub(SMALL_BLOCK_LIMIT) <= isize::MAX as usize - SMALL_BLOCK_LIMIT
+            && align.is_power_of_two()
+            && align <= MAX_ALIGN
+            && device.is_cpu()
+            && self.shared.direct
+            && let Some(taken) = self.shared.allocate_kept(size, align, site)
         {
             return Ok(self.shared.handle(taken, size, align, device));
         }
@@ -122,7 +131,7 @@ impl HybridMemoryPool {
         if size < SMALL_BLOCK_LIMIT
             && align <= PAGE
             && device.is_cpu()
-            && self.shared.hooks.admission.is_none()
+            && self.shared.direct
             && let Some(taken) = self.shared.allocate_at_hand(size, align, site)
         {
             return Ok((self.shared.handle(taken, size, align, device), size));
@@ -138,7 +147,12 @@ impl HybridMemoryPool {
     #[inline]
     pub fn deallocate(&self, handle: MemoryHandle) -> Result<()> {
         let MemoryHandle { size, name, life, home } = handle;
-        if self.shared.free_at_hand(size, name, life, home) {
+        let done = if size < SMALL_BLOCK_LIMIT {
+            self.shared.free_at_hand(size, name, life, home)
+        } else {
+            self.shared.free_kept(size, name, life, home)
+        };
+        if done {
             return Ok(());
         }
         self.shared.free(&MemoryHandle { size, name, life, home })

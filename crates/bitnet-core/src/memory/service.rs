@@ -1,7 +1,7 @@
 //! What happens to a block between request and return.
 //!
 //! A small block that is at hand is served without a lock and, as long as its record is granted to this thread
-//! (`bias`), without an atomic exchange. Everything else takes the slow way, which begins anew.
+//! (`bias`), freed without an atomic exchange. Everything else takes the slow way, which begins anew.
 
 use std::num::NonZeroU64;
 use std::panic::Location;
@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use bitnet_backend::Result;
 
+use super::bias::Gate;
 use super::builder::AllocationRequest;
 use super::cache::{self, BATCH, ThreadCache};
 use super::device_pool::DevicePool;
 use super::handle::{Taken, home_of, pool_of, slot_of};
+use super::heap::Heap;
 use super::records::{Kind, Record};
 use super::shared::{CACHED, Shared, refused, stale};
-use super::small::{PAGE, Slot, class_of, no_records};
+use super::shrink::place_of;
+use super::small::{PAGE, Slot, Taker, class_of, no_records};
 use super::tracking::{Tracked, single_row};
 use super::word::{Freed, Refusal};
 use super::{MemoryHandle, SMALL_BLOCK_LIMIT};
@@ -26,7 +29,7 @@ const PRESSURE_AGE: Duration = Duration::from_millis(250);
 
 impl Shared {
     /// Turns a free block into a live one, and counts it where `COUNTED`: a small one of the first device.
-    #[inline]
+    #[inline(always)]
     fn hand_out<const COUNTED: bool>(
         &self,
         cache: &mut ThreadCache,
@@ -65,11 +68,8 @@ impl Shared {
         align: usize,
         site: &'static Location<'static>,
     ) -> Option<Taken> {
-        if !self.host_first {
-            return None;
-        }
-        let class = class_of(size, align);
-        cache::with(self, |cache| {
+        cache::with(self, move |cache| {
+            let class = class_of(size, align);
             let slot = cache.pop(class)?;
             self.hand_out::<true>(cache, slot, size, class, site)
         })
@@ -85,20 +85,20 @@ impl Shared {
         life: u64,
         home: u64,
     ) -> bool {
-        let slot = slot_of(name);
-        let Some(record) = self.records.get(slot.record) else { return false };
-        let Kind::Small(class) = record.kind else { return false };
-        let (Some(word), generation) = (record.words.get(slot.object as usize), life as u32) else {
-            return false;
-        };
-        let named =
-            pool_of(home) == self.id() && u64::from(record.epoch()) == life >> 32 && size <= record.stride();
-        if !named || record.device != CACHED {
-            return false;
-        }
-        let row = class as usize;
-        let freed = cache::with(self, |cache| {
-            cache.push_if(row, slot, |gate| gate.enter(&record.bias, || word.free_alone(generation)))?;
+        // All of it inside, so that no more than these words go in.
+        let freed = cache::with(self, move |cache| {
+            let (slot, generation) = (slot_of(name), life as u32);
+            let record = self.records.get(slot.record)?;
+            let Kind::Small(class) = record.kind else { return None };
+            let row = class as usize;
+            let named = pool_of(home) == self.id()
+                && u64::from(record.epoch()) == life >> 32
+                && size <= record.stride()
+                && record.device == CACHED;
+            if !named {
+                return None;
+            }
+            cache.push_if(row, slot, |gate| self.free_granted(gate, record, slot, generation))?;
             if cache.share.counters.free(size) {
                 self.settle(cache);
             }
@@ -110,6 +110,78 @@ impl Shared {
             Some(())
         });
         freed.flatten().is_some()
+    }
+
+    /// Allocates a large block of host memory that was freed and is still whole.
+    pub(super) fn allocate_kept(
+        self: &Arc<Self>,
+        size: usize,
+        align: usize,
+        site: &'static Location<'static>,
+    ) -> Option<Taken> {
+        let heap = self.keeping_heap()?;
+        cache::with(self, |cache| {
+            self.settle(cache);
+            let mut books = heap.lock();
+            let record = books.take_kept(size, align)?.record;
+            heap.count_allocated(&mut books, size);
+            drop(books);
+            self.reach();
+            heap.grant(self.records.get(record)?, &cache.share.gate);
+            self.hand_out::<false>(cache, Slot { record, object: 0 }, size, single_row(true), site)
+        })
+        .flatten()
+    }
+
+    /// Frees a large block of host memory that may stay whole; `false` when nothing was done. The arguments are the
+    /// words of its handle.
+    pub(super) fn free_kept(self: &Arc<Self>, size: usize, name: NonZeroU64, life: u64, home: u64) -> bool {
+        let Some(heap) = self.keeping_heap() else { return false };
+        let slot = slot_of(name);
+        let Some(record) = self.records.get(slot.record) else { return false };
+        let named = pool_of(home) == self.id()
+            && slot.object == 0
+            && u64::from(record.epoch()) == life >> 32
+            && size <= record.stride();
+        if !named || record.kind != (Kind::Single { large: true }) || record.device != CACHED {
+            return false;
+        }
+        let generation = life as u32;
+        let freed = cache::with(self, |cache| {
+            let origin = cache.tracker.as_ref().map_or(0, |tracker| tracker.origin(record, slot));
+            // What is counted elsewhere is about to change, and a peak is that of all together.
+            self.settle(cache);
+            let mut books = heap.lock();
+            books.keep(slot.record, record.stride(), || {
+                self.free_granted(&cache.share.gate, record, slot, generation)?;
+                Some(place_of(record))
+            })?;
+            heap.count_freed(&mut books, size);
+            drop(books);
+            if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, self.tracking()) {
+                let row = single_row(true);
+                tracker.freed(tracking, Tracked { record, slot, generation, size, row }, origin);
+            }
+            Some(())
+        });
+        freed.flatten().is_some()
+    }
+
+    /// Returns the heap of large blocks of host memory, if it keeps blocks whole.
+    #[inline]
+    fn keeping_heap(&self) -> Option<&Heap> {
+        let pool = self.devices.first().filter(|_| self.direct)?;
+        Some(&pool.large_heap).filter(|heap| heap.keeps())
+    }
+
+    /// Frees the word of a block that is granted to this thread or to nobody. `None` where nothing was done.
+    #[inline(always)]
+    fn free_granted(&self, gate: &Gate, record: &Record, slot: Slot, generation: u32) -> Option<Freed> {
+        let word = record.words.get(slot.object as usize)?;
+        match gate.enter(&record.bias, || word.free_alone(generation)) {
+            None if record.bias.is_shared() => word.free_at_once(generation),
+            freed => freed,
+        }
     }
 
     /// Allocates a block, freeing memory and asking the failure callback where there is none. Returns it with
@@ -179,9 +251,8 @@ impl Shared {
     ) -> Result<(Taken, usize)> {
         let &AllocationRequest { size, align, .. } = request;
         self.settle(cache);
-        let (slot, zero_from) =
-            pool.take_single(&self.records, (size, align), large, cache.share.gate.ticket())?;
-        self.common.reach(self.common.settled() + self.beside());
+        let (slot, zero_from) = pool.take_single(&self.records, (size, align), large, &cache.share.gate)?;
+        self.reach();
         let taken = self.hand_out::<false>(cache, slot, size, single_row(large), site);
         Ok((taken.ok_or_else(no_records)?, zero_from))
     }
@@ -196,9 +267,14 @@ impl Shared {
         let &AllocationRequest { size, align, .. } = request;
         let class = class_of(size, align);
         let ground = pool.ground(&self.records);
-        let mut slots = [Slot { record: 0, object: 0 }; BATCH];
+        let mut slots = [Slot::NONE; BATCH];
         let count = if pool.index == CACHED { cache::batch(class) } else { 1 };
-        let count = pool.small.take(ground, class, cache.share.gate.ticket(), &mut slots[..count])?;
+        let taker = Taker {
+            ticket: cache.share.gate.ticket(),
+            wait: &|owner| self.wait_outside(owner),
+            ended: &|owner| self.has_ended(owner),
+        };
+        let count = pool.small.take(ground, class, taker, &mut slots[..count])?;
         let (slot, rest) = (slots[0], &slots[1..count]);
         if cache.trim_wanted(self.trim_requests()) {
             self.empty_cache(cache);
@@ -299,7 +375,7 @@ impl Shared {
             self.empty_cache(cache);
             return;
         }
-        let mut slots = [Slot { record: 0, object: 0 }; BATCH];
+        let mut slots = [Slot::NONE; BATCH];
         let count = cache.spill(class, &mut slots);
         pool.small.give_back(pool.ground(&self.records), class, &slots[..count]);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bitnet_backend::{BitNetError, Device, DeviceMemory, ErrorKind, Result};
 
-use super::bias::{Gate, NO_TICKET};
+use super::bias::{Gate, NO_TICKET, Tickets};
 use super::builder::PoolHooks;
 use super::cache::{self, ThreadCache, ThreadShare};
 use super::cleanup::Cleaner;
@@ -31,13 +31,13 @@ pub(super) struct Shared {
     pub(super) records: Records,
     pub(super) devices: Vec<DevicePool>,
     pub(super) forwards: Mutex<Forwards>,
-    pub(super) common: Common,
+    common: Common,
     threads: Mutex<Threads>,
     tracking: Option<Tracking>,
     pub(super) hooks: PoolHooks,
     trims: AtomicU32,
-    /// Whether threads keep host memory at hand.
-    pub(super) host_first: bool,
+    /// Whether host memory is served without further question: threads keep it at hand, and nobody admits requests.
+    pub(super) direct: bool,
     pub(super) pressure: PressureMonitor,
     pub(super) cleaner: Cleaner,
 }
@@ -45,8 +45,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Threads {
     shares: Vec<Arc<ThreadShare>>,
-    /// Number of the thread that came last.
-    tickets: u32,
+    tickets: Tickets,
     /// Sums of threads that ended.
     ended: Totals,
 }
@@ -73,9 +72,10 @@ impl Shared {
             common: Common::default(),
             threads: Mutex::default(),
             tracking,
-            hooks,
             trims: AtomicU32::new(0),
-            host_first: memories.first().is_some_and(|memory| memory.device().is_cpu()),
+            direct: hooks.admission.is_none()
+                && memories.first().is_some_and(|memory| memory.device().is_cpu()),
+            hooks,
             pressure,
             cleaner: Cleaner::default(),
         }
@@ -109,14 +109,18 @@ impl Shared {
         cache.share.counters.settle(&self.common, self.beside());
     }
 
+    /// Raises the peak to what is out now, where the caller has nothing pending.
+    pub(super) fn reach(&self) {
+        self.common.reach(self.common.settled() + self.beside());
+    }
+
     fn threads(&self) -> MutexGuard<'_, Threads> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn register_thread(&self) -> Arc<ThreadShare> {
         let mut threads = self.threads();
-        threads.tickets = threads.tickets.saturating_add(1).min(NO_TICKET);
-        let share = ThreadShare { gate: Gate::new(threads.tickets), counters: Counters::default() };
+        let share = ThreadShare { gate: Gate::new(threads.tickets.take()), counters: Counters::default() };
         let share = Arc::new(share);
         threads.shares.push(Arc::clone(&share));
         share
@@ -133,6 +137,7 @@ impl Shared {
         self.settle(cache);
         let mut threads = self.threads();
         threads.shares.retain(|share| !Arc::ptr_eq(share, &cache.share));
+        threads.tickets.give_back(cache.share.gate.ticket());
         let totals = cache.share.counters.totals();
         threads.ended.add(totals);
         drop(threads);
@@ -231,11 +236,16 @@ impl Shared {
     }
 
     /// Waits until a thread is outside its gate. One that is not listed any more will not enter again.
-    fn wait_outside(&self, ticket: u32) {
+    pub(super) fn wait_outside(&self, ticket: u32) {
         let share = self.threads().shares.iter().find(|share| share.gate.ticket() == ticket).cloned();
         if let Some(share) = share {
             share.gate.wait();
         }
+    }
+
+    /// Reports whether a thread has ended.
+    pub(super) fn has_ended(&self, ticket: u32) -> bool {
+        self.threads().tickets.is_free(ticket)
     }
 
     fn distrust(&self, record: &Record) {

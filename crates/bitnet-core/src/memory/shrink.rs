@@ -6,7 +6,6 @@
 
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bitnet_backend::{BitNetError, ErrorKind, Result};
 
@@ -135,5 +134,5 @@ impl Shared {
 
 /// Returns the place of a block that has a record of its own.
 pub(super) fn place_of(record: &Record) -> Place {
-    Place::again(record.address_of(0), record.stride(), record.index.load(Ordering::Relaxed))
+    Place::again(record.address_of(0), record.stride(), record.index())
 }

@@ -89,6 +89,16 @@ impl Word {
         Ok(freed(generation))
     }
 
+    /// Frees a live block without pins. `None` where it is anything else, or its generations end.
+    #[inline]
+    pub(super) fn free_at_once(&self, generation: u32) -> Option<Freed> {
+        let (live, next) = (generation << STATE_BITS | LIVE, generation.wrapping_add(1));
+        let freed = next << STATE_BITS | FREE;
+        let done = next < LAST_GENERATION
+            && self.0.compare_exchange(live, freed, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        done.then_some(Freed::Reusable)
+    }
+
     /// Frees a live block without pins, where no other thread can change the word meanwhile. `None` where it is
     /// anything else, or its generations end.
     #[inline]

@@ -32,8 +32,9 @@ pub(crate) fn build<T: Element>(
 /// Returns the pool of the first operand that has one.
 ///
 /// # Errors
-/// `Unsupported` when none has one.
+/// `Unsupported` when none has one, and for an operand with a scale.
 pub(crate) fn pool_of<'a>(operation: &str, operands: &[&'a BitNetTensor]) -> Result<&'a HybridMemoryPool> {
+    operands.iter().try_for_each(|tensor| tensor.check_unscaled(operation))?;
     let pooled = operands.iter().find_map(|tensor| tensor.memory().pool());
     match (pooled, operands.first()) {
         (Some(pool), _) => Ok(pool),

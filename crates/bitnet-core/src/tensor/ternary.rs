@@ -1,7 +1,6 @@
 //! The product of int8 activations and a packed ternary matrix, through the ternary kernels.
 
 use bitnet_backend::{BitNetDType, Result};
-use bitnet_kernels::Kernels;
 use bitnet_kernels::layout::row_quarters;
 
 use super::output::{build, pool_of, unsupported};
@@ -42,7 +41,7 @@ pub(super) fn product(
     let mut packed = vec![0; row_quarters::packed_len(rows, cols).unwrap_or_default()];
     row_quarters::pack(values.as_slice::<i8>()?, rows, cols, &mut packed);
     drop(values);
-    let kernels = Kernels::select().map_err(crate::cpu::isa_error)?;
+    let kernels = crate::cpu::select_kernels()?;
     build(&[tokens, rows], BitNetDType::I32, pool, operation, |out: &mut [i32]| {
         if cols == 0 || out.is_empty() {
             out.fill(0);

@@ -1,4 +1,4 @@
-//! Integer codes of floats: `stored = clamp(round_half_even(x / scale), least, greatest) + shift`, and back.
+//! Integer codes of floats: `stored = clamp(round_half_even(x * (1 / scale)), least, greatest) + shift`, and back.
 //!
 //! What is stored is a code less what takes it into a signed byte, so that one text serves signed and unsigned codes of
 //! eight and of four bits.
@@ -44,12 +44,24 @@ pub fn range(values: &[f32]) -> Option<FloatRange> {
             odd[lane] += value * 0.0;
         }
     }
-    let finite = odd.iter().all(|&odd| odd == 0.0) && rest.iter().all(|value| value.is_finite());
-    if values.is_empty() || !finite {
+    // Halves upon halves: whole registers until the last few.
+    for half in [16, 8, 4, 2, 1] {
+        for lane in 0..half {
+            let (low, high) = (least[lane + half], greatest[lane + half]);
+            least[lane] = if low < least[lane] { low } else { least[lane] };
+            greatest[lane] = if high > greatest[lane] { high } else { greatest[lane] };
+            odd[lane] += odd[lane + half];
+        }
+    }
+    let (mut min, mut max, mut odd) = (least[0], greatest[0], odd[0]);
+    for &value in rest {
+        min = if value < min { value } else { min };
+        max = if value > max { value } else { max };
+        odd += value * 0.0;
+    }
+    if values.is_empty() || odd != 0.0 {
         return None;
     }
-    let min = least.into_iter().chain(rest.iter().copied()).fold(f32::INFINITY, f32::min);
-    let max = greatest.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, f32::max);
     Some(FloatRange { min, max })
 }
 
@@ -59,10 +71,10 @@ pub fn codes(values: &[f32], steps: AffineSteps, out: &mut [i8]) {
     // In 1.5 * 2^23 + x the integer sits in the low bits of the sum, rounded half to even by the addition itself;
     // what lies far outside is clamped first, to ends that are integers.
     const ROUND: f32 = 12_582_912.0;
-    let (least, greatest) = (f32::from(steps.least), f32::from(steps.greatest));
+    let (inverse, least, greatest) = (1.0 / steps.scale, f32::from(steps.least), f32::from(steps.greatest));
     let shift = ROUND.to_bits().wrapping_sub(i32::from(steps.shift) as u32);
     for (out, &value) in out.iter_mut().zip(values) {
-        let steps = value / steps.scale;
+        let steps = value * inverse;
         let steps = if steps > greatest { greatest } else { steps };
         let steps = if steps < least { least } else { steps };
         *out = (steps + ROUND).to_bits().wrapping_sub(shift) as i8;

@@ -6,6 +6,7 @@
 
 pub mod affine;
 pub mod attention;
+pub mod casts;
 pub mod dense;
 pub mod dequantize;
 pub mod exp;
@@ -16,4 +17,5 @@ pub mod lanes;
 pub mod norm;
 pub mod quantize;
 pub mod rope;
+pub mod stochastic;
 pub mod ternary;

@@ -22,8 +22,9 @@ fn codes_and_values_are_the_same_bits_on_every_tier() {
         let odd = [0.5 * steps.scale, -1.5 * steps.scale, f32::MAX, f32::MIN, 0.0];
         values.iter_mut().step_by(3).zip(odd.iter().cycle()).for_each(|(value, &odd)| *value = odd);
         let (least, greatest) = (f32::from(steps.least), f32::from(steps.greatest));
-        let code =
-            |v: f32| ((v / steps.scale).round_ties_even().clamp(least, greatest) as i16 + steps.shift) as i8;
+        let code = |v: f32| {
+            ((v * (1.0 / steps.scale)).round_ties_even().clamp(least, greatest) as i16 + steps.shift) as i8
+        };
         let codes: Vec<i8> = values.iter().map(|&value| code(value)).collect();
         let back = |code: &i8| (i32::from(*code) - i32::from(steps.shift)) as f32 * steps.scale;
         let decoded: Vec<f32> = codes.iter().map(back).collect();

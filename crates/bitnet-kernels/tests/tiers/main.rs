@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod affine;
+mod casts;
 mod edge;
 mod flat;
 mod float;

@@ -1,4 +1,4 @@
-//! The weights of a checkpoint: one safetensors file, shards named by an index, or a GGUF file.
+//! The weights of a checkpoint: one safetensors file, shards named by an index, a GGUF file or its parts.
 //!
 //! Opening reads headers only. Tensors are slices of the mapped files ([`WeightBytes`]), which stay mapped
 //! as long as any slice lives.
@@ -136,15 +136,16 @@ impl Checkpoint {
     /// Takes the tensors of a GGUF file.
     pub fn from_gguf(gguf: &Gguf) -> Self {
         let mut checkpoint = Checkpoint { naming: Naming::Gguf, ..Checkpoint::empty(gguf.path().to_owned()) };
-        let file = gguf.file();
+        let files = gguf.files().map(|(path, bytes)| Shard { path: path.to_owned(), bytes: bytes.clone() });
+        checkpoint.shards.extend(files);
         for entry in gguf.tensors() {
-            let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = file.clone();
+            let shard = entry.part;
+            let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = checkpoint.shards[shard].bytes.clone();
             // The table was held against the file when it was opened.
             let Some(bytes) = WeightBytes::slice_of(owner, entry.range.clone()) else { continue };
             let (dtype, shape, range) = (entry.type_id.into(), entry.shape.clone(), entry.range.clone());
-            checkpoint.tensors.insert(entry.name.clone(), Tensor { dtype, shape, bytes, shard: 0, range });
+            checkpoint.tensors.insert(entry.name.clone(), Tensor { dtype, shape, bytes, shard, range });
         }
-        checkpoint.shards.push(Shard { path: gguf.path().to_owned(), bytes: file });
         checkpoint
     }
 

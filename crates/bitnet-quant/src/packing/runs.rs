@@ -107,7 +107,8 @@ fn window(bits: Bits<'_>, at: usize, out: &mut Vec<u8>) -> usize {
         if length > SHORT_RUN as u32 {
             break;
         }
-        let zeros = place + (there & ((1 << place) - 1)).leading_zeros() - 64;
+        // Tokens follow each other: what lies between two is zero.
+        let zeros = place - taken;
         let sign = negative >> place & 1;
         let alone = zeros << 1 | sign as u32;
         let run = 0x80 | (2 - 2 * sign as u32) << 5 | (length - 1);
@@ -115,7 +116,10 @@ fn window(bits: Bits<'_>, at: usize, out: &mut Vec<u8>) -> usize {
         count += 1;
         taken = place + length;
     }
-    out.extend_from_slice(&tokens[..count]);
+    // A copy of one size is a few stores; what is too much is taken back.
+    let end = out.len() + count;
+    out.extend_from_slice(&tokens);
+    out.truncate(end);
     taken as usize
 }
 

@@ -60,26 +60,26 @@ fn integers(
     };
     let width = part(granularity, cols);
     let bytes_of_row = if bits == Bits::Eight { cols } else { cols.div_ceil(2) };
-    let mut stored = vec![0u8; rows * bytes_of_row];
-    let (mut codes, mut params) = (vec![0i8; cols], Vec::new());
-    let mut source = Rows::new(matrix);
-    for (row, stored) in stored.chunks_exact_mut(bytes_of_row).enumerate() {
+    // Filled row by row and never with zeros first, which would be one more pass over the memory.
+    let mut stored = Vec::with_capacity(rows * bytes_of_row);
+    let (mut codes, mut nibbles) = (vec![0i8; cols], vec![0u8; cols.div_ceil(2)]);
+    let (mut params, mut source) = (Vec::new(), Rows::new(matrix));
+    for row in 0..rows {
         let values = source.read(row);
-        // Codes of eight bits are written where they stay.
-        let (codes, nibbles) = match bits {
-            Bits::Eight => (bytemuck::cast_slice_mut(stored), None),
-            Bits::Four => (&mut codes[..], Some(stored)),
-        };
-        for (values, codes) in values.chunks(width).zip(codes.chunks_mut(width)) {
-            let own = ValueRange::of(values).ok_or_else(|| not_finite(row, values))?;
+        for (part, codes) in values.chunks(width).zip(codes.chunks_mut(width)) {
+            let own = ValueRange::of(part).ok_or_else(|| not_finite(row, values))?;
             let params_of_part = shared.map_or_else(|| affine(own), Ok)?;
-            (kernels.codes)(values, params_of_part.steps(offset(scheme)), codes);
+            (kernels.codes)(part, params_of_part.steps(offset(scheme)), codes);
             if granularity != Granularity::PerTensor {
                 params.push(params_of_part);
             }
         }
-        if let Some(nibbles) = nibbles {
-            (kernels.join)(codes, nibbles);
+        match bits {
+            Bits::Eight => stored.extend_from_slice(bytemuck::cast_slice(&codes)),
+            Bits::Four => {
+                (kernels.join)(&codes, &mut nibbles);
+                stored.extend_from_slice(&nibbles);
+            }
         }
     }
     if granularity == Granularity::PerTensor {

@@ -4,6 +4,7 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::{AffineParams, ErrorMetrics, ErrorSums, Granularity, Rows, Scheme, Symmetry};
+use crate::packing::flat_sparse::VALUES as SIGNS;
 use crate::packing::{TernaryPackedWeights, kernels};
 use crate::{FloatMatrix, QuantError};
 
@@ -134,8 +135,9 @@ impl QuantizedMatrix {
             }
             Codes::Sign(bits) => {
                 let bits = &bits[row * cols.div_ceil(8)..];
-                let sign = |i: usize| 1 - 2 * (bits[i / 8] >> (i % 8) & 1) as i8;
-                buffer.iter_mut().enumerate().for_each(|(i, code)| *code = sign(i));
+                for (codes, &byte) in buffer.chunks_mut(8).zip(bits) {
+                    codes.copy_from_slice(&SIGNS[usize::from(byte)][..codes.len()]);
+                }
                 buffer
             }
             Codes::Int8(stored) => bytemuck::cast_slice(&stored[row * cols..(row + 1) * cols]),

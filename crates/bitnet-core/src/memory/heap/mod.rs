@@ -14,9 +14,10 @@ use bitnet_backend::{BitNetError, DeviceMemory, ErrorKind, MemoryRegion, Result}
 
 use self::best_fit::BestFit;
 use self::buddy::Buddy;
-use super::bias::Trust;
+use super::bias::{Gate, Trust};
 use super::counters::Totals;
 use super::latch::{Latch, LatchGuard};
+use super::records::Record;
 use super::region::OwnedRegion;
 use super::small::PAGE;
 
@@ -154,6 +155,11 @@ pub(super) struct HeapSettings {
 }
 
 impl Heap {
+    /// Returns how room for blocks is found.
+    pub(super) fn strategy(&self) -> LargeStrategy {
+        self.strategy
+    }
+
     pub(super) fn new(memory: Arc<dyn DeviceMemory>, settings: HeapSettings) -> Self {
         let HeapSettings { strategy, initial, limit, limit_name, huge } = settings;
         let book = match strategy {
@@ -179,6 +185,20 @@ impl Heap {
             peak: AtomicI64::new(0),
             state: Latch::new(state),
             trust: Trust::default(),
+        }
+    }
+
+    /// Reports whether freed blocks may stay whole.
+    #[inline]
+    pub(super) fn keeps(&self) -> bool {
+        self.strategy == LargeStrategy::Buddy
+    }
+
+    /// Grants the record of a block, which the caller alone has, to the caller's thread.
+    #[inline]
+    pub(super) fn grant(&self, record: &Record, gate: &Gate) {
+        if record.bias.is_shared() && self.trust.grants() {
+            record.bias.grant(gate.ticket());
         }
     }
 
@@ -454,16 +474,18 @@ impl HeapState {
         self.kept.get_mut(buddy::order_of(size.max(align)))?.take()
     }
 
-    /// Keeps a freed block for the next request of its size; `false` where there is one already, or none is kept.
+    /// Keeps a block of `bytes` that `free` frees for the next request of its size. `None` where there is one already
+    /// or none is kept, and `free` is not asked, or says no.
     #[inline]
-    pub(super) fn keep(&mut self, place: Place, record: u32) -> bool {
-        match self.kept.get_mut(buddy::order_of(place.bytes)) {
-            Some(slot @ None) => {
-                *slot = Some(Kept { place, record });
-                true
-            }
-            _ => false,
-        }
+    pub(super) fn keep(
+        &mut self,
+        record: u32,
+        bytes: usize,
+        free: impl FnOnce() -> Option<Place>,
+    ) -> Option<()> {
+        let slot = self.kept.get_mut(buddy::order_of(bytes)).filter(|slot| slot.is_none())?;
+        *slot = Some(Kept { place: free()?, record });
+        Some(())
     }
 
     /// Gives the kept blocks back to the books; returns whether there were any.

@@ -67,9 +67,30 @@ pub(crate) fn span_of(class: usize) -> (usize, usize) {
     (bytes, bytes / size)
 }
 
+/// Blocks of each class that one thread keeps at hand.
+const CACHED: [u8; CLASSES] = cached_blocks();
+
+const fn cached_blocks() -> [u8; CLASSES] {
+    let mut out = [8; CLASSES];
+    let mut index = 0;
+    while index < CLASSES {
+        let blocks = 256 * 1024 / SIZES[index];
+        out[index] = if blocks < 8 {
+            8
+        } else if blocks > 128 {
+            128
+        } else {
+            blocks as u8
+        };
+        index += 1;
+    }
+    out
+}
+
 /// Returns the blocks of a class that one thread keeps at hand.
+#[inline]
 pub(crate) fn cached(class: usize) -> usize {
-    (256 * 1024 / SIZES[class] as usize).clamp(8, 128)
+    CACHED[class] as usize
 }
 
 #[cfg(all(test, not(loom)))]

@@ -25,12 +25,27 @@ pub(super) struct Slot {
     pub(super) object: u32,
 }
 
+impl Slot {
+    /// Names no block.
+    pub(super) const NONE: Slot = Slot { record: u32::MAX, object: 0 };
+}
+
 /// What the books of a device's small blocks stand on.
 #[derive(Clone, Copy)]
 pub(super) struct Ground<'a> {
     pub(super) records: &'a Records,
     pub(super) heap: &'a Heap,
     pub(super) device: u8,
+}
+
+/// A thread that takes blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Taker<'a> {
+    pub(super) ticket: u32,
+    /// Waits until a thread is outside its gate, see [`Bias::open`](super::bias::Bias::open).
+    pub(super) wait: &'a dyn Fn(u32),
+    /// Reports whether a thread has ended.
+    pub(super) ended: &'a dyn Fn(u32) -> bool,
 }
 
 const NONE: u32 = u32::MAX;
@@ -139,8 +154,8 @@ impl SmallBlockPool {
         &self.classes[class]
     }
 
-    /// Takes up to `out.len()` free blocks of a class, at least one, for the thread `ticket`; returns how many.
-    /// They are of spans of its own as far as there is memory for more spans.
+    /// Takes up to `out.len()` free blocks of a class, at least one, for the thread `taker`; returns how
+    /// many. They are of spans of its own as far as there is memory for more spans.
     ///
     /// # Errors
     /// As [`Heap::allocate`].
@@ -148,13 +163,13 @@ impl SmallBlockPool {
         &self,
         ground: Ground<'_>,
         class: usize,
-        ticket: u32,
+        taker: Taker<'_>,
         out: &mut [Slot],
     ) -> Result<usize> {
         let mut books = lock(&self.classes[class]);
         let mut count = 0;
         while count < out.len() {
-            if !books.bring_suiting(ground, ticket) {
+            if !books.bring_suiting(ground, taker) {
                 if count > 0 {
                     break;
                 }
@@ -163,7 +178,7 @@ impl SmallBlockPool {
                     opened?;
                 }
             }
-            books.grant_last(ground, ticket, &self.trust[class]);
+            books.grant_last(ground, taker, &self.trust[class]);
             count += books.pop_last_into(&mut out[count..]);
         }
         Ok(count)
@@ -288,13 +303,13 @@ impl SmallBlockPool {
 
 fn span_index(ground: Ground<'_>, slot: Slot) -> Option<usize> {
     let record = ground.records.get(slot.record)?;
-    Some(record.index.load(Ordering::Relaxed) as usize)
+    Some(record.index() as usize)
 }
 
 impl Class {
     /// Takes one free block, of the span that was listed last.
     pub(super) fn pop(&mut self) -> Option<Slot> {
-        let mut out = [Slot { record: 0, object: 0 }];
+        let mut out = [Slot::NONE];
         (self.pop_last_into(&mut out) == 1).then_some(out[0])
     }
 
@@ -320,10 +335,11 @@ impl Class {
 
     /// Brings a span to the end of the list that a thread may draw from without taking it from another; `false`
     /// when there is none near the end.
-    fn bring_suiting(&mut self, ground: Ground<'_>, ticket: u32) -> bool {
+    fn bring_suiting(&mut self, ground: Ground<'_>, taker: Taker<'_>) -> bool {
         let suits = |&index: &u32| {
             let span = &self.spans[index as usize];
-            span.is_idle() || ground.records.get(span.record).is_some_and(|record| record.bias.suits(ticket))
+            let bias = ground.records.get(span.record).map(|record| &record.bias);
+            span.is_idle() || bias.is_some_and(|bias| bias.suits(taker.ticket, taker.ended))
         };
         let Some(back) = self.partial.iter().rev().take(LOOKED_AT).position(suits) else { return false };
         let last = self.partial.len() - 1;
@@ -335,19 +351,18 @@ impl Class {
         true
     }
 
-    /// Grants the span that was listed last to a thread, if nobody has a block of it.
-    fn grant_last(&mut self, ground: Ground<'_>, ticket: u32, trust: &Trust) {
+    /// Grants the span that was listed last to a thread, if nobody has a block of it; otherwise it is everybody's.
+    fn grant_last(&mut self, ground: Ground<'_>, taker: Taker<'_>, trust: &Trust) {
         let Some(&index) = self.partial.last() else { return };
         let span = &self.spans[index as usize];
-        // A retired or moved word is another's business still.
-        if span.free != span.blocks {
+        let Some(record) = ground.records.get(span.record) else { return };
+        if record.bias.belongs_to(taker.ticket) {
             return;
         }
-        if let Some(record) = ground.records.get(span.record)
-            && record.bias.is_shared()
-            && trust.grants()
-        {
-            record.bias.grant(ticket);
+        record.bias.open(taker.ticket, taker.wait);
+        // A retired or moved word is another's business still.
+        if span.free == span.blocks && trust.grants() {
+            record.bias.grant(taker.ticket);
         }
     }
 
@@ -401,9 +416,7 @@ impl Class {
         (span.place, span.opened) = (Some(place), generation);
         span.fill();
         if let Some(record) = ground.records.get(span.record) {
-            record.index.store(index as u32, Ordering::Relaxed);
-            record.attach(place.address, size);
-            record.set_align(PAGE);
+            record.attach(place.address, index as u32);
         }
         self.list(index);
         self.empty_bytes += place.bytes;

@@ -27,8 +27,8 @@ const I4_ONES: u8 = 0x11;
 /// memory of its own first when it is shared. Elements that fill up the last byte of a packed tensor are zeros.
 #[derive(Clone)]
 pub struct BitNetTensor {
-    metadata: TensorMetadata,
-    memory: Arc<dyn TensorMemory>,
+    pub(in crate::memory) metadata: TensorMetadata,
+    pub(in crate::memory) memory: Arc<dyn TensorMemory>,
 }
 
 impl BitNetTensor {
@@ -46,7 +46,7 @@ impl BitNetTensor {
             // Zero bytes are zeros of every other type.
             _ => {}
         }
-        let metadata = TensorMetadata::new(metadata.shape().to_vec(), dtype, metadata.device());
+        let metadata = metadata.relaid(Layout::row_major(metadata.shape().to_vec()));
         Ok(BitNetTensor { metadata, memory: Arc::new(data) })
     }
 
@@ -152,6 +152,12 @@ impl BitNetTensor {
         self.metadata.dtype()
     }
 
+    /// Returns what stored numbers are multiplied by to give values, where that is stated: the scale of a quantised
+    /// tensor.
+    pub fn scale(&self) -> Option<f32> {
+        self.metadata.scale()
+    }
+
     /// Returns the number of elements.
     pub fn element_count(&self) -> usize {
         // Checked when the tensor was made.
@@ -255,7 +261,7 @@ impl BitNetTensor {
         let purpose = format!("copy of a {} tensor of shape {:?}", self.dtype(), self.shape());
         let mut data = PoolBuffer::zeroed(pool, self.size_bytes(), &self.device(), &purpose)?;
         data.copy_from_slice(self.as_bytes()?);
-        self.metadata = TensorMetadata::new(self.shape().to_vec(), self.dtype(), self.device());
+        self.metadata = self.metadata.relaid(Layout::row_major(self.shape().to_vec()));
         self.memory = Arc::new(data);
         match Arc::get_mut(&mut self.memory) {
             Some(memory) => memory.bytes_mut(),
@@ -263,7 +269,7 @@ impl BitNetTensor {
         }
     }
 
-    fn check_element<T: Element>(&self) -> Result<()> {
+    pub(super) fn check_element<T: Element>(&self) -> Result<()> {
         if T::DTYPE == self.dtype() {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use bitnet_backend::{BitNetError, Result};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 use super::file::TensorFile;
-use super::{BitNetTensor, Layout, TensorMemory, TensorMetadata};
+use super::{BitNetTensor, Layout, TensorMemory};
 
 /// A mapped file, or a part of one.
 ///
@@ -166,8 +166,7 @@ impl MappedTensors {
         let row_major = metadata.layout();
         let (shape, strides) = (row_major.shape().to_vec(), row_major.strides().to_vec());
         let layout = Layout::strided(shape, strides, before / bytes * per_block);
-        let metadata = TensorMetadata::with_layout(layout, metadata.dtype(), metadata.device());
-        BitNetTensor::from_memory(metadata, Arc::new(memory)).map_err(named)
+        BitNetTensor::from_memory(metadata.relaid(layout), Arc::new(memory)).map_err(named)
     }
 }
 

@@ -24,6 +24,18 @@ pub trait TensorMemory: fmt::Debug + Send + Sync {
         Err(read_only(self.kind()))
     }
 
+    /// Keeps the first `len` bytes and gives the rest of the memory back.
+    ///
+    /// # Errors
+    /// `Unsupported` where memory cannot be given back in part; it is as it was then.
+    fn shrink(&mut self, len: usize) -> Result<()> {
+        Err(BitNetError::new(ErrorKind::Unsupported {
+            backend: "cpu",
+            operation: format!("shrinking a {} to {len} bytes", self.kind()),
+            reason: "the memory is given back as a whole".into(),
+        }))
+    }
+
     /// Returns the pool to which the bytes belong, if one.
     fn pool(&self) -> Option<&HybridMemoryPool> {
         None
@@ -50,6 +62,10 @@ impl TensorMemory for PoolBuffer<u8> {
 
     fn bytes_mut(&mut self) -> Result<&mut [u8]> {
         Ok(self)
+    }
+
+    fn shrink(&mut self, len: usize) -> Result<()> {
+        self.shrink_to(len)
     }
 
     fn pool(&self) -> Option<&HybridMemoryPool> {

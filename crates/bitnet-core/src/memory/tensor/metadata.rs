@@ -4,14 +4,17 @@ use bitnet_backend::{BitNetDType, BitNetError, Device, ErrorKind, Result};
 
 use super::Layout;
 
-/// Shape, strides, element type and device of a tensor.
+/// Shape, strides, element type, scale and device of a tensor.
 ///
-/// Making one never fails; the sizes it implies are checked where they are asked for.
+/// Making one never fails; the sizes it implies are checked where they are asked for. The values of a tensor with a
+/// scale are its stored numbers times the scale: that of a quantised tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorMetadata {
     layout: Layout,
     dtype: BitNetDType,
     device: Device,
+    /// The bits of the scale.
+    scale: Option<u32>,
 }
 
 impl TensorMetadata {
@@ -22,7 +25,23 @@ impl TensorMetadata {
 
     /// Describes a tensor whose elements lie as `layout` says.
     pub fn with_layout(layout: Layout, dtype: BitNetDType, device: Device) -> Self {
-        TensorMetadata { layout, dtype, device }
+        TensorMetadata { layout, dtype, device, scale: None }
+    }
+
+    /// Describes a tensor whose values are its stored numbers times `scale`.
+    ///
+    /// # Errors
+    /// `Mismatch` for a scale that is not a finite number above zero.
+    pub fn with_scale(self, scale: Option<f32>) -> Result<Self> {
+        if let Some(scale) = scale.filter(|scale| !(*scale > 0.0 && scale.is_finite())) {
+            return Err(BitNetError::mismatch("scale of a tensor", "a finite number above zero", scale));
+        }
+        Ok(TensorMetadata { scale: scale.map(f32::to_bits), ..self })
+    }
+
+    /// Describes the same elements in another layout: a view, or a copy in another order.
+    pub fn relaid(&self, layout: Layout) -> Self {
+        TensorMetadata { layout, ..self.clone() }
     }
 
     /// Returns shape, strides and offset.
@@ -48,6 +67,11 @@ impl TensorMetadata {
     /// Returns the device.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// Returns what stored numbers are multiplied by to give values, where that is stated.
+    pub fn scale(&self) -> Option<f32> {
+        self.scale.map(f32::from_bits)
     }
 
     /// Returns the number of dimensions.

@@ -6,10 +6,13 @@
 
 pub mod base3;
 mod bitnet_tensor;
+#[cfg(feature = "compression")]
+mod compression;
 mod creation;
 mod display;
 pub mod file;
 mod handle;
+mod interop;
 mod layout;
 mod layout_views;
 #[cfg(feature = "mmap")]
@@ -23,7 +26,14 @@ mod views;
 
 pub use bitnet_backend::BitNetDType;
 pub use bitnet_tensor::BitNetTensor;
+#[cfg(feature = "compression")]
+pub use compression::{CompressionPolicy, CompressionReport, ShelfMetrics, TensorShelf};
 pub use handle::{TensorHandle, WeakTensorHandle};
+#[cfg(feature = "candle")]
+pub use interop::look_at_candle;
+pub use interop::{
+    DlDataType, DlDevice, DlManagedTensor, DlManagedTensorVersioned, DlTensor, DlpackTensor, DlpackVersion,
+};
 pub use layout::Layout;
 #[cfg(feature = "mmap")]
 pub use mapped::{MappedMemory, MappedTensors};

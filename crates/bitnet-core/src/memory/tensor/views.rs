@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bitnet_backend::{BitNetError, ErrorKind, Result};
 
-use super::{BitNetTensor, Layout, TensorMetadata};
+use super::{BitNetTensor, Layout};
 use crate::memory::HybridMemoryPool;
 
 impl BitNetTensor {
@@ -135,7 +135,7 @@ impl BitNetTensor {
         if self.is_contiguous() {
             return Ok(self.clone());
         }
-        self.copy_to(self.result_pool("contiguous")?)
+        self.copy_to(self.own_pool("contiguous")?)
     }
 
     /// Copies the elements, row-major, into memory of `pool`.
@@ -143,14 +143,36 @@ impl BitNetTensor {
     /// # Errors
     /// As [`HybridMemoryPool::allocate`].
     pub fn copy_to(&self, pool: &HybridMemoryPool) -> Result<Self> {
-        crate::tensor::copy(self, pool)
+        let mut copy = crate::tensor::copy(self, pool)?;
+        copy.metadata = copy.metadata.with_scale(self.scale())?;
+        Ok(copy)
     }
 
-    /// Returns the pool for what `operation` makes of this tensor: that of its memory.
+    /// Returns the pool for what `operation` computes from the stored numbers of this tensor: that of its memory.
     ///
     /// # Errors
-    /// `Unsupported` when the memory belongs to no pool, as that of a mapped file.
+    /// `Unsupported` when the numbers stand for others by a scale, or when the memory belongs to no pool, as that of a
+    /// mapped file.
     pub(crate) fn result_pool(&self, operation: &str) -> Result<&HybridMemoryPool> {
+        self.check_unscaled(operation)?;
+        self.own_pool(operation)
+    }
+
+    /// Refuses a tensor whose values are not its stored numbers.
+    pub(crate) fn check_unscaled(&self, operation: &str) -> Result<()> {
+        let Some(scale) = self.scale() else { return Ok(()) };
+        Err(BitNetError::new(ErrorKind::Unsupported {
+            backend: "cpu",
+            operation: format!(
+                "{operation} of a {} tensor of shape {:?} with the scale {scale:e}",
+                self.dtype(),
+                self.shape()
+            ),
+            reason: "operations compute with stored numbers; convert the tensor to a float type first".into(),
+        }))
+    }
+
+    fn own_pool(&self, operation: &str) -> Result<&HybridMemoryPool> {
         self.memory().pool().ok_or_else(|| {
             BitNetError::new(ErrorKind::Unsupported {
                 backend: "cpu",
@@ -179,8 +201,7 @@ impl BitNetTensor {
                 ),
             }));
         }
-        let metadata = TensorMetadata::with_layout(layout, self.dtype(), self.device());
-        BitNetTensor::from_memory(metadata, Arc::clone(self.memory()))
+        BitNetTensor::from_memory(self.metadata().relaid(layout), Arc::clone(self.memory()))
     }
 
     /// Reports whether a part of a packed tensor begins and ends with a byte, or ends where the tensor does.
@@ -202,6 +223,7 @@ mod tests {
     use bitnet_backend::{BitNetDType, Device};
 
     use super::*;
+    use crate::memory::tensor::TensorMetadata;
 
     fn counting(shape: &[usize]) -> (HybridMemoryPool, BitNetTensor) {
         let pool = HybridMemoryPool::new().unwrap();

@@ -20,6 +20,8 @@ const ALIGN: usize = 64;
 pub(super) const MAX_HEADER: u64 = 100_000_000;
 /// Before the name of a packed tensor in the metadata.
 const PACKED: &str = "bitnet.packed.";
+/// Before the name of a tensor with a scale in the metadata.
+const SCALE: &str = "bitnet.scale.";
 
 /// One tensor of a file.
 #[derive(Debug, Clone)]
@@ -27,6 +29,7 @@ pub(super) struct Entry {
     /// The element type, or the name of one that we do not have.
     pub(super) dtype: Result<BitNetDType, String>,
     pub(super) shape: Vec<usize>,
+    pub(super) scale: Option<f32>,
     /// Bytes within the data.
     pub(super) range: Range<usize>,
 }
@@ -49,6 +52,9 @@ pub(super) fn encode(tensors: &[&TensorSpec]) -> Result<(Vec<u8>, u64)> {
         let end = at.checked_add(bytes as u64).filter(|&end| end <= i64::MAX as u64);
         let end =
             end.ok_or_else(|| BitNetError::mismatch(what(), "an end below 2^63 bytes", "a greater one"))?;
+        if let Some(scale) = spec.scale {
+            metadata.insert(format!("{SCALE}{}", spec.name), scale.to_string().into());
+        }
         let (dtype, shape) = match spec.dtype.safetensors_name() {
             Some(name) => (name, spec.shape.clone()),
             None => {
@@ -111,12 +117,15 @@ pub(super) fn parse(header: &[u8], data: u64) -> Result<Table> {
         let stored = info.dtype.to_string();
         let dtype = BitNetDType::from_safetensors_name(&stored).ok_or(stored);
         let range = info.data_offsets.0..info.data_offsets.1;
-        table.entries.insert(name, Entry { dtype, shape: info.shape.clone(), range });
+        table.entries.insert(name, Entry { dtype, shape: info.shape.clone(), scale: None, range });
     }
     for (key, value) in metadata.metadata().iter().flatten() {
-        match key.strip_prefix(PACKED) {
-            Some(name) => unpack(&mut table, name, value)?,
-            None => drop(table.metadata.insert(key.clone(), value.clone())),
+        if let Some(name) = key.strip_prefix(PACKED) {
+            unpack(&mut table, name, value)?;
+        } else if let Some(name) = key.strip_prefix(SCALE) {
+            scale(&mut table, name, value)?;
+        } else {
+            table.metadata.insert(key.clone(), value.clone());
         }
     }
     Ok(table)
@@ -147,11 +156,27 @@ fn unpack(table: &mut Table, name: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
+/// Gives a tensor the scale that the metadata states.
+fn scale(table: &mut Table, name: &str, value: &str) -> Result<()> {
+    let refuse = |expected: &str| {
+        let what = format!("metadata {SCALE}{name}");
+        Err(BitNetError::mismatch(what, expected, format!("{value:?}")))
+    };
+    let Some(entry) = table.entries.get_mut(name) else { return refuse("a tensor of this name") };
+    match value.parse::<f32>() {
+        Ok(scale) if scale > 0.0 && scale.is_finite() => entry.scale = Some(scale),
+        _ => return refuse("a finite number above zero"),
+    }
+    Ok(())
+}
+
 impl Entry {
     /// Describes the tensor, row-major at the first byte of its range.
     pub(super) fn describe(&self, name: &str) -> Result<TensorMetadata> {
         match &self.dtype {
-            Ok(dtype) => Ok(TensorMetadata::new(self.shape.clone(), *dtype, Default::default())),
+            Ok(dtype) => {
+                TensorMetadata::new(self.shape.clone(), *dtype, Default::default()).with_scale(self.scale)
+            }
             Err(found) => {
                 let known = BitNetDType::ALL.into_iter().filter_map(BitNetDType::safetensors_name);
                 let known = known.collect::<Vec<_>>().join(", ");

@@ -9,7 +9,8 @@
 //! falling alignment, so every tensor of a file written here can be used in place.
 //!
 //! Packed types, which the format does not have, are stored as `U8` of their bytes, with an entry
-//! `bitnet.packed.NAME` = `TYPE [SHAPE]` in the metadata; other readers see the bytes.
+//! `bitnet.packed.NAME` = `TYPE [SHAPE]` in the metadata; other readers see the bytes. The scale of a quantised
+//! tensor is the entry `bitnet.scale.NAME`, a decimal number that reads as the same `f32`.
 //!
 //! [`save`] writes a file whole or not at all, [`TensorWriter`] does so piece by piece, [`to_bytes`] makes an image in
 //! memory. [`load`] gives every tensor a block of its own; [`TensorFile`] finds tensors in any [`TensorMemory`]: a
@@ -24,6 +25,8 @@ mod read;
 mod tests;
 mod write;
 
+#[cfg(feature = "candle")]
+pub(super) use order::in_row_order;
 #[cfg(feature = "mmap")]
 pub(super) use read::open;
 pub use read::{TensorFile, load};

@@ -2,7 +2,7 @@
 
 use bitnet_backend::{BitNetDType, BitNetError, Result};
 
-use crate::memory::tensor::{BitNetTensor, Layout};
+use crate::memory::tensor::{BitNetTensor, Layout, TensorMetadata};
 
 /// Bytes gathered at a time.
 const PIECE: usize = 1 << 16;
@@ -28,21 +28,49 @@ pub(super) fn exchange(dtype: BitNetDType, bytes: &mut [u8]) {
 
 /// Gives `sink` the elements of a tensor in the order and bytes of a file, piece by piece.
 pub(super) fn in_file_order(tensor: &BitNetTensor, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let dtype = tensor.dtype();
-    if tensor.is_contiguous() && is_native(dtype) {
-        return sink(tensor.as_bytes()?);
+    let (metadata, bytes) = (tensor.metadata(), tensor.memory().bytes());
+    if is_native(metadata.dtype()) {
+        return in_row_order(metadata, bytes, sink);
+    }
+    let mut buffer = Vec::new();
+    in_row_order(metadata, bytes, &mut |piece| {
+        for piece in piece.chunks(PIECE) {
+            buffer.clear();
+            buffer.extend_from_slice(piece);
+            exchange(metadata.dtype(), &mut buffer);
+            sink(&buffer)?;
+        }
+        Ok(())
+    })
+}
+
+/// Gives `sink` the elements of a tensor in `bytes` row-major, in the byte order of the machine, in pieces of whole
+/// elements. A layout without gaps is one piece, where it lies.
+///
+/// # Errors
+/// `Mismatch` for a packed tensor that is not contiguous; what `sink` returns.
+pub(in crate::memory::tensor) fn in_row_order(
+    metadata: &TensorMetadata,
+    bytes: &[u8],
+    sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let (dtype, layout) = (metadata.dtype(), metadata.layout());
+    let size = metadata.size_bytes()?;
+    if size == 0 {
+        return Ok(());
+    }
+    if let Some(start) = dtype.byte_offset(layout.offset()).filter(|_| layout.is_contiguous()) {
+        return sink(&bytes[start..start + size]);
     }
     let Some(width) = dtype.element_bytes() else {
-        // Packed tensors are contiguous, and their bytes have no order.
-        let found = format!("strides {:?}", tensor.layout().strides());
+        let found = format!("strides {:?}", layout.strides());
         return Err(BitNetError::mismatch("layout of a packed tensor", "contiguous", found));
     };
-    let mut buffer = Vec::with_capacity(PIECE);
-    for_each_run(tensor.layout(), |start, elements| {
-        let run = &tensor.memory().bytes()[start * width..(start + elements) * width];
+    let mut buffer = Vec::with_capacity(PIECE.min(size));
+    for_each_run(layout, |start, elements| {
+        let run = &bytes[start * width..(start + elements) * width];
         for piece in run.chunks(PIECE / width * width) {
             if buffer.len() + piece.len() > PIECE {
-                exchange(dtype, &mut buffer);
                 sink(&buffer)?;
                 buffer.clear();
             }
@@ -50,7 +78,6 @@ pub(super) fn in_file_order(tensor: &BitNetTensor, sink: &mut dyn FnMut(&[u8]) -
         }
         Ok(())
     })?;
-    exchange(dtype, &mut buffer);
     sink(&buffer)
 }
 

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use bitnet_backend::{BitNetError, Device, ErrorKind, Result};
+use bitnet_backend::{BitNetError, ErrorKind, Result};
 
 use super::header::{self, LENGTH_FIELD, Table};
 use super::order;
@@ -37,11 +37,12 @@ pub fn load(path: &Path, pool: &HybridMemoryPool) -> Result<BTreeMap<String, Bit
     for (name, entry) in entries {
         let metadata = entry.describe(name).map_err(named)?;
         let dtype = metadata.dtype();
-        let made = BitNetTensor::new(metadata, pool);
+        let made = BitNetTensor::new(metadata.clone(), pool);
         let mut tensor = made.map_err(|error| named(error.context(format!("tensor {name}"))))?;
         let bytes = tensor.as_mut_bytes()?;
         file.read_exact(bytes).map_err(failed)?;
         order::exchange(dtype, bytes);
+        tensor.metadata = metadata;
         tensors.insert(name.clone(), tensor);
     }
     Ok(tensors)
@@ -117,8 +118,7 @@ impl TensorFile {
         let row_major = metadata.layout();
         let (shape, strides) = (row_major.shape().to_vec(), row_major.strides().to_vec());
         let layout = Layout::strided(shape, strides, start / bytes * per_block);
-        let metadata = TensorMetadata::with_layout(layout, dtype, Device::Cpu);
-        BitNetTensor::from_memory(metadata, Arc::clone(&self.memory))
+        BitNetTensor::from_memory(metadata.relaid(layout), Arc::clone(&self.memory))
             .map_err(|error| error.context(format!("tensor {name}")))
     }
 

@@ -28,7 +28,10 @@ fn examples(pool: &HybridMemoryPool) -> Vec<(&'static str, BitNetTensor)> {
         matrix.memory().clone(),
     );
     let halves = [1.5, -2.25, 0.0].map(f16::from_f32);
+    let codes = BitNetTensor::from_slice(&[-1i8, 0, 1], &[3], &device, pool).unwrap();
+    let scaled = codes.metadata().clone().with_scale(Some(0.1)).unwrap();
     vec![
+        ("scaled", BitNetTensor::from_memory(scaled, codes.memory().clone()).unwrap()),
         ("byte", BitNetTensor::from_slice(&[7u8, 9, 11], &[3], &device, pool).unwrap()),
         ("matrix", matrix),
         ("transposed", transposed.unwrap()),
@@ -48,6 +51,7 @@ fn named<'a>(tensors: &'a [(&'static str, BitNetTensor)]) -> Vec<(&'a str, &'a B
 
 fn check(name: &str, tensor: &BitNetTensor, expected: &BitNetTensor) {
     assert_eq!((tensor.dtype(), tensor.shape()), (expected.dtype(), expected.shape()), "{name}");
+    assert_eq!(tensor.scale(), expected.scale(), "{name}");
     assert!(tensor.is_contiguous());
     match name {
         "transposed" => assert_eq!(tensor.as_slice::<f32>().unwrap(), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]),
@@ -86,7 +90,7 @@ fn tensors_are_used_where_they_lie() {
     }
     assert_eq!(pool.get_metrics().allocation_count, before);
     let error = file.tensor("absent").unwrap_err().to_string();
-    assert_eq!(error, "image: tensor name: expected one of 10 tensors, found \"absent\"");
+    assert_eq!(error, "image: tensor name: expected one of 11 tensors, found \"absent\"");
     // Writing to one leaves the image alone.
     let mut matrix = file.tensor("matrix").unwrap();
     matrix.as_mut_slice::<f32>().unwrap()[0] = 9.0;
@@ -182,6 +186,12 @@ fn hostile_files_are_refused_by_name() {
         (format!("{{{}}}", entry("[8,0]")), 8, "header"),
         (r#"{"x":{"dtype":"F32","shape":[9223372036854775807,4],"data_offsets":[0,8]}}"#.into(), 8, "header"),
         (r#"{"__metadata__":{"bitnet.packed.x":"bitnet158 [3]"}}"#.into(), 0, "a tensor of this name"),
+        (r#"{"__metadata__":{"bitnet.scale.x":"1"}}"#.into(), 0, "a tensor of this name"),
+        (
+            format!(r#"{{"__metadata__":{{"bitnet.scale.x":"-inf"}},{}}}"#, entry("[0,8]")),
+            8,
+            "bitnet.scale.x",
+        ),
     ];
     for (json, data, message) in cases {
         let found = refusal(&with_header(&json, data));

@@ -9,7 +9,7 @@ use crate::files::AtomicFile;
 use crate::memory::tensor::{BitNetTensor, TensorMetadata};
 
 /// Name, element type and shape of a tensor that is to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TensorSpec {
     /// Name in the file.
     pub name: String,
@@ -17,12 +17,14 @@ pub struct TensorSpec {
     pub dtype: BitNetDType,
     /// Length of each dimension, outermost first.
     pub shape: Vec<usize>,
+    /// What stored numbers are multiplied by to give values, where that is stated: a finite number above zero.
+    pub scale: Option<f32>,
 }
 
 impl TensorSpec {
     /// Describes a tensor.
     pub fn new(name: impl Into<String>, dtype: BitNetDType, shape: &[usize]) -> Self {
-        TensorSpec { name: name.into(), dtype, shape: shape.to_vec() }
+        TensorSpec { name: name.into(), dtype, shape: shape.to_vec(), scale: None }
     }
 
     /// Returns the bytes of the elements.
@@ -117,7 +119,7 @@ fn plan(tensors: &[(&str, &BitNetTensor)]) -> (Vec<usize>, Vec<TensorSpec>) {
     order.sort_by_key(|&index| (std::cmp::Reverse(tensors[index].1.dtype().align()), tensors[index].0));
     let spec = |&index: &usize| {
         let (name, tensor) = tensors[index];
-        TensorSpec::new(name, tensor.dtype(), tensor.shape())
+        TensorSpec { scale: tensor.scale(), ..TensorSpec::new(name, tensor.dtype(), tensor.shape()) }
     };
     let specs = order.iter().map(spec).collect();
     (order, specs)
