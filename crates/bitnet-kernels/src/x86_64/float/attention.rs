@@ -69,8 +69,7 @@ unsafe fn score_all<V: Register, E: Element, const Q: usize>(
             // SAFETY: by the contract.
             unsafe {
                 let key = |k: usize| keys.add((first + k.min(count - 1)) * stride);
-                let (queries, out) =
-                    (queries.as_ptr().add(row * stride), &mut scores[row * BLOCK + first..]);
+                let (queries, out) = (queries.as_ptr().add(row * stride), &mut scores[row * BLOCK + first..]);
                 if wide {
                     score::<V, E, Q>(queries, stride, key, scale, out);
                 } else {
