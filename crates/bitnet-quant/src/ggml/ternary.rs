@@ -106,23 +106,34 @@ fn pair_quarters<const SHIFT: u32>([a, b, c, d]: [&[u8]; 4], out: &mut [u8]) {
 }
 
 fn tq1_0_quarters(blocks: [&[u8]; 4], out: &mut [u8]) {
-    for (len, from, to, digits) in RUNS {
-        let mut fractions = [[0u8; 32]; 4];
-        for (fractions, block) in fractions.iter_mut().zip(blocks) {
-            fractions[..len].copy_from_slice(&block[from..from + len]);
-        }
-        for out in out[to..][..len * digits].chunks_exact_mut(len) {
-            let mut byte = [0u8; 32];
-            for fractions in fractions.iter_mut().rev() {
-                // All 32 places, of which the short runs use the first: the loop has a fixed length.
-                for (byte, fraction) in byte.iter_mut().zip(fractions) {
-                    let digit = u8::from(*fraction >= 86) + u8::from(*fraction >= 171);
-                    *byte = *byte << 2 | digit;
-                    *fraction = fraction.wrapping_mul(3);
-                }
+    let (long, rest) = out.split_at_mut(160);
+    let (short, last) = rest.split_at_mut(80);
+    // The long run in halves: the fractions of four rows then stay in registers.
+    digit_quarters::<16>(blocks, 0, long, 32);
+    digit_quarters::<16>(blocks, 16, &mut long[16..], 32);
+    digit_quarters::<16>(blocks, 32, short, 16);
+    digit_quarters::<4>(blocks, 48, last, 4);
+}
+
+/// Puts the digits of `LEN` bytes of four rows side by side, one digit a row of `stride` places.
+fn digit_quarters<const LEN: usize>(blocks: [&[u8]; 4], from: usize, out: &mut [u8], stride: usize) {
+    // Less 128, so that 86 and 171 are -42 and 43: narrow registers compare signed bytes only, and the triple of what
+    // was taken off is the same again.
+    let mut fractions = [[0i8; LEN]; 4];
+    for (fractions, block) in fractions.iter_mut().zip(blocks) {
+        let bytes = fractions.iter_mut().zip(&block[from..][..LEN]);
+        bytes.for_each(|(fraction, byte)| *fraction = (byte ^ 0x80) as i8);
+    }
+    for out in out.chunks_mut(stride) {
+        let mut bytes = [0u8; LEN];
+        for fractions in fractions.iter_mut().rev() {
+            for (byte, fraction) in bytes.iter_mut().zip(fractions) {
+                let digit = u8::from(*fraction >= -42) + u8::from(*fraction >= 43);
+                *byte = byte.wrapping_mul(4).wrapping_add(digit);
+                *fraction = fraction.wrapping_mul(3);
             }
-            out.copy_from_slice(&byte[..len]);
         }
+        out[..LEN].copy_from_slice(&bytes);
     }
 }
 
