@@ -1,8 +1,10 @@
 //! The steps that are one or two cargo commands.
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
 
-use crate::process::{capture, cargo, run};
+use crate::process::{capture, cargo, root, run};
 
 /// Arguments of the command that runs all tests; the README promises exactly this one.
 pub const TEST: [&str; 2] = ["test", "--workspace"];
@@ -62,7 +64,47 @@ pub fn stress() -> Result<()> {
         bail!("{long} is not there");
     }
     println!("passed: {long}");
-    loom()
+    loom()?;
+    miri()
+}
+
+/// Runs the tests of tensors under miri, on this machine and on a big-endian one: layouts, views, files, handles and
+/// DLPack in memory of the pool. Mappings and other processes are beyond it.
+fn miri() -> Result<()> {
+    // The toolchain's own cargo, which runs this program, knows no other toolchain.
+    let nightly = || {
+        let mut command = Command::new("rustup");
+        command.args(["run", "nightly", "cargo", "miri"]).current_dir(root());
+        for variable in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC"] {
+            command.env_remove(variable);
+        }
+        command
+    };
+    if !capture(nightly().arg("--version")).is_ok_and(|output| output.success) {
+        println!("SKIPPED miri: `rustup component add miri rust-src --toolchain nightly` installs it");
+        return Ok(());
+    }
+    const TESTS: [&str; 6] = [
+        "memory::tensor::base3",
+        "memory::tensor::file",
+        "memory::tensor::handle",
+        "memory::tensor::interop",
+        "memory::tensor::bitnet_tensor",
+        "memory::tensor::layout",
+    ];
+    for target in ["x86_64-unknown-linux-gnu", "s390x-unknown-linux-gnu"] {
+        let args =
+            ["test", "--package", "bitnet-core", "--no-default-features", "--target", target, "--lib", "--"];
+        let mut command = nightly();
+        command.args(args).args(TESTS);
+        command.env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks");
+        let output = capture(command.env("CARGO_TARGET_DIR", "target/miri"))?;
+        if !output.success || output.stdout.contains("test result: ok. 0 passed") {
+            bail!("the tests of tensors under miri on {target} failed\n{}", output.stdout);
+        }
+        println!("passed: tensors under miri on {target}");
+    }
+    Ok(())
 }
 
 /// Runs the model checks of the memory pool, which replace its atomics and locks.
