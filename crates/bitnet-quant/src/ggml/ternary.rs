@@ -63,6 +63,69 @@ pub(super) fn put_scale(ty: GgmlType, scale: f16, block: &mut [u8]) {
     block[scale_at(ty)..][..2].copy_from_slice(&scale.to_le_bytes());
 }
 
+/// Returns a block or group whose codes are all those of zero, for rows that are absent; its scale means nothing.
+pub(super) fn zeros(ty: GgmlType) -> [u8; BLOCK / 4 + 2] {
+    // 128 is the fraction whose every digit is 1.
+    [if ty == GgmlType::TQ1_0 { 128 } else { 0x55 }; BLOCK / 4 + 2]
+}
+
+/// Writes the codes of four blocks or groups at the same place of four rows as bytes of row quarters.
+pub(super) fn quarters(ty: GgmlType, layout: I2sLayout, blocks: [&[u8]; 4], out: &mut [u8]) {
+    match (ty, layout) {
+        (GgmlType::TQ1_0, _) => tq1_0_quarters(blocks, out),
+        (GgmlType::TQ2_0, _) => {
+            for (half, out) in out.chunks_exact_mut(128).enumerate() {
+                let blocks = blocks.map(|block| &block[32 * half..][..32]);
+                let (out, rest) = out.split_at_mut(32);
+                pair_quarters::<0>(blocks, out);
+                let (out, rest) = rest.split_at_mut(32);
+                pair_quarters::<2>(blocks, out);
+                let (out, rest) = rest.split_at_mut(32);
+                pair_quarters::<4>(blocks, out);
+                pair_quarters::<6>(blocks, rest);
+            }
+        }
+        _ => {
+            let bytes = layout.group_bytes();
+            let (out, rest) = out.split_at_mut(bytes);
+            pair_quarters::<6>(blocks, out);
+            let (out, rest) = rest.split_at_mut(bytes);
+            pair_quarters::<4>(blocks, out);
+            let (out, rest) = rest.split_at_mut(bytes);
+            pair_quarters::<2>(blocks, out);
+            pair_quarters::<0>(blocks, rest);
+        }
+    }
+}
+
+/// Puts the pairs at bit `SHIFT` of four rows side by side.
+fn pair_quarters<const SHIFT: u32>([a, b, c, d]: [&[u8]; 4], out: &mut [u8]) {
+    for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        *out = a >> SHIFT & 3 | (b >> SHIFT & 3) << 2 | (c >> SHIFT & 3) << 4 | (d >> SHIFT & 3) << 6;
+    }
+}
+
+fn tq1_0_quarters(blocks: [&[u8]; 4], out: &mut [u8]) {
+    for (len, from, to, digits) in RUNS {
+        let mut fractions = [[0u8; 32]; 4];
+        for (fractions, block) in fractions.iter_mut().zip(blocks) {
+            fractions[..len].copy_from_slice(&block[from..from + len]);
+        }
+        for out in out[to..][..len * digits].chunks_exact_mut(len) {
+            let mut byte = [0u8; 32];
+            for fractions in fractions.iter_mut().rev() {
+                // All 32 places, of which the short runs use the first: the loop has a fixed length.
+                for (byte, fraction) in byte.iter_mut().zip(fractions) {
+                    let digit = u8::from(*fraction >= 86) + u8::from(*fraction >= 171);
+                    *byte = *byte << 2 | digit;
+                    *fraction = fraction.wrapping_mul(3);
+                }
+            }
+            out.copy_from_slice(&byte[..len]);
+        }
+    }
+}
+
 fn pairs(bytes: &[u8], out: &mut [u8], shift: impl Fn(usize) -> usize) {
     for (n, out) in out.chunks_exact_mut(bytes.len()).enumerate() {
         let shift = shift(n);
