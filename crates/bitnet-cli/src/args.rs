@@ -84,6 +84,9 @@ impl EngineArgs {
             WeightsArg::Mmap if cfg!(not(feature = "mmap")) => {
                 Err(failure::usage("--weights mmap: not available in this build: the feature `mmap` is off"))
             }
+            WeightsArg::Shared if cfg!(not(all(feature = "mmap", target_os = "linux"))) => {
+                Err(failure::usage("--weights shared: needs Linux and a build with the feature `mmap`"))
+            }
             _ if cfg!(not(feature = "parallel")) && self.threads.is_some_and(|threads| threads > 1) => {
                 Err(failure::usage("--threads: expected 1 (the feature `parallel` is off in this build)"))
             }
@@ -169,6 +172,7 @@ impl From<WeightsArg> for WeightAccess {
         match weights {
             WeightsArg::Mmap => WeightAccess::Map,
             WeightsArg::Copy => WeightAccess::Copy,
+            WeightsArg::Shared => WeightAccess::Shared,
             WeightsArg::Auto => WeightAccess::Auto,
         }
     }
@@ -181,6 +185,8 @@ pub enum WeightsArg {
     Mmap,
     /// Read into memory once, on huge pages where the system has them.
     Copy,
+    /// Read once into memory that all processes of this user share while one of them runs (Linux).
+    Shared,
     /// Copied for 512 tokens to decode and more, where weights are used as the file has them and leave half of
     /// the free memory; else mapped, where the build can.
     Auto,
@@ -276,6 +282,9 @@ pub struct RunArgs {
     /// Print one JSON object for each token, and one for the end
     #[arg(long)]
     pub jsonl: bool,
+    /// Write the state of the memory pool after the run to this file, as JSON: settings, totals, live blocks
+    #[arg(long, value_name = "FILE")]
+    pub memory_snapshot: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// Element type of the KV cache [default: what a .bitnet file records, else f16]
@@ -619,7 +628,8 @@ pub struct BenchArgs {
     /// How ternary weights are kept
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = LayoutArg::Quarters)]
     pub layout: LayoutArg,
-    /// How the weight files of a named model are brought into memory
+    /// How the weight files of a named model are brought into memory; synthetic weights are made in memory, and
+    /// copied to huge pages for `copy` alone
     #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
     pub weights: WeightsArg,
     /// Order of the elements in I2_S tensors of a named GGUF file

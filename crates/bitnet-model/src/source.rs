@@ -72,6 +72,9 @@ pub enum WeightAccess {
     Map,
     /// Read into memory once.
     Copy,
+    /// Read once into memory that all processes of this user share, as long as one of them runs: one copy on the
+    /// machine, of which the file may be overwritten meanwhile. Linux only.
+    Shared,
 }
 
 /// Largest file accepted, by name, in bytes.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use anyhow::Result;
+use bitnet_core::files::{AtomicFile, AtomicFolder};
 use bitnet_inference::model::convert::{
     ConvertError, ConvertOptions, ConvertReport, Output, OutputFile, Target, convert,
 };
@@ -12,7 +13,6 @@ use serde::Serialize;
 
 use super::verify::{self, Verdict};
 use crate::args::{ConversionArgs, ConvertArgs, QuantizeArgs};
-use crate::atomic::{AtomicFile, AtomicFolder};
 use crate::failure::{one_line, usage};
 use crate::model;
 use crate::output::{Out, SCHEMA, bytes, note, peak_memory};
@@ -77,9 +77,10 @@ impl Destination {
 
     fn commit(self) -> Result<()> {
         match self {
-            Destination::File(file) => file.commit(),
-            Destination::Folder(folder) => folder.commit(),
+            Destination::File(file) => file.commit()?,
+            Destination::Folder(folder) => folder.commit()?,
         }
+        Ok(())
     }
 }
 

@@ -273,7 +273,8 @@ fn memory(source: &ModelSource, args: &InspectArgs) -> Result<Memory> {
     let Kv { dtype: kv, by } = engine.kv();
     let context = engine.runner().context();
     let config = engine.config();
-    let kv_bytes_per_token = (2 * config.layers * config.kv_width() * kv.bits() / 8) as u64;
+    let kv_bytes_per_token =
+        kv.size_bytes(2 * config.layers * config.kv_width()).unwrap_or(usize::MAX) as u64;
     let blocks = context.div_ceil(KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS;
     let kv_bytes_at_full_context = kv_bytes_per_token * blocks as u64;
     let (kv_type, kv_by) = (kv.name(), by.name());

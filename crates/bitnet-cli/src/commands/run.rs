@@ -34,6 +34,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let generated = generate(&mut engine, &ids, &options, format, &mut out)?;
     generated.finish(format, engine.kv(), &mut out)?;
     out.flush()?;
+    if let (Some(file), Some(pool)) = (&args.memory_snapshot, engine.pool()) {
+        pool.snapshot().save(file)?;
+    }
     let memory = engine.memory();
     generated.summary(engine.runner().context(), engine.kv(), &memory);
     if generated.end == End::Interrupted { Err(Interrupted.into()) } else { Ok(()) }

@@ -9,6 +9,7 @@ mod failures;
 mod gguf;
 mod killed;
 mod measure;
+mod memory;
 mod program;
 mod reports;
 mod run;

@@ -75,6 +75,12 @@ impl<T: Element> BlockStore<T> {
         }
         Ok(())
     }
+
+    /// Gives all blocks but the first `count` back: first what is lent, then what it points into.
+    fn truncate(&mut self, count: usize) {
+        self.lent.truncate(count);
+        self.owned.truncate(count);
+    }
 }
 
 impl KvCache {
@@ -111,6 +117,14 @@ impl KvCache {
         }
     }
 
+    /// Gives all blocks but the first `count` back to the pool.
+    pub fn truncate(&mut self, count: usize) {
+        match &mut self.blocks {
+            Blocks::F32(store) => store.truncate(count),
+            Blocks::F16(store) => store.truncate(count),
+        }
+    }
+
     /// Lends the blocks to the workers of a pass.
     pub fn lend(&mut self) -> KvView<'_> {
         let blocks = match &self.blocks {
@@ -135,6 +149,16 @@ enum LentBlocks<'a> {
 }
 
 impl<'a> KvView<'a> {
+    /// Asks for the first `count` rows of one head in one block.
+    pub fn prefetch(&self, block: BlockId, layer: usize, part: Part, head: usize, count: usize) {
+        let start = self.shape.head_at(layer, part, head);
+        let range = start..start + count * self.shape.attention.head_dim;
+        match self.blocks {
+            LentBlocks::F32(blocks) => blocks[block.0 as usize].prefetch(range),
+            LentBlocks::F16(blocks) => blocks[block.0 as usize].prefetch(range),
+        }
+    }
+
     /// Returns the rows of one head in one block, `[64, head_dim]`.
     ///
     /// # Safety

@@ -423,6 +423,12 @@ impl Backend for CpuBackend {
         }
     }
 
+    fn release_kv_blocks(&mut self, count: usize) {
+        if let Some(loaded) = &mut self.loaded {
+            loaded.kv.truncate(count);
+        }
+    }
+
     fn execute(&mut self, op: &Op, step: &Step) -> Result<()> {
         self.run(step, Some(op))
     }
@@ -482,6 +488,14 @@ impl Backend for CpuBackend {
         }
         parts
     }
+}
+
+/// Returns the kernels of the tier that `BITNET_ISA` forces, or of the best one here.
+///
+/// # Errors
+/// `IsaUnavailable` when a tier is forced that is not here.
+pub(crate) fn select_kernels() -> Result<&'static Kernels> {
+    Kernels::select().map_err(isa_error)
 }
 
 fn isa_error(error: IsaError) -> BitNetError {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::panic::Location;
 
 use bitnet_backend::{BitNetError, Device, ErrorKind, Result};
 
@@ -11,7 +12,7 @@ use super::{Element, HybridMemoryPool, PinGuardMut};
 /// Alignment of every [`PoolBuffer`], that of a cache line and of the widest vector register.
 pub const BUFFER_ALIGN: usize = 64;
 
-/// Owns a `[T]` in host memory of a pool: zeroed, 64-byte aligned, pinned, given back on drop.
+/// Owns a `[T]` in host memory of a pool: 64-byte aligned, pinned, given back on drop.
 ///
 /// An empty buffer holds no block.
 pub struct PoolBuffer<T: Element> {
@@ -35,6 +36,33 @@ impl<T: Element> PoolBuffer<T> {
         }
     }
 
+    /// Allocates `len` elements that are about to be written: they are zeros, or what the block held before.
+    ///
+    /// # Errors
+    /// As [`zeroed`](Self::zeroed).
+    #[track_caller]
+    pub fn for_overwrite(
+        pool: &HybridMemoryPool,
+        len: usize,
+        device: &Device,
+        purpose: &str,
+    ) -> Result<Self> {
+        let bytes = len.saturating_mul(size_of::<T>());
+        if bytes == 0 || bytes == usize::MAX {
+            return Self::zeroed(pool, len, device, purpose);
+        }
+        let handle = pool.allocate(bytes, BUFFER_ALIGN, device).map_err(|error| error.context(purpose))?;
+        match pool.pin_mut(&handle) {
+            Ok(pin) => {
+                Ok(PoolBuffer { pool: pool.clone(), block: Some(pin), device: *device, element: PhantomData })
+            }
+            Err(error) => {
+                pool.deallocate(handle)?;
+                Err(error.context(purpose))
+            }
+        }
+    }
+
     #[track_caller]
     fn try_zeroed(pool: &HybridMemoryPool, len: usize, device: &Device) -> Result<Self> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| {
@@ -47,6 +75,31 @@ impl<T: Element> PoolBuffer<T> {
             Some(pool.allocate_pinned(bytes, BUFFER_ALIGN, device)?)
         };
         Ok(PoolBuffer { pool: pool.clone(), block, device: *device, element: PhantomData })
+    }
+
+    /// Keeps the first `len` elements and gives the rest of the memory back, as
+    /// [`HybridMemoryPool::shrink`] does: a buffer of 1 MiB and more stays where it is.
+    ///
+    /// # Errors
+    /// `InvalidAllocation` when the buffer has fewer elements; it is as it was then.
+    #[track_caller]
+    pub fn shrink_to(&mut self, len: usize) -> Result<()> {
+        let present = self.len();
+        match &mut self.block {
+            Some(pin) if (1..=present).contains(&len) => {
+                self.pool.shrink_pinned(pin, len * size_of::<T>(), Location::caller())
+            }
+            Some(_) if len == 0 => {
+                self.give_back();
+                Ok(())
+            }
+            None if len == 0 => Ok(()),
+            _ => Err(BitNetError::new(ErrorKind::InvalidAllocation {
+                size: len.saturating_mul(size_of::<T>()),
+                align: BUFFER_ALIGN,
+                reason: "a buffer shrinks to the elements that it has at most",
+            })),
+        }
     }
 
     /// Returns the pool that the buffer came from.
@@ -64,12 +117,12 @@ impl<T: Element> PoolBuffer<T> {
         size_of_val::<[T]>(self)
     }
 
-    /// Returns the address of the first element, for reading; the buffer never moves.
+    /// Returns the address of the first element, for reading; the buffer moves in `shrink_to` at most.
     pub fn as_ptr(&self) -> *const T {
         self.deref().as_ptr()
     }
 
-    /// Returns the address of the first element, for writing; the buffer never moves.
+    /// Returns the address of the first element, for writing; the buffer moves in `shrink_to` at most.
     pub fn as_mut_ptr(&mut self) -> *mut T {
         self.deref_mut().as_mut_ptr()
     }
@@ -95,12 +148,18 @@ impl<T: Element> DerefMut for PoolBuffer<T> {
     }
 }
 
-impl<T: Element> Drop for PoolBuffer<T> {
-    fn drop(&mut self) {
+impl<T: Element> PoolBuffer<T> {
+    fn give_back(&mut self) {
         if let Some(pin) = self.block.take() {
             let result = self.pool.deallocate(pin.into_handle());
             debug_assert!(result.is_ok(), "{result:?}");
         }
+    }
+}
+
+impl<T: Element> Drop for PoolBuffer<T> {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 

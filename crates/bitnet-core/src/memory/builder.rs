@@ -7,6 +7,7 @@ use bitnet_backend::{BitNetError, Device, DeviceMemory, Result};
 
 use super::cleanup::{self, GenerationalSettings};
 use super::cpu::CpuMemory;
+use super::handle::MOST_ORDINAL;
 use super::heap::LargeStrategy;
 use super::pressure::{PressureMonitor, PressureSettings};
 use super::shared::Shared;
@@ -145,6 +146,9 @@ impl PoolBuilder {
     pub fn build(self) -> Result<HybridMemoryPool> {
         let config = self.config;
         check(&config)?;
+        for memory in &self.memories {
+            check_device(memory.device())?;
+        }
         let tracking_config = config.tracking_config.clone().unwrap_or_default();
         let tracked = config.enable_advanced_tracking && tracking_config.level > TrackingLevel::None;
         let mut pressure = self.pressure;
@@ -161,6 +165,15 @@ impl PoolBuilder {
             cleanup::start(&shared, &cleanup)?;
         }
         Ok(HybridMemoryPool { shared })
+    }
+}
+
+fn check_device(device: Device) -> Result<()> {
+    match device {
+        Device::Cuda(ordinal) | Device::Metal(ordinal) if ordinal > MOST_ORDINAL => {
+            Err(BitNetError::mismatch("ordinal of a device", format_args!("at most {MOST_ORDINAL}"), ordinal))
+        }
+        _ => Ok(()),
     }
 }
 

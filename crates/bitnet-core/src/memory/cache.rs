@@ -6,28 +6,44 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 
+use super::bias::Gate;
 use super::counters::Counters;
 use super::shared::Shared;
 use super::small::{CLASSES, SIZES, Slot, cached};
-use super::tracking::ThreadTracker;
+use super::tracking::{ThreadTracker, Tracking};
 
 /// Bytes of free blocks that one thread keeps.
 const MOST_BYTES: usize = 32 << 20;
 /// Most blocks that move between a thread and the pool at once.
 pub(super) const BATCH: usize = 64;
 
-#[derive(Default)]
+/// Free blocks of one class.
 struct Magazine {
+    /// The block that came last, or none: most requests look at nothing else.
+    top: Slot,
     slots: Vec<Slot>,
-    most: usize,
+}
+
+impl Magazine {
+    fn new() -> Self {
+        Magazine { top: Slot::NONE, slots: Vec::new() }
+    }
+}
+
+/// What others see of a thread that uses a pool, in a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct ThreadShare {
+    pub(super) gate: Gate,
+    pub(super) counters: Counters,
 }
 
 /// One thread's share of one pool.
 pub(super) struct ThreadCache {
     magazines: Box<[Magazine]>,
     bytes: usize,
-    pub(super) counters: Arc<Counters>,
-    pub(super) tracker: Option<Box<ThreadTracker>>,
+    pub(super) share: Arc<ThreadShare>,
+    pub(super) tracker: Option<ThreadTracker>,
     /// Value of the pool's trim counter when this cache was last emptied.
     trimmed: u32,
     pool: Weak<Shared>,
@@ -35,12 +51,11 @@ pub(super) struct ThreadCache {
 
 impl ThreadCache {
     fn new(pool: &Arc<Shared>) -> Self {
-        let magazine = |class| Magazine { slots: Vec::new(), most: cached(class) };
         ThreadCache {
-            magazines: (0..CLASSES).map(magazine).collect(),
+            magazines: (0..CLASSES).map(|_| Magazine::new()).collect(),
             bytes: 0,
-            counters: pool.register_thread(),
-            tracker: pool.tracking().map(|tracking| Box::new(tracking.register_thread())),
+            share: pool.register_thread(),
+            tracker: pool.tracking().map(Tracking::register_thread),
             trimmed: pool.trim_requests(),
             pool: Arc::downgrade(pool),
         }
@@ -54,22 +69,41 @@ impl ThreadCache {
     /// Takes a free block at hand.
     #[inline]
     pub(super) fn pop(&mut self, class: usize) -> Option<Slot> {
-        let slot = self.magazines[class].slots.pop()?;
+        let magazine = self.magazines.get_mut(class)?;
+        let slot = match std::mem::replace(&mut magazine.top, Slot::NONE) {
+            Slot::NONE => magazine.slots.pop()?,
+            slot => slot,
+        };
         self.bytes -= SIZES[class] as usize;
         Some(slot)
     }
 
     /// Keeps a free block, or says that there is no room.
-    #[inline]
     pub(super) fn push(&mut self, class: usize, slot: Slot) -> bool {
-        let magazine = &mut self.magazines[class];
+        self.push_if(class, slot, |_| Some(())).is_some()
+    }
+
+    /// Keeps a block that `free` frees, which is not asked where there is no room and may say no.
+    #[inline]
+    pub(super) fn push_if<R>(
+        &mut self,
+        class: usize,
+        slot: Slot,
+        free: impl FnOnce(&Gate) -> Option<R>,
+    ) -> Option<R> {
+        let magazine = self.magazines.get_mut(class)?;
         let bytes = self.bytes + SIZES[class] as usize;
-        if magazine.slots.len() >= magazine.most || bytes > MOST_BYTES {
-            return false;
+        let occupied = magazine.top != Slot::NONE;
+        if bytes > MOST_BYTES || occupied && magazine.slots.len() + 1 >= cached(class) {
+            return None;
         }
+        let freed = free(&self.share.gate)?;
         self.bytes = bytes;
-        magazine.slots.push(slot);
-        true
+        if occupied {
+            magazine.slots.push(magazine.top);
+        }
+        magazine.top = slot;
+        Some(freed)
     }
 
     /// Takes the older half of a class's blocks out, as many as `out` holds; returns how many.
@@ -86,6 +120,9 @@ impl ThreadCache {
     /// Takes all blocks out, class by class.
     pub(super) fn empty(&mut self, mut each: impl FnMut(usize, &[Slot])) {
         for (class, magazine) in self.magazines.iter_mut().enumerate() {
+            if magazine.top != Slot::NONE {
+                magazine.slots.push(std::mem::replace(&mut magazine.top, Slot::NONE));
+            }
             if !magazine.slots.is_empty() {
                 each(class, &magazine.slots);
                 magazine.slots.clear();
@@ -129,7 +166,7 @@ thread_local! {
 }
 
 /// Runs `f` on this thread's cache of a pool. `None` while the thread ends: there is no cache any more.
-#[inline]
+#[inline(always)]
 pub(super) fn with<R>(pool: &Arc<Shared>, f: impl FnOnce(&mut ThreadCache) -> R) -> Option<R> {
     LOCAL
         .try_with(|local| {

@@ -1,14 +1,16 @@
 //! The memory of one device: small blocks, large blocks, and the heaps below them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bitnet_backend::{Device, DeviceMemory, Result};
 
 use super::MemoryPoolConfig;
-use super::heap::{Heap, HeapSettings, LargeStrategy, Place};
+use super::bias::Gate;
+use super::heap::{Heap, HeapSettings, Kept, LargeStrategy};
 use super::records::{Kind, Record, Records};
+use super::shrink::place_of;
 use super::small::{Ground, Slot, SmallBlockPool, no_records};
+use super::word::Freed;
 
 /// The pools of one device. What differs between devices is behind [`DeviceMemory`].
 pub(super) struct DevicePool {
@@ -63,49 +65,59 @@ impl DevicePool {
         self.small_heap.live_bytes() + self.large_heap.live_bytes()
     }
 
-    /// Takes a block that has a record of its own; it is not live yet. Returns its slot and the bytes after
-    /// which it reads as zeros.
+    /// Takes a block that has a record of its own, for the thread of `gate`; it is not live yet. Returns its slot and
+    /// the bytes after which it reads as zeros.
     pub(super) fn take_single(
         &self,
         records: &Records,
-        size: usize,
-        align: usize,
+        request: (usize, usize),
         large: bool,
+        gate: &Gate,
     ) -> Result<(Slot, usize)> {
-        let heap = self.heap(large);
+        let (heap, (size, align)) = (self.heap(large), request);
         let mut books = heap.lock();
-        let place = heap.allocate(&mut books, size, align)?;
-        let record = match books.spare_records.pop() {
-            Some(record) => record,
-            None => match records.add(Record::new(Kind::Single { large }, self.index, 1)) {
-                Some(record) => record,
-                None => {
-                    heap.free(&mut books, place);
-                    return Err(no_records());
-                }
-            },
+        let kept = books.take_kept(size, align);
+        let (place, record) = match kept {
+            Some(Kept { place, record }) => (place, record),
+            None => {
+                let place = heap.allocate(&mut books, size, align)?;
+                let record = match books.spare_records.pop() {
+                    Some(record) => record,
+                    None => match records.add(Record::new(Kind::Single { large }, self.index, 1)) {
+                        Some(record) => record,
+                        None => {
+                            heap.free(&mut books, place);
+                            return Err(no_records());
+                        }
+                    },
+                };
+                (place, record)
+            }
         };
         heap.count_allocated(&mut books, size);
         drop(books);
         if let Some(record) = records.get(record) {
-            record.attach(place.address, place.bytes, align);
-            record.index.store(place.token(), Ordering::Relaxed);
+            if kept.is_none() {
+                record.place(place);
+            }
+            record.set_align(align);
+            heap.grant(record, gate);
         }
         Ok((Slot { record, object: 0 }, place.zero_from))
     }
 
     /// Gives back a block with a record of its own, which was live until now.
-    pub(super) fn free_single(&self, records: &Records, slot: Slot, size: usize, large: bool) {
-        let Some(record) = records.get(slot.record) else { return };
-        let place = Place::again(record.address_of(0), record.stride(), record.index.load(Ordering::Relaxed));
+    pub(super) fn free_single(&self, record: &Record, slot: Slot, size: usize, large: bool, freed: Freed) {
         // Only a word whose generations are used up needs the new epoch, but every one may have it.
-        if record.words[0].see().0 == super::word::Seen::Retired {
+        if freed == Freed::Retired {
             record.begin_epoch();
         }
-        let heap = self.heap(large);
+        let (heap, place) = (self.heap(large), place_of(record));
         let mut books = heap.lock();
-        heap.free(&mut books, place);
-        books.spare_records.push(slot.record);
+        if books.keep(slot.record, place.bytes, || Some(place)).is_none() {
+            heap.free(&mut books, place);
+            books.spare_records.push(slot.record);
+        }
         heap.count_freed(&mut books, size);
     }
 }

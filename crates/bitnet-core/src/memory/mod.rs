@@ -7,16 +7,19 @@
 //! its block back on drop. [`tensor::BitNetTensor`] adds shape and type.
 //!
 //! From the inside out: `heap` finds pages in arenas of a device (`best_fit`, `buddy`); `small` cuts pages into
-//! blocks of size classes; `cache` keeps some at hand in each thread; `records` and `word` are what a handle is
-//! checked against; `shared` ties them together and `pool` is the door. Beside them: `tracking` (who holds what),
+//! blocks of size classes; `cache` keeps some at hand in each thread; `records`, `word` and `bias` are what a handle
+//! is checked against; `service` and `shared` tie them together and `pool` is the door. Beside them: `tracking` (who holds what),
 //! `pressure` (how much is left), `cleanup` (what goes back), `planner` (what can share a place).
 //!
 //! Bookkeeping is safe code on indices and page numbers. Addresses appear in four modules only, which
 //! opt in to unsafe code: `cpu` (the system's mappings), `region` (releases a region once, and copies between
-//! blocks), `cleanup::compaction` (says why a copy is sound) and `pin` (turns a pinned block into a slice). To add
+//! blocks), `cleanup::compaction` (says why a copy is sound) and `pin` (turns a pinned block into a slice); so do
+//! `barrier` (a call of the system) and `latch` (a lock). To add
 //! a device's memory, implement [`DeviceMemory`](bitnet_backend::DeviceMemory) and hand it to
 //! [`PoolBuilder::device`].
 
+mod barrier;
+mod bias;
 mod buffer;
 mod builder;
 mod cache;
@@ -30,6 +33,7 @@ mod element;
 mod forwards;
 mod handle;
 mod heap;
+mod latch;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod metrics;
@@ -39,7 +43,9 @@ mod pool;
 mod pressure;
 mod records;
 mod region;
+mod service;
 mod shared;
+mod shrink;
 mod small;
 mod sync;
 pub mod tensor;
@@ -61,6 +67,6 @@ pub use planner::{LifetimePlan, PlanItem};
 pub use pool::{HybridMemoryPool, MAX_ALIGN};
 pub use pressure::{MemoryPressureLevel, PressureCallback, PressureReading};
 pub use tracking::{
-    DetailedMetrics, Leak, LiveBlock, Pattern, PatternKind, PatternReport, TagScope, Timeline, TimelineEvent,
-    TrackingConfig, TrackingLevel, Usage,
+    DetailedMetrics, Leak, LiveBlock, Pattern, PatternKind, PatternReport, PoolSnapshot, SnapshotBlock,
+    SnapshotDifference, TagScope, Timeline, TimelineEvent, TrackingConfig, TrackingLevel, Usage,
 };

@@ -27,6 +27,21 @@ impl Pin {
     pub(super) fn new(pool: Arc<Shared>, handle: MemoryHandle, slot: Slot, address: usize) -> Self {
         Pin { pool, handle, slot, address }
     }
+
+    pub(super) fn handle(&self) -> &MemoryHandle {
+        &self.handle
+    }
+
+    /// Returns where the block is.
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Notes that the block, which this pin holds alone, has `size` of its bytes left and a new generation.
+    pub(super) fn rename(&mut self, size: usize, generation: u32) {
+        debug_assert!(size <= self.handle.size);
+        self.handle.rename(size, generation);
+    }
 }
 
 impl Drop for Pin {

@@ -64,16 +64,26 @@ impl HybridMemoryPool {
     #[track_caller]
     pub fn allocate(&self, size: usize, align: usize, device: &Device) -> Result<MemoryHandle> {
         let site = Location::caller();
-        let request = AllocationRequest { size, align, device: *device };
         if size.wrapping_sub(1) < SMALL_BLOCK_LIMIT - 1
             && align.is_power_of_two()
             && align <= PAGE
-            && self.shared.hooks.admission.is_none()
-            && let Some(taken) = self.shared.allocate_at_hand(&request, site)
+            && device.is_cpu()
+            && self.shared.direct
+            && let Some(taken) = self.shared.allocate_at_hand(size, align, site)
         {
-            return Ok(self.shared.handle(taken, &request));
+            return Ok(self.shared.handle(taken, size, align, device));
         }
-        self.allocate_slowly(&request, site).map(|(handle, _)| handle)
+        if size.wrapping_sub(SMALL_BLOCK_LIMIT) <= isize::MAX as usize - SMALL_BLOCK_LIMIT
+            && align.is_power_of_two()
+            && align <= MAX_ALIGN
+            && device.is_cpu()
+            && self.shared.direct
+            && let Some(taken) = self.shared.allocate_kept(size, align, site)
+        {
+            return Ok(self.shared.handle(taken, size, align, device));
+        }
+        self.allocate_slowly(&AllocationRequest { size, align, device: *device }, site)
+            .map(|(handle, _)| handle)
     }
 
     /// Allocates `size` zeroed bytes on `device`, aligned to `align`.
@@ -88,15 +98,21 @@ impl HybridMemoryPool {
     /// Allocates zeroed bytes and opens them for writing.
     #[track_caller]
     pub(super) fn allocate_pinned(&self, size: usize, align: usize, device: &Device) -> Result<PinGuardMut> {
-        let site = Location::caller();
         let request = AllocationRequest { size, align, device: *device };
-        let (handle, zero_from) = self.allocate_slowly(&request, site)?;
+        let (mut pin, dirty) = self.allocate_open(&request, Location::caller())?;
+        pin[..dirty].fill(0);
+        Ok(pin)
+    }
+
+    /// Allocates bytes and opens them for writing; returns how many of them may not be zero, the first ones.
+    pub(super) fn allocate_open(
+        &self,
+        request: &AllocationRequest,
+        site: &'static Location<'static>,
+    ) -> Result<(PinGuardMut, usize)> {
+        let (handle, zero_from) = self.allocate_slowly(request, site)?;
         match self.pin_mut(&handle) {
-            Ok(mut pin) => {
-                let dirty = zero_from.min(size);
-                pin[..dirty].fill(0);
-                Ok(pin)
-            }
+            Ok(pin) => Ok((pin, zero_from.min(request.size))),
             Err(error) => {
                 self.deallocate(handle)?;
                 Err(error)
@@ -111,12 +127,14 @@ impl HybridMemoryPool {
         site: &'static Location<'static>,
     ) -> Result<(MemoryHandle, usize)> {
         check_request(request.size, request.align)?;
-        if request.size < SMALL_BLOCK_LIMIT
-            && request.align <= PAGE
-            && self.shared.hooks.admission.is_none()
-            && let Some(taken) = self.shared.allocate_at_hand(request, site)
+        let &AllocationRequest { size, align, ref device } = request;
+        if size < SMALL_BLOCK_LIMIT
+            && align <= PAGE
+            && device.is_cpu()
+            && self.shared.direct
+            && let Some(taken) = self.shared.allocate_at_hand(size, align, site)
         {
-            return Ok((self.shared.handle(taken, request), request.size));
+            return Ok((self.shared.handle(taken, size, align, device), size));
         }
         self.shared.allocate_anew(request, site)
     }
@@ -128,7 +146,16 @@ impl HybridMemoryPool {
     /// for a block that is pinned, which stays allocated.
     #[inline]
     pub fn deallocate(&self, handle: MemoryHandle) -> Result<()> {
-        self.shared.free(&handle)
+        let MemoryHandle { size, name, life, home } = handle;
+        let done = if size < SMALL_BLOCK_LIMIT {
+            self.shared.free_at_hand(size, name, life, home)
+        } else {
+            self.shared.free_kept(size, name, life, home)
+        };
+        if done {
+            return Ok(());
+        }
+        self.shared.free(&MemoryHandle { size, name, life, home })
     }
 
     /// Opens a block for reading. It cannot be deallocated, moved or opened for writing meanwhile.
@@ -169,13 +196,16 @@ impl HybridMemoryPool {
         let adopt = |record: &super::records::Record, slot: super::small::Slot| {
             Pin::new(Arc::clone(shared), handle.clone(), slot, record.address_of(slot.object))
         };
-        match pin(&record.words[handle.slot.object as usize], handle.generation) {
-            Ok(()) => Ok(adopt(record, handle.slot)),
+        let slot = handle.slot();
+        shared.open_here(record);
+        match pin(&record.words[slot.object as usize], handle.generation()) {
+            Ok(()) => Ok(adopt(record, slot)),
             Err(Refusal::Moved) => {
                 // Under the lock, so that the block does not move on or end meanwhile.
                 let forwards = shared.forwards();
-                let target = forwards.get(handle.slot).ok_or_else(|| stale(handle))?;
+                let target = forwards.get(slot).ok_or_else(|| stale(handle))?;
                 let record = shared.records.get(target.slot.record).ok_or_else(|| stale(handle))?;
+                shared.open_here(record);
                 let pinned = pin(&record.words[target.slot.object as usize], target.generation);
                 drop(forwards);
                 pinned.map_err(|refusal| refused(handle, refusal, expected))?;

@@ -8,12 +8,15 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
+use super::bias::Bias;
+use super::heap::Place;
+use super::small::SIZES;
 use super::tracking::LiveSlot;
 use super::word::Word;
 
-/// Records in the first bucket; every further one doubles.
-const FIRST: usize = 64;
-const BUCKETS: usize = 26;
+/// Records in the first bucket, which is always there; every further one doubles.
+const FIRST: usize = 512;
+const BUCKETS: usize = 23;
 
 /// What blocks a record stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,44 +27,71 @@ pub(super) enum Kind {
     Single { large: bool },
 }
 
-/// One record, in cache lines of its own: threads write to the words and positions of different ones.
+/// One record: what every request looks at. Threads write to the words of different ones.
 #[derive(Debug)]
-#[repr(align(64))]
 pub(super) struct Record {
     pub(super) kind: Kind,
     /// Index of the device in its pool.
     pub(super) device: u8,
     epoch: AtomicU32,
+    /// Who may change the words alone.
+    pub(super) bias: Bias,
+    pub(super) words: Box<[Word]>,
+    rest: Box<Rest>,
+}
+
+/// What few requests look at.
+#[derive(Debug)]
+struct Rest {
     address: AtomicUsize,
-    /// Bytes from one block to the next, or of the one block.
-    stride: AtomicUsize,
+    /// Bytes of the one block.
+    bytes: AtomicUsize,
     align_log2: AtomicU8,
     /// Where the owner's books keep the rest.
-    pub(super) index: AtomicU32,
-    pub(super) words: Box<[Word]>,
+    index: AtomicU32,
     live: OnceLock<Box<[LiveSlot]>>,
 }
 
 impl Record {
     pub(super) fn new(kind: Kind, device: u8, blocks: usize) -> Self {
+        let rest = Rest {
+            address: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            align_log2: AtomicU8::new(0),
+            index: AtomicU32::new(u32::MAX),
+            live: OnceLock::new(),
+        };
         Record {
             kind,
             device,
             epoch: AtomicU32::new(0),
-            address: AtomicUsize::new(0),
-            stride: AtomicUsize::new(0),
-            align_log2: AtomicU8::new(0),
-            index: AtomicU32::new(u32::MAX),
+            bias: Bias::new(),
             words: (0..blocks).map(|_| Word::new()).collect(),
-            live: OnceLock::new(),
+            rest: Box::new(rest),
         }
     }
 
-    /// Gives the record memory. No block of it is live.
-    pub(super) fn attach(&self, address: usize, stride: usize, align: usize) {
-        self.align_log2.store(align.trailing_zeros() as u8, Ordering::Relaxed);
-        self.address.store(address, Ordering::Relaxed);
-        self.stride.store(stride, Ordering::Relaxed);
+    /// Gives a record of small blocks its memory, and its `index` in their books. No block of it can be reached
+    /// meanwhile.
+    pub(super) fn attach(&self, address: usize, index: u32) {
+        self.rest.address.store(address, Ordering::Relaxed);
+        self.rest.index.store(index, Ordering::Relaxed);
+    }
+
+    /// Gives the record of a single block its place.
+    pub(super) fn place(&self, place: Place) {
+        self.attach(place.address, place.token());
+        self.rest.bytes.store(place.bytes, Ordering::Relaxed);
+    }
+
+    /// Returns where the owner's books keep the rest.
+    pub(super) fn index(&self) -> u32 {
+        self.rest.index.load(Ordering::Relaxed)
+    }
+
+    /// Notes the alignment that a single block is asked for with.
+    pub(super) fn set_align(&self, align: usize) {
+        self.rest.align_log2.store(align.trailing_zeros() as u8, Ordering::Relaxed);
     }
 
     /// Makes every handle of the past stale, used-up generations included. No block is live.
@@ -77,74 +107,106 @@ impl Record {
         self.epoch.load(Ordering::Acquire)
     }
 
+    /// Returns the bytes from one block to the next, or of the one block.
+    #[inline]
     pub(super) fn stride(&self) -> usize {
-        self.stride.load(Ordering::Relaxed)
+        match self.kind {
+            Kind::Small(class) => SIZES[class as usize] as usize,
+            Kind::Single { .. } => self.rest.bytes.load(Ordering::Relaxed),
+        }
     }
 
-    /// Returns the alignment that its memory was asked for with.
+    /// Returns the alignment that its one block was asked for with.
     pub(super) fn align(&self) -> usize {
-        1 << self.align_log2.load(Ordering::Relaxed)
+        1 << self.rest.align_log2.load(Ordering::Relaxed)
     }
 
     /// Returns the address of a block; it stays as long as the block is pinned.
     pub(super) fn address_of(&self, object: u32) -> usize {
-        self.address.load(Ordering::Relaxed) + object as usize * self.stride()
+        self.rest.address.load(Ordering::Relaxed) + object as usize * self.stride()
     }
 
     /// Returns what the tracker keeps of a block, for writing.
     pub(super) fn live_slot(&self, object: u32) -> &LiveSlot {
-        let live = self.live.get_or_init(|| self.words.iter().map(|_| LiveSlot::default()).collect());
+        let live = self.rest.live.get_or_init(|| self.words.iter().map(|_| LiveSlot::default()).collect());
         &live[object as usize]
     }
 
     /// Returns what the tracker keeps of all blocks, where it keeps anything.
     pub(super) fn live_slots(&self) -> Option<&[LiveSlot]> {
-        self.live.get().map(|live| &**live)
+        self.rest.live.get().map(|live| &**live)
     }
 
     /// Returns the bytes of bookkeeping.
     pub(super) fn metadata_bytes(&self) -> usize {
-        size_of::<OnceLock<Record>>()
+        size_of::<Cell>()
+            + size_of::<Rest>()
             + size_of_val::<[Word]>(&self.words)
-            + self.live.get().map_or(0, |live| size_of_val::<[LiveSlot]>(live))
+            + self.rest.live.get().map_or(0, |live| size_of_val::<[LiveSlot]>(live))
     }
 }
+
+/// A record, once it is there, in a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Cell(OnceLock<Record>);
+
+const _: () = assert!(cfg!(loom) || size_of::<Cell>() == 64);
 
 /// All records of a pool.
 #[derive(Debug)]
 pub(super) struct Records {
     next: AtomicU32,
-    buckets: [OnceLock<Box<[OnceLock<Record>]>>; BUCKETS],
+    first: Box<[Cell]>,
+    /// The buckets after the first.
+    more: [OnceLock<Box<[Cell]>>; BUCKETS],
 }
 
 impl Default for Records {
     fn default() -> Self {
-        Records { next: AtomicU32::new(0), buckets: std::array::from_fn(|_| OnceLock::new()) }
+        let more = std::array::from_fn(|_| OnceLock::new());
+        Records { next: AtomicU32::new(0), first: cells(FIRST), more }
     }
 }
 
-#[inline]
-fn place(index: u32) -> (usize, usize) {
-    let shifted = index as usize + FIRST;
-    let bucket = (shifted.ilog2() - FIRST.ilog2()) as usize;
-    (bucket, shifted - (FIRST << bucket))
+fn cells(count: usize) -> Box<[Cell]> {
+    (0..count).map(|_| Cell::default()).collect()
+}
+
+/// Returns the bucket after the first, and the place in it, of a record beyond the first bucket.
+fn place(index: usize) -> (usize, usize) {
+    let bucket = (index / FIRST).ilog2() as usize;
+    (bucket, index - (FIRST << bucket))
 }
 
 impl Records {
     /// Adds a record and returns its number; `None` when the numbers are used up.
     pub(super) fn add(&self, record: Record) -> Option<u32> {
-        let index = self.next.fetch_add(1, Ordering::Relaxed);
-        let (bucket, offset) = place(index);
-        let bucket =
-            self.buckets.get(bucket)?.get_or_init(|| (0..FIRST << bucket).map(|_| OnceLock::new()).collect());
-        bucket[offset].set(record).ok()?;
-        Some(index)
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let index = number as usize;
+        let cell = match self.first.get(index) {
+            Some(cell) => cell,
+            None => {
+                let (bucket, offset) = place(index);
+                &self.more.get(bucket)?.get_or_init(|| cells(FIRST << bucket))[offset]
+            }
+        };
+        cell.0.set(record).ok()?;
+        Some(number)
     }
 
     #[inline]
-    pub(super) fn get(&self, index: u32) -> Option<&Record> {
-        let (bucket, offset) = place(index);
-        self.buckets.get(bucket)?.get()?.get(offset)?.get()
+    pub(super) fn get(&self, number: u32) -> Option<&Record> {
+        match self.first.get(number as usize) {
+            Some(cell) => cell.0.get(),
+            None => self.get_further(number),
+        }
+    }
+
+    #[cold]
+    fn get_further(&self, number: u32) -> Option<&Record> {
+        let (bucket, offset) = place(number as usize);
+        self.more.get(bucket)?.get()?.get(offset)?.0.get()
     }
 
     /// Returns every record with its number.
@@ -161,14 +223,14 @@ mod tests {
     #[test]
     fn records_keep_their_number_across_buckets() {
         let records = Records::default();
-        for index in 0..1000 {
+        for index in 0..5000 {
             let record = Record::new(Kind::Small((index % 7) as u8), 0, 1);
             assert_eq!(records.add(record), Some(index));
         }
         for (index, record) in records.iter() {
             assert_eq!(record.kind, Kind::Small((index % 7) as u8));
         }
-        for forged in [1000, 1 << 20, u32::MAX - 1, u32::MAX] {
+        for forged in [5000, 1 << 20, u32::MAX - 1, u32::MAX] {
             assert!(records.get(forged).is_none());
         }
     }

@@ -1,31 +1,29 @@
 //! What all clones of a pool share, and what happens to a block between request and return.
 
 use std::num::NonZeroU32;
-use std::panic::Location;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bitnet_backend::{BitNetError, Device, DeviceMemory, ErrorKind, Result};
 
-use super::builder::{AllocationRequest, PoolHooks};
-use super::cache::{self, BATCH, ThreadCache};
+use super::bias::{Gate, NO_TICKET, Tickets};
+use super::builder::PoolHooks;
+use super::cache::{self, ThreadCache, ThreadShare};
 use super::cleanup::Cleaner;
 use super::counters::{Common, Counters, Totals, peak};
 use super::device_pool::DevicePool;
 use super::forwards::Forwards;
+use super::handle::pool_of;
 use super::heap::LargeStrategy;
 use super::pressure::{MemoryPressureLevel, PressureMonitor};
 use super::records::{Kind, Record, Records};
-use super::small::{PAGE, Slot, class_of};
-use super::tracking::{Tracked, Tracking, TrackingLevel, single_row};
-use super::word::{Freed, Refusal};
-use super::{MemoryHandle, MemoryMetrics, MemoryPoolConfig, SMALL_BLOCK_LIMIT};
+use super::tracking::Tracking;
+use super::word::Refusal;
+use super::{MemoryHandle, MemoryMetrics, MemoryPoolConfig};
 
 /// The device whose small blocks threads keep at hand: the first of the pool.
-const CACHED: u8 = 0;
-/// Age up to which the last look at the memory pressure counts.
-const PRESSURE_AGE: Duration = Duration::from_millis(250);
+pub(super) const CACHED: u8 = 0;
 
 pub(super) struct Shared {
     id: u32,
@@ -38,24 +36,16 @@ pub(super) struct Shared {
     tracking: Option<Tracking>,
     pub(super) hooks: PoolHooks,
     trims: AtomicU32,
-    /// Whether threads keep host memory at hand.
-    host_first: bool,
+    /// Whether host memory is served without further question: threads keep it at hand, and nobody admits requests.
+    pub(super) direct: bool,
     pub(super) pressure: PressureMonitor,
     pub(super) cleaner: Cleaner,
 }
 
-/// A block that was made live: what its handle is made of. It stays in registers until then, since copying a
-/// handle right after its fields were written waits for the writes.
-#[derive(Clone, Copy)]
-pub(super) struct Taken {
-    slot: Slot,
-    epoch: u32,
-    generation: u32,
-}
-
 #[derive(Default)]
 struct Threads {
-    counters: Vec<Arc<Counters>>,
+    shares: Vec<Arc<ThreadShare>>,
+    tickets: Tickets,
     /// Sums of threads that ended.
     ended: Totals,
 }
@@ -82,9 +72,10 @@ impl Shared {
             common: Common::default(),
             threads: Mutex::default(),
             tracking,
-            hooks,
             trims: AtomicU32::new(0),
-            host_first: memories.first().is_some_and(|memory| memory.device().is_cpu()),
+            direct: hooks.admission.is_none()
+                && memories.first().is_some_and(|memory| memory.device().is_cpu()),
+            hooks,
             pressure,
             cleaner: Cleaner::default(),
         }
@@ -108,14 +99,31 @@ impl Shared {
         self.forwards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Reports whether threads count the small blocks of a device.
+    pub(super) fn counts_in_threads(&self, pool: &DevicePool) -> bool {
+        pool.index == CACHED
+    }
+
+    /// Settles what a thread has pending.
+    pub(super) fn settle(&self, cache: &ThreadCache) {
+        cache.share.counters.settle(&self.common, self.beside());
+    }
+
+    /// Raises the peak to what is out now, where the caller has nothing pending.
+    pub(super) fn reach(&self) {
+        self.common.reach(self.common.settled() + self.beside());
+    }
+
     fn threads(&self) -> MutexGuard<'_, Threads> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn register_thread(&self) -> Arc<Counters> {
-        let counters = Arc::new(Counters::default());
-        self.threads().counters.push(Arc::clone(&counters));
-        counters
+    pub(super) fn register_thread(&self) -> Arc<ThreadShare> {
+        let mut threads = self.threads();
+        let share = ThreadShare { gate: Gate::new(threads.tickets.take()), counters: Counters::default() };
+        let share = Arc::new(share);
+        threads.shares.push(Arc::clone(&share));
+        share
     }
 
     /// Returns the bytes of live blocks that threads do not count.
@@ -126,10 +134,11 @@ impl Shared {
     /// Takes the blocks and counts of a thread that ends.
     pub(super) fn hand_over(&self, cache: &mut ThreadCache) {
         self.empty_cache(cache);
-        cache.counters.settle(&self.common, self.beside());
+        self.settle(cache);
         let mut threads = self.threads();
-        threads.counters.retain(|counters| !Arc::ptr_eq(counters, &cache.counters));
-        let totals = cache.counters.totals();
+        threads.shares.retain(|share| !Arc::ptr_eq(share, &cache.share));
+        threads.tickets.give_back(cache.share.gate.ticket());
+        let totals = cache.share.counters.totals();
         threads.ended.add(totals);
         drop(threads);
         if let (Some(tracking), Some(tracker)) = (&self.tracking, &cache.tracker) {
@@ -139,7 +148,7 @@ impl Shared {
 
     /// Runs `f` on this thread's cache, or on one of its own where the thread is ending and has none.
     #[inline]
-    fn with_cache<R>(self: &Arc<Self>, f: impl FnOnce(&mut ThreadCache) -> R) -> R {
+    pub(super) fn with_cache<R>(self: &Arc<Self>, f: impl FnOnce(&mut ThreadCache) -> R) -> R {
         let mut f = Some(f);
         let done = cache::with(self, |cache| f.take().map(|f| f(cache)));
         match (done.flatten(), f) {
@@ -193,297 +202,65 @@ impl Shared {
         }
     }
 
-    /// Turns a free block into a live one, and counts it where `COUNTED`: a small one of the first device.
-    #[inline]
-    fn hand_out<const COUNTED: bool>(
-        &self,
-        cache: &mut ThreadCache,
-        slot: Slot,
-        size: usize,
-        row: usize,
-        site: &'static Location<'static>,
-    ) -> Option<Taken> {
-        let record = self.records.get(slot.record)?;
-        let generation = record.words[slot.object as usize].activate();
-        if COUNTED && cache.counters.allocate(size) {
-            cache.counters.settle(&self.common, self.beside());
-        }
-        if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, &self.tracking) {
-            tracker.allocated(tracking, Tracked { record, slot, generation, size, row }, site);
-        }
-        Some(Taken { slot, epoch: record.epoch(), generation })
-    }
-
-    /// Names a block.
-    #[inline]
-    pub(super) fn handle(&self, taken: Taken, request: &AllocationRequest) -> MemoryHandle {
-        MemoryHandle {
-            size: request.size,
-            pool: self.id,
-            slot: taken.slot,
-            epoch: taken.epoch,
-            generation: taken.generation,
-            align_log2: request.align.trailing_zeros(),
-            device: request.device,
-        }
-    }
-
-    /// Allocates a small block that this thread has at hand.
-    #[inline]
-    pub(super) fn allocate_at_hand(
-        self: &Arc<Self>,
-        request: &AllocationRequest,
-        site: &'static Location<'static>,
-    ) -> Option<Taken> {
-        if !(self.host_first && request.device.is_cpu()) {
-            return None;
-        }
-        let class = class_of(request.size, request.align);
-        cache::with(self, |cache| {
-            let slot = cache.pop(class)?;
-            self.hand_out::<true>(cache, slot, request.size, class, site)
-        })
-        .flatten()
-    }
-
-    /// Allocates a block, freeing memory and asking the failure callback where there is none. Returns it with
-    /// the bytes after which it reads as zeros.
-    pub(super) fn allocate_anew(
-        self: &Arc<Self>,
-        request: &AllocationRequest,
-        site: &'static Location<'static>,
-    ) -> Result<(MemoryHandle, usize)> {
-        let pool = self.device_of(&request.device)?;
-        self.check_pressure(PRESSURE_AGE);
-        let mut attempt = 0;
-        loop {
-            if let Some(admission) = &self.hooks.admission {
-                admission(request)?;
-            }
-            let error = match self.take(pool, request, site) {
-                Ok(taken) => return Ok(taken),
-                Err(error) => error,
-            };
-            if attempt == 0 {
-                self.reclaim(pool);
-                if let Ok(taken) = self.take(pool, request, site) {
-                    return Ok(taken);
-                }
-            }
-            attempt += 1;
-            let retry =
-                self.hooks.failure.as_ref().is_some_and(|callback| callback(request, &error, attempt));
-            if !retry {
-                return Err(error);
-            }
-        }
-    }
-
-    /// Gives back to the heaps and the system whatever no block uses.
-    pub(super) fn reclaim(self: &Arc<Self>, pool: &DevicePool) -> usize {
-        self.request_trim();
-        cache::with(self, |cache| self.empty_cache(cache));
-        pool.small.release_empty(pool.ground(&self.records));
-        pool.small_heap.purge() + pool.large_heap.purge()
-    }
-
-    fn take(
-        self: &Arc<Self>,
-        pool: &DevicePool,
-        request: &AllocationRequest,
-        site: &'static Location<'static>,
-    ) -> Result<(MemoryHandle, usize)> {
-        let &AllocationRequest { size, align, .. } = request;
-        let large = size >= SMALL_BLOCK_LIMIT;
-        if large || align > PAGE {
-            self.with_cache(|cache| cache.counters.settle(&self.common, self.beside()));
-            let (slot, zero_from) = pool.take_single(&self.records, size, align, large)?;
-            self.common.reach(self.common.settled() + self.beside());
-            let row = single_row(large);
-            let handle = self.with_cache(|cache| self.hand_out::<false>(cache, slot, size, row, site));
-            let taken = handle.ok_or_else(super::small::no_records)?;
-            return Ok((self.handle(taken, request), zero_from));
-        }
-        let class = class_of(size, align);
-        let ground = pool.ground(&self.records);
-        let mut slots = [Slot { record: 0, object: 0 }; BATCH];
-        let count = if pool.index == CACHED { cache::batch(class) } else { 1 };
-        let count = pool.small.take(ground, class, &mut slots[..count])?;
-        let (slot, rest) = (slots[0], &slots[1..count]);
-        let handle = self.with_cache(|cache| {
-            if cache.trim_wanted(self.trim_requests()) {
-                self.empty_cache(cache);
-            }
-            let kept = rest.iter().take_while(|&&slot| cache.push(class, slot)).count();
-            if kept < rest.len() {
-                pool.small.give_back(ground, class, &rest[kept..]);
-            }
-            if pool.index == CACHED {
-                self.hand_out::<true>(cache, slot, size, class, site)
-            } else {
-                self.hand_out::<false>(cache, slot, size, class, site)
-            }
-        });
-        if pool.index != CACHED {
-            pool.small_heap.count_allocated(&mut pool.small_heap.lock(), size);
-        }
-        let taken = handle.ok_or_else(super::small::no_records)?;
-        Ok((self.handle(taken, request), size))
-    }
-
     /// Finds the record that a handle names, if it is of this pool and epoch.
-    #[inline]
     pub(super) fn record_of(&self, handle: &MemoryHandle) -> Result<&Record> {
-        if handle.pool != self.id {
+        if pool_of(handle.home) != self.id {
             return Err(invalid(handle, "it belongs to another pool"));
         }
-        let record = self.records.get(handle.slot.record).filter(|record| {
-            (handle.slot.object as usize) < record.words.len() && handle.size <= record.stride()
-        });
+        let slot = handle.slot();
+        let record = self
+            .records
+            .get(slot.record)
+            .filter(|record| (slot.object as usize) < record.words.len() && handle.size <= record.stride());
         match record {
-            Some(record) if record.epoch() == handle.epoch => Ok(record),
+            Some(record) if record.epoch() == handle.epoch() => Ok(record),
             Some(_) => Err(stale(handle)),
             None => Err(invalid(handle, "it names no block of this pool")),
         }
     }
 
-    /// Frees a block.
+    /// Makes sure that the thread `ticket` may change words of a record by atomic exchange.
     #[inline]
-    pub(super) fn free(self: &Arc<Self>, handle: &MemoryHandle) -> Result<()> {
-        let record = self.record_of(handle)?;
-        let tracked = self.tracking.as_ref().filter(|tracking| tracking.level() >= TrackingLevel::Standard);
-        let origin = tracked.map_or(0, |_| record.live_slot(handle.slot.object).origin());
-        match record.words[handle.slot.object as usize].free(handle.generation) {
-            Ok(freed) => {
-                if !self.keep(record, handle, freed, origin) {
-                    self.take_back(record, handle.slot, handle, freed, origin);
-                }
-                Ok(())
-            }
-            Err(Refusal::Moved) => self.free_moved(record, handle, origin),
-            Err(refusal) => Err(refused(handle, refusal, "none")),
+    pub(super) fn open(&self, record: &Record, ticket: u32) {
+        if record.bias.open(ticket, |owner| self.wait_outside(owner)) && ticket != NO_TICKET {
+            self.distrust(record);
         }
     }
 
-    /// Keeps the most frequent kind of freed block at hand and counts it; `false` when nothing was done.
-    #[inline]
-    fn keep(self: &Arc<Self>, record: &Record, handle: &MemoryHandle, freed: Freed, origin: u32) -> bool {
-        let Kind::Small(class) = record.kind else { return false };
-        if record.device != CACHED || freed == Freed::Retired {
-            return false;
+    /// Makes sure that this thread may change words of a record by atomic exchange.
+    pub(super) fn open_here(self: &Arc<Self>, record: &Record) {
+        if !record.bias.is_shared() {
+            let ticket = cache::with(self, |cache| cache.share.gate.ticket()).unwrap_or(NO_TICKET);
+            self.open(record, ticket);
         }
-        let row = class as usize;
-        let kept = cache::with(self, |cache| {
-            if !cache.push(row, handle.slot) {
-                return false;
-            }
-            if cache.counters.free(handle.size) {
-                cache.counters.settle(&self.common, self.beside());
-            }
-            if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, &self.tracking) {
-                let &MemoryHandle { size, slot, generation, .. } = handle;
-                tracker.freed(tracking, Tracked { record, slot, generation, size, row }, origin);
-            }
-            true
-        });
-        kept == Some(true)
     }
 
-    /// Puts a freed block where the next request finds it, and counts it.
-    #[inline(never)]
-    fn take_back(
-        self: &Arc<Self>,
-        record: &Record,
-        slot: Slot,
-        handle: &MemoryHandle,
-        freed: Freed,
-        origin: u32,
-    ) {
+    /// Waits until a thread is outside its gate. One that is not listed any more will not enter again.
+    pub(super) fn wait_outside(&self, ticket: u32) {
+        let share = self.threads().shares.iter().find(|share| share.gate.ticket() == ticket).cloned();
+        if let Some(share) = share {
+            share.gate.wait();
+        }
+    }
+
+    /// Reports whether a thread has ended.
+    pub(super) fn has_ended(&self, ticket: u32) -> bool {
+        self.threads().tickets.is_free(ticket)
+    }
+
+    fn distrust(&self, record: &Record) {
         let Some(pool) = self.devices.get(record.device as usize) else { return };
-        let (class, row) = match record.kind {
-            Kind::Small(class) => (Some(class as usize), class as usize),
-            Kind::Single { large } => (None, single_row(large)),
-        };
-        let ground = pool.ground(&self.records);
-        let count = |cache: &mut ThreadCache| {
-            // What is counted elsewhere is about to change, and a peak is that of all together.
-            let due = class.is_none() || pool.index == CACHED && cache.counters.free(handle.size);
-            if due {
-                cache.counters.settle(&self.common, self.beside());
-            }
-            if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, &self.tracking) {
-                let (slot, generation) = (handle.slot, handle.generation);
-                tracker.freed(tracking, Tracked { record, slot, generation, size: handle.size, row }, origin);
-            }
-        };
-        let Some(class) = class else {
-            self.with_cache(count);
-            pool.free_single(&self.records, slot, handle.size, row == single_row(true));
-            return;
-        };
-        let kept = self.with_cache(|cache| {
-            count(cache);
-            if freed == Freed::Retired || pool.index != CACHED {
-                return false;
-            }
-            if !cache.push(class, slot) {
-                self.spill(pool, cache, class);
-                return cache.push(class, slot);
-            }
-            true
-        });
-        if kept {
-            return;
-        }
-        match freed {
-            Freed::Reusable => pool.small.give_back(ground, class, &[slot]),
-            Freed::Retired => pool.small.retire(ground, class, slot),
-        }
-        if pool.index != CACHED {
-            pool.small_heap.count_freed(&mut pool.small_heap.lock(), handle.size);
-        }
-    }
-
-    #[cold]
-    fn spill(&self, pool: &DevicePool, cache: &mut ThreadCache, class: usize) {
-        if cache.trim_wanted(self.trim_requests()) {
-            self.empty_cache(cache);
-            return;
-        }
-        let mut slots = [Slot { record: 0, object: 0 }; BATCH];
-        let count = cache.spill(class, &mut slots);
-        pool.small.give_back(pool.ground(&self.records), class, &slots[..count]);
-    }
-
-    /// Frees a block that was moved: at its place, and then its name.
-    #[cold]
-    fn free_moved(self: &Arc<Self>, named: &Record, handle: &MemoryHandle, origin: u32) -> Result<()> {
-        let mut forwards = self.forwards();
-        let Some(target) = forwards.get(handle.slot) else { return Err(stale(handle)) };
-        let Some(record) = self.records.get(target.slot.record) else { return Err(stale(handle)) };
-        let word = &record.words[target.slot.object as usize];
-        let freed = word.free(target.generation).map_err(|refusal| refused(handle, refusal, "none"))?;
-        forwards.forget(handle.slot);
-        let retired = named.words[handle.slot.object as usize].free_moved();
-        drop(forwards);
-        if let (Some(pool), Kind::Small(class)) = (self.devices.get(named.device as usize), named.kind) {
-            pool.small.free_moved(pool.ground(&self.records), class as usize, handle.slot, retired);
-        }
-        self.take_back(record, target.slot, handle, freed, origin);
-        Ok(())
-    }
-
-    pub(super) fn unpin(&self, slot: Slot) {
-        if let Some(record) = self.records.get(slot.record) {
-            record.words[slot.object as usize].unpin();
+        match record.kind {
+            Kind::Small(class) => pool.small.revoked(class as usize),
+            Kind::Single { large } => pool.heap(large).trust.revoked(),
         }
     }
 
     pub(super) fn metrics(&self) -> MemoryMetrics {
         let threads = self.threads();
         let mut small = threads.ended;
-        threads.counters.iter().for_each(|counters| small.add(counters.totals()));
-        let peak = peak(&self.common, self.beside(), threads.counters.iter().map(|counters| &**counters));
+        threads.shares.iter().for_each(|share| small.add(share.counters.totals()));
+        let peak = peak(&self.common, self.beside(), threads.shares.iter().map(|share| &share.counters));
         drop(threads);
         let mut large = Totals::default();
         for pool in &self.devices {

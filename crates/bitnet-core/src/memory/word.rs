@@ -1,6 +1,6 @@
 //! The life of one block in one atomic word: generation above, state below.
 //!
-//! Every way to a block passes here. A handle carries the generation that its block had when it was
+//! Every way to a block passes here, by atomic exchange unless one thread alone may change the word (`bias`). A handle carries the generation that its block had when it was
 //! allocated; freeing advances it, so that the handle and its clones are stale from then on. Pins are part
 //! of the same word, so a block cannot be freed or moved while one exists, whatever other threads do.
 //!
@@ -89,6 +89,28 @@ impl Word {
         Ok(freed(generation))
     }
 
+    /// Frees a live block without pins. `None` where it is anything else, or its generations end.
+    #[inline]
+    pub(super) fn free_at_once(&self, generation: u32) -> Option<Freed> {
+        let (live, next) = (generation << STATE_BITS | LIVE, generation.wrapping_add(1));
+        let freed = next << STATE_BITS | FREE;
+        let done = next < LAST_GENERATION
+            && self.0.compare_exchange(live, freed, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        done.then_some(Freed::Reusable)
+    }
+
+    /// Frees a live block without pins, where no other thread can change the word meanwhile. `None` where it is
+    /// anything else, or its generations end.
+    #[inline]
+    pub(super) fn free_alone(&self, generation: u32) -> Option<Freed> {
+        let next = generation.wrapping_add(1);
+        if self.0.load(Ordering::Relaxed) != generation << STATE_BITS | LIVE || next >= LAST_GENERATION {
+            return None;
+        }
+        self.0.store(next << STATE_BITS | FREE, Ordering::Release);
+        Some(Freed::Reusable)
+    }
+
     #[cold]
     fn free_slowly(&self, generation: u32) -> Result<Freed, Refusal> {
         self.change(generation, |state| match state {
@@ -114,6 +136,19 @@ impl Word {
             LIVE => Ok(generation << STATE_BITS | EXCLUSIVE),
             other => Err(refusal(other)),
         })
+    }
+
+    /// Gives a block, which the caller has pinned exclusively, its next generation and returns that; `None` when
+    /// there is none.
+    pub(super) fn renew(&self) -> Option<u32> {
+        let word = self.0.load(Ordering::Relaxed);
+        debug_assert_eq!(word & STATE_MASK, EXCLUSIVE);
+        let generation = (word >> STATE_BITS) + 1;
+        if generation == LAST_GENERATION {
+            return None;
+        }
+        self.0.store(generation << STATE_BITS | EXCLUSIVE, Ordering::Release);
+        Some(generation)
     }
 
     /// Takes one pin away, which the caller owns.
@@ -269,6 +304,20 @@ mod tests {
         assert_eq!(word.free(generation), Err(Refusal::Exclusive));
         word.unpin();
         assert_eq!(word.free(generation), Ok(Freed::Reusable));
+    }
+
+    #[test]
+    fn renewed_blocks_leave_their_former_handles_behind() {
+        let word = Word(AtomicU32::new((LAST_GENERATION - 2) << STATE_BITS));
+        let generation = word.activate();
+        word.pin_exclusive(generation).unwrap();
+        assert_eq!(word.renew(), Some(generation + 1));
+        assert_eq!(word.renew(), None);
+        assert_eq!(word.pin_shared(generation), Err(Refusal::Stale));
+        assert_eq!(word.free(generation + 1), Err(Refusal::Exclusive));
+        word.unpin();
+        assert_eq!(word.free(generation), Err(Refusal::Stale));
+        assert_eq!(word.free(generation + 1), Ok(Freed::Retired));
     }
 
     #[test]

@@ -49,36 +49,19 @@ impl fmt::Display for StoredDType {
 
 impl From<Dtype> for StoredDType {
     fn from(dtype: Dtype) -> Self {
-        StoredDType::Known(match dtype {
-            Dtype::F64 => BitNetDType::F64,
-            Dtype::F32 => BitNetDType::F32,
-            Dtype::F16 => BitNetDType::F16,
-            Dtype::BF16 => BitNetDType::BF16,
-            Dtype::I64 => BitNetDType::I64,
-            Dtype::I32 => BitNetDType::I32,
-            Dtype::I16 => BitNetDType::I16,
-            Dtype::I8 => BitNetDType::I8,
-            Dtype::U64 => BitNetDType::U64,
-            Dtype::U32 => BitNetDType::U32,
-            Dtype::U16 => BitNetDType::U16,
-            Dtype::U8 => BitNetDType::U8,
-            Dtype::BOOL => BitNetDType::Bool,
-            other => return StoredDType::Other(other.to_string()),
-        })
+        let name = dtype.to_string();
+        BitNetDType::from_safetensors_name(&name).map_or(StoredDType::Other(name), StoredDType::Known)
     }
 }
 
 impl From<TypeId> for StoredDType {
     fn from(id: TypeId) -> Self {
-        StoredDType::Known(match id.known() {
-            Some(GgmlType::F32) => BitNetDType::F32,
-            Some(GgmlType::F16) => BitNetDType::F16,
-            Some(GgmlType::BF16) => BitNetDType::BF16,
-            Some(GgmlType::I8) => BitNetDType::I8,
-            Some(GgmlType::I32) => BitNetDType::I32,
-            Some(known) => return StoredDType::Ggml(known),
-            None => return StoredDType::Other(id.to_string()),
-        })
+        match id.known() {
+            Some(known) => {
+                BitNetDType::from_ggml_type(known.id()).map_or(StoredDType::Ggml(known), StoredDType::Known)
+            }
+            None => StoredDType::Other(id.to_string()),
+        }
     }
 }
 

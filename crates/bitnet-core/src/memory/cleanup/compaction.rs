@@ -4,16 +4,16 @@
 //! (`forwards`). Whoever comes meanwhile waits for the copy. Pinned blocks refuse, so no pointer dangles.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::CleanupReport;
+use crate::memory::bias::NO_TICKET;
 use crate::memory::device_pool::DevicePool;
 use crate::memory::forwards::Target;
-use crate::memory::heap::Place;
 use crate::memory::records::{Kind, Record};
 use crate::memory::region::copy_block;
 use crate::memory::shared::Shared;
+use crate::memory::shrink::place_of;
 use crate::memory::small::{CLASSES, Class, Slot};
 use crate::memory::sync::lock;
 use crate::memory::word::{Freed, Seen};
@@ -81,6 +81,7 @@ impl Shared {
         report: &mut CleanupReport,
     ) -> bool {
         let (number, blocks) = (books.spans[index].record, books.spans[index].blocks);
+        self.open(record, NO_TICKET);
         // Before any word is closed: who holds this lock may wait for a closed word.
         let mut forwards = self.forwards();
         for object in 0..blocks {
@@ -92,12 +93,8 @@ impl Shared {
                 return false;
             }
             let from = Slot { record: number, object };
-            let mut to = [from];
-            let target = match books.pop_into(&mut to) {
-                1 => self.records.get(to[0].record),
-                _ => None,
-            };
-            let Some(target) = target else {
+            let to = books.pop();
+            let Some((to, target)) = to.and_then(|to| Some((to, self.records.get(to.record)?))) else {
                 word.end_move_in_place();
                 return false;
             };
@@ -106,9 +103,9 @@ impl Shared {
             // - both are blocks of one class of host memory, `bytes` each, and different ones;
             // - the word of the first is closed for the move, so no slice of it exists or comes to be; the second
             //   is free and was taken out of the books just now.
-            unsafe { copy_block(record.address_of(object), target.address_of(to[0].object), bytes) };
-            let generation = target.words[to[0].object as usize].activate();
-            let moved_before = forwards.moved(from, Target { slot: to[0], generation });
+            unsafe { copy_block(record.address_of(object), target.address_of(to.object), bytes) };
+            let generation = target.words[to.object as usize].activate();
+            let moved_before = forwards.moved(from, Target { slot: to, generation });
             let span = &mut books.spans[index];
             if moved_before {
                 // No handle names this word: it ends here.
@@ -146,6 +143,7 @@ impl Shared {
                 report.complete = false;
                 return;
             }
+            self.open(record, NO_TICKET);
             if record.words[0].begin_move() {
                 let moved = move_down(pool, record);
                 record.words[0].end_move_in_place();
@@ -170,9 +168,8 @@ fn move_down(pool: &DevicePool, record: &Record) -> usize {
     // SAFETY: two places of the heap of host memory that are both taken, so they overlap nowhere; the word of the
     // first is closed for the move and the second belongs to no block yet, so no slices exist.
     unsafe { copy_block(from, place.address, bytes) };
-    let old = Place::again(from, bytes, record.index.load(Ordering::Relaxed));
-    record.attach(place.address, place.bytes, record.align());
-    record.index.store(place.token(), Ordering::Relaxed);
+    let old = place_of(record);
+    record.place(place);
     heap.free(&mut heap.lock(), old);
     bytes
 }

@@ -196,6 +196,15 @@ impl BestFit {
         self.link(index);
     }
 
+    /// Frees what a taken range has beyond its first `pages`; returns its pages.
+    pub(super) fn shrink(&mut self, token: u32, pages: u32) -> u32 {
+        if self.nodes[token as usize].len > pages {
+            let rest = self.cut(token, pages);
+            self.free(rest);
+        }
+        self.nodes[token as usize].len
+    }
+
     /// Joins a node with the one after it. What comes of a clean and a used one counts as used.
     fn absorb_next(&mut self, index: u32) {
         let next = self.nodes[index as usize].next;

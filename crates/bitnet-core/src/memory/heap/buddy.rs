@@ -6,12 +6,18 @@
 //! Units are numbered over all arenas, each arena a power of two of them and naturally placed. Free blocks of
 //! an order form a list through arrays beside the units; no memory of an arena is touched.
 
-use super::{Arena, Found, FreeRange};
+use super::{Arena, Found, FreeRange, PAGE};
 
 const NIL: u32 = u32::MAX;
 /// Pages of a unit, the smallest block: 256 KiB.
 const UNIT: u32 = 64;
-const ORDERS: usize = 27;
+pub(super) const ORDERS: usize = 27;
+
+/// Returns the order of the smallest block that holds `bytes`, above zero.
+#[inline]
+pub(super) fn order_of(bytes: usize) -> usize {
+    ((bytes - 1) / (UNIT as usize * PAGE)).checked_ilog2().map_or(0, |log| log as usize + 1)
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Unit {
@@ -109,6 +115,17 @@ impl Tree {
         self.loose = true;
     }
 
+    /// Halves a taken block down to `order`, the upper halves free.
+    fn shrink(&mut self, unit: u32, order: u8) {
+        let mut at = self.units[unit as usize].order;
+        while at > order {
+            at -= 1;
+            self.push(unit + (1 << at), at, State::Free);
+            self.loose = true;
+        }
+        self.units[unit as usize].order = at;
+    }
+
     /// Joins all free twins; returns whether there were any.
     fn join(&mut self) -> bool {
         if !std::mem::replace(&mut self.loose, false) {
@@ -198,6 +215,18 @@ impl Buddy {
             self.free_units += 1 << tree.units[unit as usize].order;
             tree.free(unit);
         }
+    }
+
+    /// Frees the halves of a taken block that its first `pages` do not need; returns its pages.
+    pub(super) fn shrink(&mut self, token: u32, pages: u32) -> u32 {
+        let (arena, unit) = ((token >> 22) as usize, token & (MAX_UNITS - 1));
+        let Some(Some(tree)) = self.trees.get_mut(arena) else { return pages };
+        let former = tree.units[unit as usize].order;
+        let order = pages.div_ceil(UNIT).next_power_of_two().ilog2() as u8;
+        tree.shrink(unit, order.min(former));
+        let left = tree.units[unit as usize].order;
+        self.free_units += (1 << former) - (1 << left);
+        UNIT << left
     }
 
     pub(super) fn mark_clean(&mut self, token: u32) {

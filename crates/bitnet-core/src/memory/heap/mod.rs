@@ -7,14 +7,17 @@
 mod best_fit;
 mod buddy;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitnet_backend::{BitNetError, DeviceMemory, ErrorKind, MemoryRegion, Result};
 
 use self::best_fit::BestFit;
 use self::buddy::Buddy;
+use super::bias::{Gate, Trust};
 use super::counters::Totals;
+use super::latch::{Latch, LatchGuard};
+use super::records::Record;
 use super::region::OwnedRegion;
 use super::small::PAGE;
 
@@ -82,6 +85,13 @@ pub(super) struct Place {
     token: u32,
 }
 
+/// A freed block that is still whole, with its record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept {
+    pub(super) place: Place,
+    pub(super) record: u32,
+}
+
 #[derive(Debug)]
 struct Arena {
     region: OwnedRegion,
@@ -101,7 +111,9 @@ pub(super) struct Heap {
     /// Bytes of live blocks counted here, for readers without the lock.
     live: AtomicI64,
     peak: AtomicI64,
-    state: Mutex<HeapState>,
+    state: Latch<HeapState>,
+    /// Whether blocks are granted to threads.
+    pub(super) trust: Trust,
 }
 
 /// The books of a heap, under its lock.
@@ -112,6 +124,8 @@ pub(super) struct HeapState {
     /// Bytes handed out.
     held: usize,
     reserved: usize,
+    /// Buddy blocks that were freed last, one of each size: they are taken for held until the books are looked at.
+    kept: Box<[Option<Kept>]>,
     /// Records whose block was freed.
     pub(super) spare_records: Vec<u32>,
     /// Blocks that no thread counts.
@@ -141,6 +155,11 @@ pub(super) struct HeapSettings {
 }
 
 impl Heap {
+    /// Returns how room for blocks is found.
+    pub(super) fn strategy(&self) -> LargeStrategy {
+        self.strategy
+    }
+
     pub(super) fn new(memory: Arc<dyn DeviceMemory>, settings: HeapSettings) -> Self {
         let HeapSettings { strategy, initial, limit, limit_name, huge } = settings;
         let book = match strategy {
@@ -149,7 +168,12 @@ impl Heap {
         };
         let (arenas, spare_records) = (Vec::new(), Vec::new());
         let totals = Totals::default();
-        let state = Mutex::new(HeapState { book, arenas, held: 0, reserved: 0, spare_records, totals });
+        let kept = match strategy {
+            LargeStrategy::BestFit => Vec::new(),
+            LargeStrategy::Buddy => vec![None; buddy::ORDERS],
+        };
+        let state =
+            HeapState { book, arenas, held: 0, reserved: 0, kept: kept.into(), spare_records, totals };
         Heap {
             memory,
             strategy,
@@ -159,7 +183,22 @@ impl Heap {
             huge,
             live: AtomicI64::new(0),
             peak: AtomicI64::new(0),
-            state,
+            state: Latch::new(state),
+            trust: Trust::default(),
+        }
+    }
+
+    /// Reports whether freed blocks may stay whole.
+    #[inline]
+    pub(super) fn keeps(&self) -> bool {
+        self.strategy == LargeStrategy::Buddy
+    }
+
+    /// Grants the record of a block, which the caller alone has, to the caller's thread.
+    #[inline]
+    pub(super) fn grant(&self, record: &Record, gate: &Gate) {
+        if record.bias.is_shared() && self.trust.grants() {
+            record.bias.grant(gate.ticket());
         }
     }
 
@@ -167,8 +206,9 @@ impl Heap {
         self.limit
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, HeapState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    pub(super) fn lock(&self) -> LatchGuard<'_, HeapState> {
+        self.state.lock()
     }
 
     /// Takes `size` bytes or more at `align` (a power of two up to [`ARENA_ALIGN`]), under the lock.
@@ -197,6 +237,9 @@ impl Heap {
         };
         let bytes = needed as usize * PAGE;
         if bytes > self.limit.saturating_sub(state.held) {
+            state.settle_kept();
+        }
+        if bytes > self.limit.saturating_sub(state.held) {
             let left = self.limit.saturating_sub(state.held);
             return refuse(format!("{left} of {} bytes left ({})", self.limit, self.limit_name));
         }
@@ -224,7 +267,11 @@ impl Heap {
                 available,
             }))
         };
-        let found = match (state.book.allocate(pages, align_pages), grow) {
+        let mut found = state.book.allocate(pages, align_pages);
+        if found.is_none() && state.settle_kept() {
+            found = state.book.allocate(pages, align_pages);
+        }
+        let found = match (found, grow) {
             (Some(found), _) => found,
             (None, None) => return refuse("the arenas are full".into()),
             (None, Some((bytes, align))) => {
@@ -320,11 +367,20 @@ impl Heap {
 
     /// Gives pages back, under the lock.
     pub(super) fn free(&self, state: &mut HeapState, place: Place) {
-        state.held -= place.bytes;
-        match &mut state.book {
-            Book::BestFit(book) => book.free(place.token),
-            Book::Buddy(book) => book.free(place.token),
-        }
+        state.give_back(place);
+    }
+
+    /// Gives back the pages of a place that lie beyond its first `size` bytes, under the lock; returns what is
+    /// left of it.
+    pub(super) fn shrink(&self, state: &mut HeapState, place: Place, size: usize) -> Place {
+        let pages = size.div_ceil(PAGE) as u32;
+        let left = match &mut state.book {
+            Book::BestFit(book) => book.shrink(place.token, pages),
+            Book::Buddy(book) => book.shrink(place.token, pages),
+        };
+        let bytes = left as usize * PAGE;
+        state.held -= place.bytes - bytes;
+        Place { bytes, ..place }
     }
 
     /// Gives the memory of free pages back to the system, and whole arenas that hold nothing; returns the
@@ -332,6 +388,7 @@ impl Heap {
     pub(super) fn purge(&self) -> usize {
         let mut state = self.lock();
         let state = &mut *state;
+        state.settle_kept();
         state.join();
         let ranges: Vec<_> = state.free_ranges().filter(|range| !range.clean).collect();
         let mut purged = 0;
@@ -362,6 +419,7 @@ impl Heap {
 
     pub(super) fn figures(&self) -> HeapFigures {
         let mut state = self.lock();
+        state.settle_kept();
         state.join();
         let (free, metadata) = match &state.book {
             Book::BestFit(book) => (book.free_pages(), book.metadata_bytes()),
@@ -409,6 +467,48 @@ impl Book {
 }
 
 impl HeapState {
+    /// Takes a kept block that has the size and the alignment of the buddy block for a request: its place and its
+    /// record.
+    #[inline]
+    pub(super) fn take_kept(&mut self, size: usize, align: usize) -> Option<Kept> {
+        self.kept.get_mut(buddy::order_of(size.max(align)))?.take()
+    }
+
+    /// Keeps a block of `bytes` that `free` frees for the next request of its size. `None` where there is one already
+    /// or none is kept, and `free` is not asked, or says no.
+    #[inline]
+    pub(super) fn keep(
+        &mut self,
+        record: u32,
+        bytes: usize,
+        free: impl FnOnce() -> Option<Place>,
+    ) -> Option<()> {
+        let slot = self.kept.get_mut(buddy::order_of(bytes)).filter(|slot| slot.is_none())?;
+        *slot = Some(Kept { place: free()?, record });
+        Some(())
+    }
+
+    /// Gives the kept blocks back to the books; returns whether there were any.
+    fn settle_kept(&mut self) -> bool {
+        let mut any = false;
+        for index in 0..self.kept.len() {
+            if let Some(Kept { place, record }) = self.kept[index].take() {
+                self.give_back(place);
+                self.spare_records.push(record);
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn give_back(&mut self, place: Place) {
+        self.held -= place.bytes;
+        match &mut self.book {
+            Book::BestFit(book) => book.free(place.token),
+            Book::Buddy(book) => book.free(place.token),
+        }
+    }
+
     /// Joins what a strategy has left apart.
     fn join(&mut self) {
         if let Book::Buddy(book) = &mut self.book {

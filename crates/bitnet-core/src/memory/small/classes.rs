@@ -38,19 +38,20 @@ const fn sizes() -> [u32; CLASSES] {
 #[inline]
 pub(crate) fn class_of(size: usize, align: usize) -> usize {
     let n = size - 1;
-    let mut class = if size <= 64 {
-        n / 16
-    } else if size <= 512 {
-        3 + n / 64
-    } else {
-        let log = n.ilog2() as usize;
-        11 + (log - 9) * 8 + ((n >> (log - 3)) & 7)
-    };
-    // Ends at the next power of two at the latest.
-    while SIZES[class] as usize & (align - 1) != 0 {
-        class += 1;
+    // Below 1 KiB the steps are those of the doubling from 512 bytes on.
+    let log = (n | 512).ilog2() as usize;
+    let class = (log - 9) * 8 + 3 + (n >> (log - 3));
+    if align <= 64 && (n >= 48 || align <= 16) {
+        return if n < 48 { n / 16 } else { class };
     }
-    class
+    first_aligned(if n < 48 { n / 16 } else { class }, align)
+}
+
+/// Returns the first class from `class` on whose blocks are aligned: the next power of two at the latest.
+#[cold]
+fn first_aligned(class: usize, align: usize) -> usize {
+    let aligned = |class: &usize| SIZES[*class] as usize & (align - 1) == 0;
+    (class..CLASSES).find(aligned).unwrap_or(CLASSES - 1)
 }
 
 /// Returns the bytes of one span of a class and the blocks in it.
@@ -66,9 +67,30 @@ pub(crate) fn span_of(class: usize) -> (usize, usize) {
     (bytes, bytes / size)
 }
 
+/// Blocks of each class that one thread keeps at hand.
+const CACHED: [u8; CLASSES] = cached_blocks();
+
+const fn cached_blocks() -> [u8; CLASSES] {
+    let mut out = [8; CLASSES];
+    let mut index = 0;
+    while index < CLASSES {
+        let blocks = 256 * 1024 / SIZES[index];
+        out[index] = if blocks < 8 {
+            8
+        } else if blocks > 128 {
+            128
+        } else {
+            blocks as u8
+        };
+        index += 1;
+    }
+    out
+}
+
 /// Returns the blocks of a class that one thread keeps at hand.
+#[inline]
 pub(crate) fn cached(class: usize) -> usize {
-    (256 * 1024 / SIZES[class] as usize).clamp(8, 128)
+    CACHED[class] as usize
 }
 
 #[cfg(all(test, not(loom)))]

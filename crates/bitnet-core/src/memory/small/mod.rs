@@ -12,6 +12,7 @@ use bitnet_backend::Result;
 
 use self::classes::span_of;
 pub(super) use self::classes::{CLASSES, PAGE, SIZES, cached, class_of};
+use super::bias::Trust;
 use super::heap::{Heap, Place};
 use super::records::{Kind, Record, Records};
 use super::sync::{Mutex, lock};
@@ -24,6 +25,11 @@ pub(super) struct Slot {
     pub(super) object: u32,
 }
 
+impl Slot {
+    /// Names no block.
+    pub(super) const NONE: Slot = Slot { record: u32::MAX, object: 0 };
+}
+
 /// What the books of a device's small blocks stand on.
 #[derive(Clone, Copy)]
 pub(super) struct Ground<'a> {
@@ -32,13 +38,27 @@ pub(super) struct Ground<'a> {
     pub(super) device: u8,
 }
 
+/// A thread that takes blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Taker<'a> {
+    pub(super) ticket: u32,
+    /// Waits until a thread is outside its gate, see [`Bias::open`](super::bias::Bias::open).
+    pub(super) wait: &'a dyn Fn(u32),
+    /// Reports whether a thread has ended.
+    pub(super) ended: &'a dyn Fn(u32) -> bool,
+}
+
 const NONE: u32 = u32::MAX;
+/// Spans that are looked at for one that belongs to no other thread.
+const LOOKED_AT: usize = 8;
 /// Bytes of empty spans of a class that keep their pages.
 const KEPT_EMPTY: usize = 512 * 1024;
 
 /// The small blocks of one device.
 pub(super) struct SmallBlockPool {
     classes: Box<[Mutex<Class>]>,
+    /// Whether spans of a class are granted to threads.
+    trust: Box<[Trust]>,
     /// Generation of cleanup in which spans are opened.
     generation: AtomicU32,
 }
@@ -118,7 +138,8 @@ impl Span {
 impl SmallBlockPool {
     pub(super) fn new() -> Self {
         let classes = (0..CLASSES).map(|_| Mutex::new(Class::default())).collect();
-        SmallBlockPool { classes, generation: AtomicU32::new(0) }
+        let trust = (0..CLASSES).map(|_| Trust::default()).collect();
+        SmallBlockPool { classes, trust, generation: AtomicU32::new(0) }
     }
 
     pub(super) fn begin_generation(&self, generation: u32) {
@@ -133,16 +154,39 @@ impl SmallBlockPool {
         &self.classes[class]
     }
 
-    /// Takes up to `out.len()` free blocks of a class, at least one; returns how many.
+    /// Takes up to `out.len()` free blocks of a class, at least one, for the thread `taker`; returns how
+    /// many. They are of spans of its own as far as there is memory for more spans.
     ///
     /// # Errors
     /// As [`Heap::allocate`].
-    pub(super) fn take(&self, ground: Ground<'_>, class: usize, out: &mut [Slot]) -> Result<usize> {
+    pub(super) fn take(
+        &self,
+        ground: Ground<'_>,
+        class: usize,
+        taker: Taker<'_>,
+        out: &mut [Slot],
+    ) -> Result<usize> {
         let mut books = lock(&self.classes[class]);
-        if books.partial.is_empty() {
-            books.open(ground, class, self.generation())?;
+        let mut count = 0;
+        while count < out.len() {
+            if !books.bring_suiting(ground, taker) {
+                if count > 0 {
+                    break;
+                }
+                let opened = books.open(ground, class, self.generation());
+                if books.partial.is_empty() {
+                    opened?;
+                }
+            }
+            books.grant_last(ground, taker, &self.trust[class]);
+            count += books.pop_last_into(&mut out[count..]);
         }
-        Ok(books.pop_into(out))
+        Ok(count)
+    }
+
+    /// Notes that a thread changed blocks of a span that was another's.
+    pub(super) fn revoked(&self, class: usize) {
+        self.trust[class].revoked();
     }
 
     /// Takes blocks back that nobody uses.
@@ -259,30 +303,67 @@ impl SmallBlockPool {
 
 fn span_index(ground: Ground<'_>, slot: Slot) -> Option<usize> {
     let record = ground.records.get(slot.record)?;
-    Some(record.index.load(Ordering::Relaxed) as usize)
+    Some(record.index() as usize)
 }
 
 impl Class {
-    /// Takes free blocks out of the spans that have some; returns how many.
-    pub(super) fn pop_into(&mut self, out: &mut [Slot]) -> usize {
+    /// Takes one free block, of the span that was listed last.
+    pub(super) fn pop(&mut self) -> Option<Slot> {
+        let mut out = [Slot::NONE];
+        (self.pop_last_into(&mut out) == 1).then_some(out[0])
+    }
+
+    /// Takes free blocks out of the span that was listed last; returns how many.
+    fn pop_last_into(&mut self, out: &mut [Slot]) -> usize {
+        let Some(&index) = self.partial.last() else { return 0 };
+        let span = &mut self.spans[index as usize];
+        if span.is_idle() {
+            self.empty_bytes -= span.place.map_or(0, |place| place.bytes);
+        }
         let mut count = 0;
         while count < out.len() {
-            let Some(&index) = self.partial.last() else { break };
-            let span = &mut self.spans[index as usize];
-            if span.is_idle() {
-                self.empty_bytes -= span.place.map_or(0, |place| place.bytes);
-            }
-            while count < out.len() {
-                let Some(object) = span.pop() else { break };
-                out[count] = Slot { record: span.record, object };
-                count += 1;
-            }
-            if span.free == 0 {
-                span.listed = NONE;
-                self.partial.pop();
-            }
+            let Some(object) = span.pop() else { break };
+            out[count] = Slot { record: span.record, object };
+            count += 1;
+        }
+        if span.free == 0 {
+            span.listed = NONE;
+            self.partial.pop();
         }
         count
+    }
+
+    /// Brings a span to the end of the list that a thread may draw from without taking it from another; `false`
+    /// when there is none near the end.
+    fn bring_suiting(&mut self, ground: Ground<'_>, taker: Taker<'_>) -> bool {
+        let suits = |&index: &u32| {
+            let span = &self.spans[index as usize];
+            let bias = ground.records.get(span.record).map(|record| &record.bias);
+            span.is_idle() || bias.is_some_and(|bias| bias.suits(taker.ticket, taker.ended))
+        };
+        let Some(back) = self.partial.iter().rev().take(LOOKED_AT).position(suits) else { return false };
+        let last = self.partial.len() - 1;
+        let at = last - back;
+        self.partial.swap(at, last);
+        for at in [at, last] {
+            self.spans[self.partial[at] as usize].listed = at as u32;
+        }
+        true
+    }
+
+    /// Grants the span that was listed last to a thread, if nobody has a block of it; otherwise it is everybody's.
+    fn grant_last(&mut self, ground: Ground<'_>, taker: Taker<'_>, trust: &Trust) {
+        let Some(&index) = self.partial.last() else { return };
+        let span = &self.spans[index as usize];
+        let Some(record) = ground.records.get(span.record) else { return };
+        if record.bias.belongs_to(taker.ticket) {
+            return;
+        }
+        record.bias.open(taker.ticket, taker.wait);
+        // A retired or moved word is another's business still.
+        if span.free == span.blocks && trust.grants() {
+            record.bias.grant(taker.ticket);
+        }
     }
 
     /// Returns the spans of several blocks that have free ones and are `min_age` generations old.
@@ -335,8 +416,7 @@ impl Class {
         (span.place, span.opened) = (Some(place), generation);
         span.fill();
         if let Some(record) = ground.records.get(span.record) {
-            record.index.store(index as u32, Ordering::Relaxed);
-            record.attach(place.address, size, PAGE);
+            record.attach(place.address, index as u32);
         }
         self.list(index);
         self.empty_bytes += place.bytes;

@@ -5,6 +5,7 @@ mod cleanup;
 mod limits;
 mod model;
 mod pressure;
+mod shrink;
 mod threads;
 mod trace;
 mod tracking;
@@ -16,6 +17,8 @@ use std::sync::{Arc, Mutex};
 use bitnet_backend::{BitNetError, Device, DeviceMemory, ErrorKind, MemoryRegion, Result};
 
 use super::cpu::CpuMemory;
+use super::handle::Taken;
+use super::small::Slot;
 use super::*;
 
 /// Device memory that writes down what is out, under any device name, and refuses on demand.
@@ -113,7 +116,7 @@ fn memory_handles_die_with_their_block() {
         let copy = handle.clone();
         pool.deallocate(handle).unwrap();
         let successor = pool.allocate(size, align, &Device::Cpu).unwrap();
-        assert_eq!(successor.slot, copy.slot, "the block was not taken again");
+        assert_eq!(successor.slot(), copy.slot(), "the block was not taken again");
         assert!(is_invalid_handle(pool.deallocate(copy.clone())));
         assert!(is_invalid_handle(pool.pin(&copy)));
         assert!(is_invalid_handle(pool.pin_mut(&copy)));
@@ -140,19 +143,26 @@ fn memory_handles_of_another_pool_are_refused() {
 fn memory_handles_that_were_forged_are_refused() {
     let pool = HybridMemoryPool::new().unwrap();
     let handle = pool.allocate(100, 64, &Device::Cpu).unwrap();
+    let rename = |handle: &mut MemoryHandle, change: fn(&mut Slot)| {
+        let mut slot = handle.slot();
+        change(&mut slot);
+        handle.name = Taken::new(slot, 0, 0).name;
+    };
     let forge = |change: &dyn Fn(&mut MemoryHandle)| {
         let mut forged = handle.clone();
         change(&mut forged);
         forged
     };
     let forged = [
-        forge(&|h| h.slot.record = 77),
-        forge(&|h| h.slot.record = u32::MAX),
-        forge(&|h| h.slot.object = 1 << 20),
-        forge(&|h| h.slot.object += 1),
-        forge(&|h| h.generation += 1),
-        forge(&|h| h.generation = u32::MAX),
-        forge(&|h| h.epoch += 1),
+        forge(&|h| rename(h, |slot| slot.record = 77)),
+        forge(&|h| rename(h, |slot| slot.record = u32::MAX - 1)),
+        forge(&|h| rename(h, |slot| slot.object = 1 << 20)),
+        forge(&|h| rename(h, |slot| slot.object += 1)),
+        forge(&|h| h.name = std::num::NonZeroU64::MAX),
+        forge(&|h| h.life += 1),
+        forge(&|h| h.life |= u64::from(u32::MAX)),
+        forge(&|h| h.life += 1 << 32),
+        forge(&|h| h.home += 1),
         forge(&|h| h.size = 1 << 30),
     ];
     for forged in forged {

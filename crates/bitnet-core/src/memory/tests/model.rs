@@ -14,6 +14,7 @@ enum Action {
     Unpin(usize),
     Clean(usize),
     Purge,
+    Shrink(usize, usize),
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -33,6 +34,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => any::<usize>().prop_map(Action::Unpin),
         1 => (0usize..4).prop_map(Action::Clean),
         1 => Just(Action::Purge),
+        2 => (any::<usize>(), 0usize..1100).prop_map(|(index, share)| Action::Shrink(index, share)),
     ]
 }
 
@@ -101,6 +103,43 @@ impl Model {
         self.peak = self.peak.max(self.live_bytes());
     }
 
+    /// Shrinks a block to `share` thousandths.
+    fn shrink(&mut self, pool: &HybridMemoryPool, index: usize, share: usize) {
+        let live = self.live_bytes();
+        let Some(Known { handle, fill: filled, pin }) = self.pick(index) else { return };
+        let (former, size) = (handle.clone(), handle.size() * share / 1000);
+        let result = pool.shrink(handle, size);
+        if filled.is_none() || pin.is_some() || size == 0 || size > former.size() {
+            assert_eq!(*handle, former);
+            let open = filled.is_some() && pin.is_none();
+            assert!(match result.unwrap_err().kind() {
+                ErrorKind::InvalidAllocation { .. } => open,
+                ErrorKind::Mismatch { .. } => pin.is_some(),
+                kind => filled.is_none() && matches!(kind, ErrorKind::InvalidHandle { .. }),
+            });
+            return;
+        }
+        result.unwrap();
+        assert_eq!(handle.size(), size);
+        let mut opened = pool.pin_mut(handle).unwrap();
+        assert_eq!((opened.len(), opened.as_ptr() as usize % former.align()), (size, 0));
+        if let Some(Some(byte)) = *filled {
+            assert!(opened[..size.min(3000)].iter().all(|&found| found == byte));
+            // Its tail is another one now: what was the middle was never written.
+            fill(&mut opened, byte);
+        }
+        drop(opened);
+        if size < former.size() {
+            assert!(is_invalid_handle(pool.deallocate(former)));
+            self.total += size as u64;
+            self.count += 1;
+            // While it is copied to a smaller block, both are there.
+            let peak = pool.get_metrics().peak_allocated;
+            assert!(peak == self.peak || peak == self.peak.max(live + size as u64));
+            self.peak = peak;
+        }
+    }
+
     fn apply(&mut self, pool: &HybridMemoryPool, action: Action) {
         match action {
             Action::Allocate { size, align_log2, zeroed } => {
@@ -154,6 +193,7 @@ impl Model {
             Action::Purge => {
                 pool.purge();
             }
+            Action::Shrink(index, share) => self.shrink(pool, index, share),
         }
     }
 

@@ -122,7 +122,7 @@ fn sizes(allocations: &[&Event]) -> Option<Pattern> {
 /// Looks for a period in the bytes asked for over time.
 fn rhythm(allocations: &[&Event]) -> Option<Pattern> {
     let (first, last) = (allocations.first()?.time, allocations.last()?.time);
-    let step = ((last - first) / 512).max(2 * super::TICK.as_nanos() as u64).max(1);
+    let step = ((last - first) / 512).max(2 * super::clock::TICK.as_nanos() as u64).max(1);
     let bins = ((last - first) / step) as usize;
     if allocations.len() < FEWEST || bins < 48 {
         return None;

@@ -4,6 +4,7 @@
 //! Nothing here takes a lock or walks a stack while a block is allocated; reports gather what was written.
 
 mod analysis;
+mod clock;
 mod config;
 mod events;
 mod export;
@@ -11,27 +12,28 @@ mod pickle;
 mod report;
 mod scope;
 mod site;
+mod snapshot;
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use self::analysis::{Pattern, PatternKind, PatternReport};
+use self::clock::Clock;
 pub use self::config::{TrackingConfig, TrackingLevel};
 pub(super) use self::events::Event;
 use self::events::Ring;
 pub use self::report::{DetailedMetrics, Leak, LiveBlock, Timeline, TimelineEvent, Usage};
 pub use self::scope::TagScope;
 use self::site::SiteCache;
+pub use self::snapshot::{PoolSnapshot, SnapshotBlock, SnapshotDifference};
 use super::counters::{Common, Counters, Totals};
 use super::records::Record;
 use super::small::{CLASSES, SIZES, Slot};
 
 /// Rows of the table by class: the size classes, single small blocks, large blocks.
 const ROWS: usize = CLASSES + 2;
-/// Time between two steps of the coarse clock.
-const TICK: Duration = Duration::from_millis(2);
 /// Ended threads whose events are kept.
 const KEPT_THREADS: usize = 64;
 
@@ -57,20 +59,18 @@ pub(super) struct LiveSlot {
     time: AtomicU64,
 }
 
-/// One thread's notes.
+/// One thread's notes, as reports read them.
 pub(super) struct ThreadNotes {
     name: String,
-    rows: Box<[Counters]>,
-    tags: Box<[Counters]>,
-    ring: Option<Ring>,
+    rows: Arc<[Counters]>,
+    tags: Arc<[Counters]>,
+    ring: Option<Arc<Ring>>,
 }
 
 /// The tracking of one pool.
 pub(super) struct Tracking {
     pub(super) config: TrackingConfig,
-    start: Instant,
-    /// Coarse clock in nanoseconds since `start`; absent where every event reads the clock itself.
-    coarse: Option<Arc<AtomicU64>>,
+    clock: Clock,
     ring_capacity: usize,
     rows: Box<[Common]>,
     tags: Box<[Common]>,
@@ -89,9 +89,13 @@ struct Threads {
 
 /// What a thread writes with.
 pub(super) struct ThreadTracker {
+    rows: Arc<[Counters]>,
+    tags: Arc<[Counters]>,
+    /// From level Standard on.
+    ring: Option<Arc<Ring>>,
+    /// At level Detailed.
+    sites: Option<Box<SiteCache>>,
     notes: Arc<ThreadNotes>,
-    level: TrackingLevel,
-    sites: SiteCache,
 }
 
 /// A block, as the tracker is told of it.
@@ -105,20 +109,19 @@ pub(super) struct Tracked<'a> {
     pub(super) row: usize,
 }
 
-fn counters(count: usize) -> Box<[Counters]> {
+fn counters(count: usize) -> Arc<[Counters]> {
     (0..count).map(|_| Counters::default()).collect()
 }
 
 impl Tracking {
     /// Starts tracking; `precise` reads the clock for every event.
     pub(super) fn new(config: TrackingConfig, ring_capacity: usize, precise: bool) -> Self {
-        let start = Instant::now();
-        let wanted = config.level >= TrackingLevel::Standard && !precise;
-        let coarse = if wanted { tick(start) } else { None };
+        // Below Standard there are no events, so a clock that needs no thread will do.
+        let clock = Clock::new(precise || config.level < TrackingLevel::Standard);
         let common = |count| (0..count).map(|_| Common::default()).collect();
         let (rows, tags) = (common(ROWS), common(scope::TAGS));
         let threads = Mutex::default();
-        Tracking { config, start, coarse, ring_capacity, rows, tags, threads }
+        Tracking { config, clock, ring_capacity, rows, tags, threads }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Threads> {
@@ -129,14 +132,18 @@ impl Tracking {
         let level = self.config.level;
         let standard = level >= TrackingLevel::Standard;
         let thread = std::thread::current();
+        let rows = counters(ROWS);
+        let tags = counters(if standard { scope::TAGS } else { 0 });
+        let ring = standard.then(|| Arc::new(Ring::new(self.ring_capacity)));
         let notes = Arc::new(ThreadNotes {
             name: thread.name().map_or_else(|| format!("{:?}", thread.id()), str::to_owned),
-            rows: counters(ROWS),
-            tags: counters(if standard { scope::TAGS } else { 0 }),
-            ring: standard.then(|| Ring::new(self.ring_capacity)),
+            rows: Arc::clone(&rows),
+            tags: Arc::clone(&tags),
+            ring: ring.clone(),
         });
         self.lock().notes.push(Arc::clone(&notes));
-        ThreadTracker { notes, level, sites: SiteCache::new() }
+        let sites = (level >= TrackingLevel::Detailed).then(|| Box::new(SiteCache::new()));
+        ThreadTracker { rows, tags, ring, sites, notes }
     }
 
     /// Settles and keeps the notes of a thread that ends.
@@ -159,15 +166,6 @@ impl Tracking {
         }
     }
 
-    /// Returns nanoseconds since the pool was made.
-    #[inline]
-    pub(super) fn now(&self) -> u64 {
-        match &self.coarse {
-            Some(clock) => clock.load(Ordering::Relaxed),
-            None => self.start.elapsed().as_nanos() as u64,
-        }
-    }
-
     pub(super) fn level(&self) -> TrackingLevel {
         self.config.level
     }
@@ -176,9 +174,15 @@ impl Tracking {
         let threads = self.lock();
         let notes = threads.notes.iter().chain(&threads.ended).map(|notes| {
             (notes.rows.len() + notes.tags.len()) * size_of::<Counters>()
-                + notes.ring.as_ref().map_or(0, Ring::bytes)
+                + notes.ring.as_ref().map_or(0, |ring| ring.bytes())
         });
         notes.sum()
+    }
+
+    /// Returns what makes ages of the times that notes have, as of now.
+    pub(super) fn ages(&self) -> impl Fn(u64) -> Duration + use<> {
+        let (scale, now) = (self.clock.scale(), self.clock.now());
+        move |time| Duration::from_nanos(scale(now.saturating_sub(time)))
     }
 
     /// Returns the latest events of all threads by time, with the thread's name.
@@ -192,6 +196,8 @@ impl Tracking {
             .flat_map(|(ring, name)| ring.events().into_iter().map(|event| (event, name.clone())))
             .collect();
         drop(threads);
+        let scale = self.clock.scale();
+        events.iter_mut().for_each(|(event, _)| event.time = scale(event.time));
         events.sort_by_key(|(event, _)| event.time);
         events
     }
@@ -237,21 +243,6 @@ fn add_up(sums: &mut Vec<Totals>, counters: &[Counters]) {
     }
 }
 
-/// Starts a thread that moves a clock on until the clock is dropped; `None` where no thread can start.
-fn tick(start: Instant) -> Option<Arc<AtomicU64>> {
-    let clock = Arc::new(AtomicU64::new(0));
-    let weak = Arc::downgrade(&clock);
-    let thread = std::thread::Builder::new().name("bitnet-memory-clock".into());
-    let run = move || {
-        while let Some(clock) = weak.upgrade() {
-            clock.store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-            drop(clock);
-            std::thread::sleep(TICK);
-        }
-    };
-    thread.spawn(run).is_ok().then_some(clock)
-}
-
 impl ThreadTracker {
     /// Notes that a block became live.
     #[inline]
@@ -261,42 +252,77 @@ impl ThreadTracker {
         block: Tracked<'_>,
         site: &'static Location<'static>,
     ) {
-        if self.notes.rows[block.row].allocate(block.size) {
-            self.notes.rows[block.row].settle(&tracking.rows[block.row], 0);
+        if self.rows[block.row].allocate(block.size) {
+            self.rows[block.row].settle(&tracking.rows[block.row], 0);
         }
-        if self.level < TrackingLevel::Standard {
-            return;
+        if self.ring.is_some() {
+            self.note_allocated(tracking, block, site);
         }
+    }
+
+    #[inline(never)]
+    fn note_allocated(&mut self, tracking: &Tracking, block: Tracked<'_>, site: &'static Location<'static>) {
         let tag = scope::current();
-        if self.notes.tags[tag as usize].allocate(block.size) {
-            self.notes.tags[tag as usize].settle(&tracking.tags[tag as usize], 0);
+        if self.tags[tag as usize].allocate(block.size) {
+            self.tags[tag as usize].settle(&tracking.tags[tag as usize], 0);
         }
-        let site = if self.level == TrackingLevel::Detailed { self.sites.number(site) } else { 0 };
-        let (time, live) = (tracking.now(), block.record.live_slot(block.slot.object));
+        let site = self.sites.as_mut().map_or(0, |sites| sites.number(site));
+        let (time, live) = (tracking.clock.now(), block.record.live_slot(block.slot.object));
         live.origin.store(u32::from(tag) << 24 | site, Ordering::Relaxed);
         live.size.store(block.size as u64, Ordering::Relaxed);
         live.time.store(time, Ordering::Relaxed);
         self.push(block, time, false, tag, site);
     }
 
-    /// Notes that a block was freed; its notes are still there.
+    /// Returns tag and site of a live block, where they are noted.
     #[inline]
-    pub(super) fn freed(&mut self, tracking: &Tracking, block: Tracked<'_>, origin: u32) {
-        if self.notes.rows[block.row].free(block.size) {
-            self.notes.rows[block.row].settle(&tracking.rows[block.row], 0);
-        }
-        if self.level < TrackingLevel::Standard {
-            return;
-        }
-        let tag = (origin >> 24) as u8;
-        if self.notes.tags[tag as usize].free(block.size) {
-            self.notes.tags[tag as usize].settle(&tracking.tags[tag as usize], 0);
-        }
-        self.push(block, tracking.now(), true, tag, origin & 0xff_ffff);
+    pub(super) fn origin(&self, record: &Record, slot: Slot) -> u32 {
+        if self.ring.is_some() { record.live_slot(slot.object).origin() } else { 0 }
     }
 
+    /// Notes that a block was freed, which had this `origin`.
+    #[inline]
+    pub(super) fn freed(&mut self, tracking: &Tracking, block: Tracked<'_>, origin: u32) {
+        if self.rows[block.row].free(block.size) {
+            self.rows[block.row].settle(&tracking.rows[block.row], 0);
+        }
+        if self.ring.is_some() {
+            self.note_freed(tracking, block, origin);
+        }
+    }
+
+    #[inline(never)]
+    fn note_freed(&self, tracking: &Tracking, block: Tracked<'_>, origin: u32) {
+        let tag = (origin >> 24) as u8;
+        if self.tags[tag as usize].free(block.size) {
+            self.tags[tag as usize].settle(&tracking.tags[tag as usize], 0);
+        }
+        self.push(block, tracking.clock.now(), true, tag, origin & 0xff_ffff);
+    }
+
+    /// Notes that a live block has `size` bytes left, and a new generation: as freed and allocated again.
+    pub(super) fn shrunk(&mut self, tracking: &Tracking, block: Tracked<'_>, size: usize, origin: u32) {
+        let tag = (origin >> 24) as usize;
+        let count = |counters: &Counters, common: &Common| {
+            let due = counters.free(block.size);
+            if counters.allocate(size) || due {
+                counters.settle(common, 0);
+            }
+        };
+        count(&self.rows[block.row], &tracking.rows[block.row]);
+        if self.ring.is_none() {
+            return;
+        }
+        count(&self.tags[tag], &tracking.tags[tag]);
+        block.record.live_slot(block.slot.object).size.store(size as u64, Ordering::Relaxed);
+        let (time, site) = (tracking.clock.now(), origin & 0xff_ffff);
+        self.push(Tracked { generation: block.generation - 1, ..block }, time, true, tag as u8, site);
+        self.push(Tracked { size, ..block }, time, false, tag as u8, site);
+    }
+
+    #[inline]
     fn push(&self, block: Tracked<'_>, time: u64, freed: bool, tag: u8, site: u32) {
-        if let Some(ring) = &self.notes.ring {
+        if let Some(ring) = &self.ring {
             let (size, slot, generation) = (block.size as u64, block.slot, block.generation);
             ring.push(Event { time, freed, size, slot, generation, tag, site });
         }

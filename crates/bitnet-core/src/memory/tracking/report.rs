@@ -211,7 +211,7 @@ impl HybridMemoryPool {
     /// Returns the blocks that are allocated, from level Standard on, the oldest first.
     pub fn live_blocks(&self) -> Vec<LiveBlock> {
         let Some(tracking) = self.tracked(TrackingLevel::Standard) else { return Vec::new() };
-        let now = tracking.now();
+        let age = tracking.ages();
         let forwards = self.shared.forwards();
         let mut blocks = Vec::new();
         for (number, record) in self.shared.records.iter() {
@@ -235,7 +235,7 @@ impl HybridMemoryPool {
                     size: notes.size.load(Ordering::Relaxed),
                     tag: scope::name(notes.tag()),
                     site: site::site(notes.site()),
-                    age: Duration::from_nanos(now.saturating_sub(notes.time.load(Ordering::Relaxed))),
+                    age: age(notes.time.load(Ordering::Relaxed)),
                     generation,
                     pinned,
                     slot,

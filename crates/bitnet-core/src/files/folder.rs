@@ -1,12 +1,12 @@
-//! A folder that appears whole or not at all.
+//! A folder of files.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use bitnet_backend::Result;
 
-use super::{Hidden, folder_of, lock, remove, remove_stale, sync_folder, unnamed};
+use super::{Hidden, cannot_write, folder_of, lock, refuse, remove, remove_stale, sync_folder, unnamed};
 
 /// A folder that is being written.
 ///
@@ -23,36 +23,39 @@ pub struct AtomicFolder {
 
 impl AtomicFolder {
     /// Starts a folder that is to become `target`, which has to be absent or an empty folder.
+    ///
+    /// # Errors
+    /// `Mismatch` for a target that is there and not an empty folder; `Io` when the system refuses.
     pub fn create(target: &Path) -> Result<Self> {
         Self::new(target, true)
     }
 
     /// Starts a folder, whose files have no names if that is wanted and can be.
     pub(super) fn new(target: &Path, without_names: bool) -> Result<Self> {
-        let shown = target.display();
         match std::fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
             Ok(true) => {}
-            Ok(false) => {
-                return Err(anyhow!("{shown}: expected an absent or empty folder, found one with files"));
-            }
+            Ok(false) => return Err(refuse(target, "an absent or empty folder", "one with files")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                return Err(anyhow!("{shown}: expected an absent or empty folder, found a file"));
+                return Err(refuse(target, "an absent or empty folder", "a file"));
             }
-            Err(error) => return Err(error).with_context(|| format!("{shown}: cannot write")),
+            Err(error) => return Err(cannot_write(target)(error)),
         }
         // A name that ends in a separator or in dots has no last component to write beside.
-        let name = target.file_name().with_context(|| format!("{shown}: expected a folder's name"))?;
+        let name = target.file_name().ok_or_else(|| refuse(target, "a folder's name", "none"))?;
         let hidden = Hidden::beside(target, name);
         remove_stale(target);
         let mut folder = AtomicFolder { target: target.to_owned(), hidden, unnamed: Vec::new(), made: false };
         if !without_names || unnamed::create(folder_of(target)).is_none() {
-            folder.lay_out().with_context(|| format!("{shown}: cannot write"))?;
+            folder.lay_out().map_err(cannot_write(target))?;
         }
         Ok(folder)
     }
 
     /// Starts a file in the folder.
+    ///
+    /// # Errors
+    /// What the system refuses, and `AlreadyExists` for a name that was given before.
     pub fn file(&mut self, name: &str) -> io::Result<BufWriter<File>> {
         let file = if self.made {
             let _unfinished = lock();
@@ -70,8 +73,11 @@ impl AtomicFolder {
 
     /// Gives the files of the folder their names within it, and returns its path. What is started later has a name
     /// at once.
+    ///
+    /// # Errors
+    /// `Io` when the system refuses.
     pub fn laid_out(&mut self) -> Result<&Path> {
-        self.lay_out().with_context(|| format!("{}: cannot write", self.target.display()))?;
+        self.lay_out().map_err(cannot_write(&self.target))?;
         Ok(&self.hidden.path)
     }
 
@@ -88,8 +94,11 @@ impl AtomicFolder {
     }
 
     /// Gives the finished folder its name.
+    ///
+    /// # Errors
+    /// `Io` when the system refuses.
     pub fn commit(mut self) -> Result<()> {
-        self.finish().with_context(|| format!("{}: cannot write", self.target.display()))
+        self.finish().map_err(cannot_write(&self.target))
     }
 
     fn finish(&mut self) -> io::Result<()> {

@@ -1,12 +1,12 @@
-//! A file that appears whole or not at all.
+//! One file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use bitnet_backend::Result;
 
-use super::{Hidden, folder_of, remove_stale, sync_folder, unnamed};
+use super::{Hidden, cannot_write, folder_of, refuse, remove_stale, sync_folder, unnamed};
 
 /// A file that is being written.
 pub struct AtomicFile {
@@ -20,6 +20,9 @@ pub struct AtomicFile {
 
 impl AtomicFile {
     /// Starts a file that is to become `target`.
+    ///
+    /// # Errors
+    /// `Mismatch` for a target that is a folder or a device; `Io` when the system refuses.
     pub fn create(target: &Path) -> Result<Self> {
         Self::new(target, true)
     }
@@ -27,8 +30,7 @@ impl AtomicFile {
     /// Starts a file, without a name if that is wanted and can be.
     pub(super) fn new(target: &Path, without_name: bool) -> Result<Self> {
         let target = resolve(target)?;
-        let shown = target.display();
-        let name = target.file_name().with_context(|| format!("{shown}: expected a file name"))?;
+        let name = target.file_name().ok_or_else(|| refuse(&target, "a file name", "none"))?;
         let hidden = Hidden::beside(&target, name);
         remove_stale(&target);
         let unnamed = without_name.then(|| unnamed::create(folder_of(&target))).flatten();
@@ -39,7 +41,7 @@ impl AtomicFile {
             }
             None => {
                 let file = hidden.make(|path| OpenOptions::new().write(true).create_new(true).open(path));
-                (file.with_context(|| format!("{shown}: cannot write"))?, hidden.path.clone())
+                (file.map_err(cannot_write(&target))?, hidden.path.clone())
             }
         };
         let sink = Some(BufWriter::with_capacity(1 << 16, file));
@@ -47,26 +49,33 @@ impl AtomicFile {
     }
 
     /// Appends bytes.
+    ///
+    /// # Errors
+    /// `Io` when the system refuses.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.sink {
-            Some(sink) => {
-                sink.write_all(bytes).with_context(|| format!("{}: cannot write", self.target.display()))
-            }
+            Some(sink) => sink.write_all(bytes).map_err(cannot_write(&self.target)),
             None => Ok(()),
         }
     }
 
     /// Writes everything to the file, and returns a path that opens it.
+    ///
+    /// # Errors
+    /// `Io` when the system refuses.
     pub fn flushed(&mut self) -> Result<&Path> {
         if let Some(sink) = &mut self.sink {
-            sink.flush().with_context(|| format!("{}: cannot write", self.target.display()))?;
+            sink.flush().map_err(cannot_write(&self.target))?;
         }
         Ok(&self.path)
     }
 
     /// Gives the finished file its name, replacing what had it.
+    ///
+    /// # Errors
+    /// `Io` when the system refuses; the target is as it was then.
     pub fn commit(mut self) -> Result<()> {
-        self.finish().with_context(|| format!("{}: cannot write", self.target.display()))
+        self.finish().map_err(cannot_write(&self.target))
     }
 
     fn finish(&mut self) -> io::Result<()> {
@@ -120,18 +129,12 @@ impl Seek for AtomicFile {
 fn resolve(target: &Path) -> Result<PathBuf> {
     let Ok(found) = std::fs::symlink_metadata(target) else { return Ok(target.to_owned()) };
     let target = match found.is_symlink() {
-        true => {
-            std::fs::canonicalize(target).with_context(|| format!("{}: cannot write", target.display()))?
-        }
+        true => std::fs::canonicalize(target).map_err(cannot_write(target))?,
         false => target.to_owned(),
     };
     match std::fs::metadata(&target) {
-        Ok(found) if found.is_dir() => {
-            Err(anyhow!("{}: expected a file to write, found a folder", target.display()))
-        }
-        Ok(found) if !found.is_file() => {
-            Err(anyhow!("{}: expected a file to write, found a device or pipe", target.display()))
-        }
+        Ok(found) if found.is_dir() => Err(refuse(&target, "a file to write", "a folder")),
+        Ok(found) if !found.is_file() => Err(refuse(&target, "a file to write", "a device or pipe")),
         _ => Ok(target),
     }
 }
