@@ -67,7 +67,7 @@ pub fn stress() -> Result<()> {
 }
 
 /// Parts of the memory pool that Miri runs: its bookkeeping, and a few blocks from request to return.
-const MIRI: [&str; 12] = [
+const MIRI: [&str; 11] = [
     "memory::word::",
     "memory::bias::",
     "memory::latch::",
@@ -75,7 +75,6 @@ const MIRI: [&str; 12] = [
     "memory::records::",
     "memory::counters::",
     "memory::planner::",
-    "memory::cpu::tests::requests",
     "memory::tests::memory_handles_die",
     "memory::tests::memory_handles_of_another_pool",
     "memory::tests::pinned_memory",
