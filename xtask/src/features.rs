@@ -34,7 +34,25 @@ pub fn check() -> Result<()> {
         build(&package.name, &["--no-default-features"])?;
     }
     test_metal()?;
+    test_quant_candle()?;
+    test_tensors()?;
     test_hub()
+}
+
+/// Checks and runs the layer that candle's users take: its own step, since candle is more to build than the workspace.
+fn test_quant_candle() -> Result<()> {
+    let quant = ["--package", "bitnet-quant", "--features", "candle"];
+    run(cargo(["clippy"]).args(quant).args(["--lib", "--test", "candle", "--", "-D", "warnings"]))?;
+    run(cargo(["test"]).args(quant).args(["--test", "candle"]))?;
+    run(cargo(["test"]).args(quant).args(["--doc", "candle"]))
+}
+
+/// Runs the tests of tensors in what the default build leaves out: compression, `ndarray`, candle.
+fn test_tensors() -> Result<()> {
+    let core = ["--package", "bitnet-core", "--features", "mmap,compression,ndarray,candle", "--lib"];
+    run(cargo(["clippy"]).args(core).args(["--tests", "--", "-D", "warnings"]))?;
+    run(cargo(["test"]).args(core).args(["memory::tensor"]))?;
+    run(cargo(["test"]).args(["--package", "bitnet-backend", "--features", "candle", "candle"]))
 }
 
 /// Runs the tests of the hub: its modules, and the program against a hub on this machine.

@@ -7,6 +7,8 @@
 //! this crate alone.
 
 mod backend;
+#[cfg(feature = "candle")]
+mod candle;
 mod device;
 mod dtype;
 mod error;
@@ -17,7 +19,7 @@ mod weights;
 
 pub use backend::{Backend, BackendInfo, MemoryPart, StepLimits};
 pub use device::{Device, MlxDeviceType};
-pub use dtype::BitNetDType;
+pub use dtype::{BitNetDType, DlpackType, NumericRange};
 pub use error::{BitNetError, ErrorKind, Result};
 pub use graph::{
     Activation, AttentionShape, BufferId, BufferKind, BufferSpec, Graph, LinearId, Norm, Op, Touched,

@@ -6,6 +6,7 @@
 //! whole models, [`packing`] packing and quantisation.
 
 pub mod busy;
+pub mod conversion;
 pub mod kernels;
 pub mod memory;
 pub mod packing;

@@ -253,7 +253,7 @@ pub fn absmean_quantisation(rows: usize, cols: usize, effort: Effort) -> Result<
     )
 }
 
-/// Measures a scheme beside reading the weights once.
+/// Measures a scheme beside a copy that reads and writes as many bytes: the weights once and the codes once.
 ///
 /// # Errors
 /// None for finite weights.
@@ -265,6 +265,7 @@ pub fn scheme(
 ) -> Result<Figure, BenchError> {
     let bytes = float_bytes(rows * cols);
     let matrix = FloatMatrix::new(BitNetDType::F32, &bytes, rows, cols)?;
+    let mut copy = vec![0u8; moved(options.scheme, rows * cols)];
     beside(
         format!("{} {:?}", options.scheme.name(), options.granularity),
         rows * cols,
@@ -274,9 +275,48 @@ pub fn scheme(
             Ok(())
         },
         || {
-            black_box(probe::read_plain(&bytes));
+            let len = copy.len();
+            copy.copy_from_slice(black_box(&bytes[..len]));
+            black_box(&copy);
         },
     )
+}
+
+/// Measures the way back, into memory that is there, beside the same copy.
+///
+/// # Errors
+/// None for finite weights.
+pub fn dequantisation(
+    options: &QuantOptions,
+    rows: usize,
+    cols: usize,
+    effort: Effort,
+) -> Result<Figure, BenchError> {
+    let bytes = float_bytes(rows * cols);
+    let matrix = FloatMatrix::new(BitNetDType::F32, &bytes, rows, cols)?;
+    let quantized = bitnet_quant::scheme::quantize(&matrix, options)?;
+    let mut out = vec![0f32; rows * cols];
+    let mut copy = vec![0u8; moved(options.scheme, rows * cols)];
+    beside(
+        format!("{} {:?}, back", options.scheme.name(), options.granularity),
+        rows * cols,
+        effort,
+        || {
+            quantized.dequantize_into(&mut out)?;
+            black_box(&out);
+            Ok(())
+        },
+        || {
+            let len = copy.len();
+            copy.copy_from_slice(black_box(&bytes[..len]));
+            black_box(&copy);
+        },
+    )
+}
+
+/// Bytes of a copy that reads and writes as many as weights in f32 and their codes take together.
+fn moved(scheme: Scheme, weights: usize) -> usize {
+    weights * (32 + scheme.bits()) / 16
 }
 
 fn float_bytes(n: usize) -> Vec<u8> {
@@ -333,6 +373,7 @@ mod tests {
         figures.push(absmean_quantisation(8, 64, Effort::Smoke).unwrap());
         let options = QuantOptions::new(Scheme::Int8(Symmetry::Symmetric), Granularity::PerChannel);
         figures.push(scheme(&options, 8, 64, Effort::Smoke).unwrap());
+        figures.push(dequantisation(&options, 8, 64, Effort::Smoke).unwrap());
         assert!(figures.iter().all(|figure| figure.rate.median > 0.0 && figure.ratio > 0.0), "{figures:?}");
     }
 }

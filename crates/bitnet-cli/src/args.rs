@@ -84,6 +84,9 @@ impl EngineArgs {
             WeightsArg::Mmap if cfg!(not(feature = "mmap")) => {
                 Err(failure::usage("--weights mmap: not available in this build: the feature `mmap` is off"))
             }
+            WeightsArg::Shared if cfg!(not(all(feature = "mmap", target_os = "linux"))) => {
+                Err(failure::usage("--weights shared: needs Linux and a build with the feature `mmap`"))
+            }
             _ if cfg!(not(feature = "parallel")) && self.threads.is_some_and(|threads| threads > 1) => {
                 Err(failure::usage("--threads: expected 1 (the feature `parallel` is off in this build)"))
             }
@@ -169,6 +172,7 @@ impl From<WeightsArg> for WeightAccess {
         match weights {
             WeightsArg::Mmap => WeightAccess::Map,
             WeightsArg::Copy => WeightAccess::Copy,
+            WeightsArg::Shared => WeightAccess::Shared,
             WeightsArg::Auto => WeightAccess::Auto,
         }
     }
@@ -181,6 +185,8 @@ pub enum WeightsArg {
     Mmap,
     /// Read into memory once, on huge pages where the system has them.
     Copy,
+    /// Read once into memory that all processes of this user share while one of them runs (Linux).
+    Shared,
     /// Copied for 512 tokens to decode and more, where weights are used as the file has them and leave half of
     /// the free memory; else mapped, where the build can.
     Auto,
@@ -276,11 +282,14 @@ pub struct RunArgs {
     /// Print one JSON object for each token, and one for the end
     #[arg(long)]
     pub jsonl: bool,
+    /// Write the state of the memory pool after the run to this file, as JSON: settings, totals, live blocks
+    #[arg(long, value_name = "FILE")]
+    pub memory_snapshot: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16, help_heading = "Engine options")]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records, else f16]
+    #[arg(long, value_name = "TYPE", value_enum, help_heading = "Engine options")]
+    pub kv: Option<KvType>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -299,9 +308,9 @@ pub struct ChatArgs {
     pub system: Option<String>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16, help_heading = "Engine options")]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records, else f16]
+    #[arg(long, value_name = "TYPE", value_enum, help_heading = "Engine options")]
+    pub kv: Option<KvType>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -330,9 +339,9 @@ pub struct EvalArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F32, help_heading = "Engine options")]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records for measuring, else f32]
+    #[arg(long, value_name = "TYPE", value_enum, help_heading = "Engine options")]
+    pub kv: Option<KvType>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -373,9 +382,9 @@ pub struct LogitsArgs {
     /// Print what was written as one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F32, help_heading = "Engine options")]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records for measuring, else f32]
+    #[arg(long, value_name = "TYPE", value_enum, help_heading = "Engine options")]
+    pub kv: Option<KvType>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -509,6 +518,10 @@ pub struct ConversionArgs {
     /// Type of embedding and head in a GGUF file; other formats keep them as stored
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = EmbeddingArg::F16)]
     pub embedding: EmbeddingArg,
+    /// Element type of the KV cache that a .bitnet file asks to be run with, whatever for [default: what the source
+    /// records, else f16, and f32 for eval and logits]
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub kv: Option<KvType>,
     /// Name of the rule by which the tokenizer cuts text, for a GGUF file [default: recognised by its pattern]
     #[arg(long, value_name = "NAME")]
     pub tokenizer_pre: Option<String>,
@@ -551,9 +564,9 @@ pub struct InspectArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16, help_heading = "Engine options")]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records, else f16]
+    #[arg(long, value_name = "TYPE", value_enum, help_heading = "Engine options")]
+    pub kv: Option<KvType>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -606,16 +619,17 @@ pub struct BenchArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = KvType::F16)]
-    pub kv: KvType,
+    /// Element type of the KV cache [default: what a .bitnet file records, else f16]
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub kv: Option<KvType>,
     /// Element type of the output matrix
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = HeadType::Stored)]
     pub head: HeadType,
     /// How ternary weights are kept
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = LayoutArg::Quarters)]
     pub layout: LayoutArg,
-    /// How the weight files of a named model are brought into memory
+    /// How the weight files of a named model are brought into memory; synthetic weights are made in memory, and
+    /// copied to huge pages for `copy` alone
     #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
     pub weights: WeightsArg,
     /// Order of the elements in I2_S tensors of a named GGUF file

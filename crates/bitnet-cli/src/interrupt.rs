@@ -7,8 +7,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
+use bitnet_core::files;
 
-use crate::atomic;
 use crate::failure::{INTERRUPTED_STATUS, Interrupted};
 
 static GRACEFUL: AtomicBool = AtomicBool::new(false);
@@ -18,7 +18,7 @@ static PENDING: AtomicBool = AtomicBool::new(false);
 pub fn install() -> Result<()> {
     let handler = || {
         if !GRACEFUL.load(Ordering::SeqCst) || PENDING.swap(true, Ordering::SeqCst) {
-            atomic::discard_unfinished();
+            files::discard_unfinished();
             std::process::exit(INTERRUPTED_STATUS.into());
         }
     };

@@ -5,7 +5,6 @@
 //! status: 0, 1 for a failure, 2 for a usage error, 130 after Ctrl-C.
 
 mod args;
-mod atomic;
 mod commands;
 mod failure;
 #[cfg(feature = "hub")]

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_inference::Engine;
-use bitnet_inference::model::ModelSource;
+use bitnet_inference::model::{KvUse, ModelSource};
 
-use crate::args::EngineArgs;
+use crate::args::{EngineArgs, KvType};
 use crate::failure::usage;
 use crate::progress::Progress;
 use crate::weights;
@@ -64,8 +63,8 @@ fn bundled() -> Result<ModelSource> {
 }
 
 /// Loads a model that will decode up to `tokens` tokens, with a progress bar when it takes long.
-pub fn load(source: &ModelSource, args: &EngineArgs, kv: BitNetDType, tokens: usize) -> Result<Engine> {
-    load_with(source, args, kv, Text::Needed, tokens)
+pub fn load(source: &ModelSource, args: &EngineArgs, kv: Option<KvType>, tokens: usize) -> Result<Engine> {
+    load_with(source, args, (kv, KvUse::Generate), Text::Needed, tokens)
 }
 
 /// Whether a command turns ids into text or text into ids.
@@ -77,11 +76,11 @@ pub enum Text {
     Unneeded,
 }
 
-/// Loads a model, with its tokenizer only where it is needed.
+/// Loads a model, with its tokenizer only where it is needed, and the KV cache that was asked for or suits its use.
 pub fn load_with(
     source: &ModelSource,
     args: &EngineArgs,
-    kv: BitNetDType,
+    (kv, kv_use): (Option<KvType>, KvUse),
     text: Text,
     tokens: usize,
 ) -> Result<Engine> {
@@ -90,7 +89,12 @@ pub fn load_with(
     let mut bar = Progress::bytes();
     let mut progress = |now| bar.load(now);
     let builder = Engine::builder().device(args.device).threads(args.threads.map(usize::from));
-    let builder = builder.kv(kv).context(args.ctx).weights(access).progress(&mut progress);
+    let builder = builder
+        .kv(kv.map(Into::into))
+        .kv_use(kv_use)
+        .context(args.ctx)
+        .weights(access)
+        .progress(&mut progress);
     let builder = builder.head(args.head.into()).layout(args.layout.into());
     let builder = builder.i2s_layout(args.i2s_layout.into()).tokenizer(text == Text::Needed);
     let engine = builder.load_source(source)?;

@@ -3,7 +3,9 @@
 pub mod cpu;
 pub mod device;
 pub mod error;
+pub mod files;
 pub mod memory;
+pub mod tensor;
 pub mod tokenizer;
 
 pub use bitnet_backend as backend;

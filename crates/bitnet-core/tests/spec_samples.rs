@@ -68,6 +68,27 @@ fn spec_sample_memory_tracking_measures_pressure_and_fragmentation() {
 }
 
 #[test]
+fn spec_sample_conversions_compress_and_save_what_f16_leaves() {
+    let folder = TempDir::new("spec-conversions");
+    let output = printed("spec_04_memory_efficient_conversions", folder.path());
+    assert_eq!(value(&output, "Compression:"), "2.0x");
+    assert!(output.contains("Zero-copy conversion completed"), "{output}");
+    assert_eq!(value(&output, "Memory saved:"), "8192 bytes");
+    assert_eq!(value(&output, "Batch converted"), "5 tensors");
+    // One each of the first four kinds, and five of a batch.
+    assert_eq!(value(&output, "Total conversions:"), "9");
+    assert_eq!(value(&output, "Success rate:"), "100.0%");
+    let time = value(&output, "Average time:").trim_end_matches("ms");
+    assert!(time.parse::<f64>().is_ok_and(|ms| ms >= 0.0), "{output}");
+}
+
+#[test]
+fn spec_sample_data_conversion_runs_every_way_of_the_engine() {
+    let folder = TempDir::new("spec-data-conversion");
+    assert_eq!(printed("spec_10_data_conversion", folder.path()), "");
+}
+
+#[test]
 fn spec_sample_memory_configuration_makes_a_pool() {
     let folder = TempDir::new("spec-configuration");
     printed("spec_16_memory_pool_configuration", folder.path());

@@ -57,7 +57,8 @@ fn check_recorded(path: &Path) -> usize {
     let texts = std::fs::read_to_string(beside(path, ".inp")).unwrap();
     let ids = std::fs::read_to_string(beside(path, ".out")).unwrap();
     let mut texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
-    assert_eq!(texts.pop(), Some(""), "the texts end with a separator");
+    // Most of these files end with a separator, some with the last text.
+    texts.pop_if(|last| last.is_empty());
     let ids: Vec<Vec<u32>> =
         ids.lines().map(|line| line.split_whitespace().map(|id| id.parse().unwrap()).collect()).collect();
     assert_eq!(texts.len(), ids.len());
@@ -104,6 +105,11 @@ fn other_vocabularies_are_reproduced() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|end| end == "gguf") && beside(&path, ".inp").is_file() {
+            if let Err(TokenizerError::Unsupported { field, found, .. }) = build(vocabulary(&path)) {
+                eprintln!("{}: refused, {field} {found}", path.display());
+                assert!(["bert", "t5", "rwkv"].contains(&found.as_str()), "{found}");
+                continue;
+            }
             let outcome = std::panic::catch_unwind(|| check_recorded(&path));
             eprintln!("{}: {outcome:?}", path.display());
             failed.extend(outcome.is_err().then_some(path));
@@ -143,6 +149,10 @@ fn a_missing_split_rule_is_assumed_aloud() {
     let other = Vocabulary { bos: None, add_bos: Some(false), ..llama3.clone() };
     let [assumption] = other.assumptions().try_into().unwrap();
     assert!(assumption.contains("`default`"), "{assumption}");
+    let mut neox = other.clone();
+    neox.tokens[..2].clone_from_slice(&["<|endoftext|>", "<|padding|>"].map(String::from));
+    let [assumption] = neox.assumptions().try_into().unwrap();
+    assert!(assumption.contains("GPT-NeoX") && assumption.contains("`gpt-2`"), "{assumption}");
     let named = Vocabulary { pre: Some("default".into()), ..other.clone() };
     let (other, named) = (build(other).unwrap(), build(named).unwrap());
     for (text, ..) in cases("bpe") {
@@ -235,7 +245,8 @@ fn of_equal_merges_the_first_counts() {
 #[test]
 fn every_named_rule_loses_no_text() {
     let names = "default llama-bpe tekken dbrx falcon gpt-2 starcoder qwen2 qwen35 gpt-4o seed-coder bailingmoe \
-        deepseek-v3 deepseek-coder deepseek-llm bloom viking";
+        deepseek-v3 deepseek-coder deepseek-llm bloom viking minicpm5 glm5 youtu granite-embed-multi-97m chameleon \
+        jais-2 ufakzeka laguna exaone-moe tiny_aya superbpe spark2_5 mellum2 talkie";
     for name in names.split_whitespace() {
         let tokenizer = build(Vocabulary { pre: Some(name.into()), ..golden("llama-f16.gguf") }).unwrap();
         for (text, ..) in cases("bpe") {
@@ -243,6 +254,46 @@ fn every_named_rule_loses_no_text() {
             assert_eq!(tokenizer.decode(&ids, false).unwrap(), text, "{name}");
         }
     }
+}
+
+/// Rules are told apart by where they cut: pieces that are tokens of their own show it.
+#[test]
+fn rules_cut_digits_and_spaces_as_their_models_do() {
+    let cut = |pre: &str, text: &str| {
+        let mut vocabulary = golden("llama-f16.gguf");
+        vocabulary.pre = Some(pre.into());
+        // Every run of digits or spaces merges to one token, unless the rule cuts it.
+        let mut add = |left: &str, right: &str| {
+            let token = format!("{left}{right}");
+            if !vocabulary.tokens.contains(&token) {
+                let id = vocabulary.tokens.len() as u32;
+                vocabulary.add_tokens(vec![(id, token, false)]).unwrap();
+                vocabulary.token_types.as_mut().unwrap()[id as usize] = 1;
+            }
+            vocabulary.merges.as_mut().unwrap().push(format!("{left} {right}"));
+        };
+        for unit in ["1", "\u{120}"] {
+            for (whole, left) in (2..8).flat_map(|whole| (1..whole).map(move |left| (whole, left))) {
+                add(&unit.repeat(left), &unit.repeat(whole - left));
+            }
+        }
+        let tokenizer = build(vocabulary).unwrap();
+        let ids = tokenizer.encode(text, PLAIN).unwrap();
+        ids.iter().map(|&id| tokenizer.id_to_token(id).unwrap().chars().count()).collect::<Vec<_>>()
+    };
+    assert_eq!(cut("llama-bpe", "1111111"), [3, 3, 1]);
+    assert_eq!(cut("qwen2", "1111111"), [1; 7]);
+    assert_eq!(cut("gpt-2", "1111111"), [7]);
+    assert_eq!(cut("tiny_aya", "1111111"), [1, 3, 3]);
+    assert_eq!(cut("superbpe", "1111111"), [1, 3, 3]);
+    assert_eq!(cut("minicpm5", "1111111"), [3, 3, 1]);
+    assert_eq!(cut("youtu", "111"), [1; 3]);
+    assert_eq!(cut("spark2_5", "111"), [1; 3]);
+    assert_eq!(cut("chameleon", "     "), [4, 1]);
+    assert_eq!(cut("jais-2", "     1"), [4, 1, 1]);
+    assert_eq!(cut("llama-bpe", "     1"), [4, 1, 1]);
+    assert_eq!(cut("jais-2", "      "), [4, 2]);
+    assert_eq!(cut("llama-bpe", "      "), [6]);
 }
 
 proptest! {

@@ -229,7 +229,7 @@ fn vocabularies_that_lie_are_refused_by_key() {
             v.add_bos = Some(true);
         }),
         ("model: \"bert\" is not supported", |v| v.model = "bert".into()),
-        ("model: \"t5\" is not supported", |v| v.model = "t5".into()),
+        ("model: \"rwkv\" is not supported", |v| v.model = "rwkv".into()),
     ];
     build(sound()).unwrap();
     for (expected, change) in lies {
@@ -286,12 +286,12 @@ fn model_files_of_other_kinds_are_refused_by_name() {
     let kept = [field(4, 0), 0];
     let with = |trainer: &[u8], normalizer: &[u8]| [&piece, trainer, &message(3, normalizer)[..]].concat();
     Tokenizer::from_sentencepiece(&with(&bpe, &kept), "t").unwrap();
-    let table = [&kept[..], &message(1, b"nmt_nfkc"), &message(2, b"table")].concat();
+    let rewritten = message(5, &message(2, b"table"));
     let cases = [
-        (with(&[], &kept), "trainer_spec.model_type: \"unigram\""),
+        (with(&message(2, &[field(3, 0), 3]), &kept), "trainer_spec.model_type: \"word\""),
         (with(&message(2, &[field(3, 0), 4]), &kept), "\"char\""),
-        (with(&bpe, &table), "normalizer_spec: \"nmt_nfkc\""),
-        (with(&bpe, &[]), "remove_extra_whitespaces"),
+        (with(&message(2, &[field(3, 0), 2, 0xc0, 1, 1]), &kept), "treat_whitespace_as_suffix"),
+        ([with(&bpe, &kept), rewritten].concat(), "denormalizer_spec"),
         (with(&bpe, &[&kept[..], &[field(5, 0), 0]].concat()), "escape_whitespaces"),
     ];
     for (bytes, expected) in cases {

@@ -4,6 +4,11 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
+use bitnet_core::device::Device;
+use bitnet_core::memory::tensor::file::to_bytes;
+use bitnet_core::memory::tensor::{BitNetDType, BitNetTensor};
+use bitnet_core::memory::{CleanupConfig, HybridMemoryPool, MemoryPoolConfig, PoolBuffer, TrackingConfig};
+use bitnet_core::tokenizer::Vocabulary;
 use bitnet_inference::model::convert::{ConvertOptions, Output, OutputFile, Target, convert};
 use bitnet_inference::model::{ModelFiles, ModelSource};
 use bitnet_testing::gguf::{GgufFile, Value};
@@ -13,6 +18,10 @@ use bitnet_testing::temp::TempDir;
 use bitnet_testing::{ModelShape, SyntheticFamily, SyntheticModel, golden_dir, shapes, tokenizer};
 
 use crate::targets::joined;
+
+/// Models of sentencepiece with a table and spaces that go: one of each kind.
+const UNIGRAM: &[u8] = include_bytes!("../../bitnet-core/tests/data/sentencepiece/unigram-bytes.model");
+const BPE_TABLE: &[u8] = include_bytes!("../../bitnet-core/tests/data/sentencepiece/bpe-table.model");
 
 /// A vocabulary of the smallest size with all special tokens.
 const VOCAB: usize = 320;
@@ -138,7 +147,34 @@ pub fn gguf_vocabulary() -> Vec<Vec<u8>> {
         .key("tokenizer.ggml.eos_token_id", Value::u32(2))
         .key("tokenizer.ggml.add_space_prefix", Value::bool(true))
         .key("tokenizer.chat_template", Value::str("{% for m in messages %}{{ m['content'] }}{% endfor %}"));
-    vec![bare.to_bytes(), sentencepiece.to_bytes()]
+    let unigram = Vocabulary::from_sentencepiece(UNIGRAM, "seed").expect("a model that the tests read");
+    let texts: Vec<&str> = unigram.tokens.iter().map(String::as_str).collect();
+    let count = texts.len() as u64;
+    let table = unigram.charsmap.as_deref().unwrap_or_default();
+    let kinds = |of: &[i32]| of.iter().flat_map(|kind| kind.to_le_bytes()).collect::<Vec<_>>();
+    let t5 = GgufFile::default()
+        .key("tokenizer.ggml.model", Value::str("t5"))
+        .key("tokenizer.ggml.tokens", Value::strs(&texts))
+        .key(
+            "tokenizer.ggml.scores",
+            Value::array(6, count, &numbers(unigram.scores.as_deref().unwrap_or_default())),
+        )
+        .key(
+            "tokenizer.ggml.token_type",
+            Value::array(5, count, &kinds(unigram.token_types.as_deref().unwrap_or_default())),
+        )
+        .key("tokenizer.ggml.remove_extra_whitespaces", Value::bool(true))
+        .key("tokenizer.ggml.precompiled_charsmap", Value::array(0, table.len() as u64, table));
+    let pieces =
+        ["<pad>", "<eos>", "<bos>", "<unk>", "<0x0A>", "\u{2581}", "a", "b", "\u{2581}a", "ab", "\n", "\n\n"];
+    let gemma4 = GgufFile::default()
+        .key("tokenizer.ggml.model", Value::str("gemma4"))
+        .key("tokenizer.ggml.tokens", Value::strs(&pieces))
+        .key("tokenizer.ggml.token_type", Value::array(5, 12, &kinds(&[3, 3, 3, 3, 6, 1, 1, 1, 1, 1, 1, 1])))
+        .key("tokenizer.ggml.merges", Value::strs(&["\u{2581} a", "a b", "\n \n"]))
+        .key("tokenizer.ggml.unknown_token_id", Value::u32(3))
+        .key("tokenizer.ggml.bos_token_id", Value::u32(2));
+    vec![bare.to_bytes(), sentencepiece.to_bytes(), t5.to_bytes(), gemma4.to_bytes()]
 }
 
 pub fn tokenizer_json() -> Vec<Vec<u8>> {
@@ -171,7 +207,7 @@ pub fn tokenizer_model() -> Vec<Vec<u8>> {
         pieces.flat_map(|(rank, (text, kind))| piece(text, -(rank as f32), kind)).collect();
     file.extend(message(2, &[3 << 3, 2]));
     file.extend(message(3, &[4 << 3, 0]));
-    vec![file]
+    vec![file, UNIGRAM.to_vec(), BPE_TABLE.to_vec()]
 }
 
 pub fn tokenizer_config() -> Vec<Vec<u8>> {
@@ -196,4 +232,32 @@ pub fn saved_chat() -> Vec<Vec<u8>> {
     let talk = r#"{"schema": 1, "model": "m", "messages": [{"role": "system", "content": ""},
         {"role": "user", "content": "a\n\ud83d\udc51"}, {"role": "assistant", "content": "b"}]}"#;
     vec![talk.into(), r#"{"schema":1,"messages":[]}"#.into()]
+}
+
+pub fn tensor_file() -> Vec<Vec<u8>> {
+    let pool = HybridMemoryPool::new().expect("a pool");
+    let ones =
+        |shape: &[usize], dtype| BitNetTensor::ones(shape, dtype, &Device::Cpu, &pool).expect("a tensor");
+    let tensors: Vec<_> =
+        BitNetDType::ALL.into_iter().map(|dtype| (dtype.name(), ones(&[2, 3], dtype))).collect();
+    let all: Vec<_> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let codes = ones(&[3], BitNetDType::I8);
+    let scaled = codes.metadata().clone().with_scale(Some(0.25)).expect("a scale");
+    let scaled = BitNetTensor::from_memory(scaled, codes.memory().clone()).expect("a tensor");
+    let empty = ones(&[0, 2], BitNetDType::F16);
+    let few = [("a", &scaled), ("b", &empty)];
+    [to_bytes(&all), to_bytes(&few), to_bytes(&[])].map(|bytes| bytes.expect("a file")).into()
+}
+
+pub fn pool_snapshot() -> Vec<Vec<u8>> {
+    let config = MemoryPoolConfig {
+        enable_advanced_tracking: true,
+        tracking_config: Some(TrackingConfig::default()),
+        cleanup_config: Some(CleanupConfig::default()),
+        ..MemoryPoolConfig::default()
+    };
+    let pool = HybridMemoryPool::with_config(config).expect("a pool");
+    let _buffer = PoolBuffer::<u8>::zeroed(&pool, 100, &Device::Cpu, "buffer").expect("memory");
+    let plain = HybridMemoryPool::new().expect("a pool");
+    [&pool, &plain].map(|pool| pool.snapshot().to_json().expect("a document").into_bytes()).into()
 }

@@ -390,12 +390,16 @@ fn malformed(file: &str, field: &str, expected: &'static str, found: &Json) -> C
     ChatError::Malformed { file: file.to_string(), field: field.to_string(), expected, found }
 }
 
-/// Returns at most so many characters of a text from outside, control characters escaped: JSON and templates may
-/// hold any.
+/// Returns a text from outside with control characters escaped, cut to at most so many characters, those of the
+/// escapes included: JSON and templates may hold any.
 fn printable(text: &str, most: usize) -> String {
-    let mut out = String::new();
-    for c in text.chars().take(most) {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    let (mut out, mut left) = (String::new(), most);
+    for c in text.chars() {
+        let mut escape = c.escape_default();
+        let length = if c.is_control() { escape.len() } else { 1 };
+        let Some(rest) = left.checked_sub(length) else { break };
+        left = rest;
+        if c.is_control() { out.extend(&mut escape) } else { out.push(c) }
     }
     out
 }

@@ -11,12 +11,13 @@ use bitnet_core::memory::{HybridMemoryPool, MemoryPoolConfig, TrackingConfig, Tr
 use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
 use bitnet_kernels::Isa;
 use bitnet_model::{
-    Family, I2sLayout, LoadOptions, LoadProgress, ModelConfig, ModelFiles, ModelSource, WeightAccess,
+    Family, I2sLayout, KvUse, LoadOptions, LoadProgress, ModelConfig, ModelFiles, ModelSource, WeightAccess,
 };
 
 use crate::EngineError;
 use crate::chat::{ChatTemplate, Message, end_of_turn_tokens};
 use crate::generate::{FinishReason, GenerateOptions, Generator, Request};
+use crate::kv::Kv;
 use crate::runner::{Runner, SequenceId};
 use crate::text::ModelText;
 use crate::tokens::{Generation, Tokens};
@@ -32,6 +33,7 @@ pub struct EngineBuilder<'a> {
     device: Device,
     threads: Option<usize>,
     kv: Option<BitNetDType>,
+    kv_use: KvUse,
     context: Option<usize>,
     step_tokens: Option<usize>,
     weights: WeightAccess,
@@ -59,10 +61,18 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Stores keys and values as `F16` (the default) or `F32`.
+    /// Stores keys and values as `F16` or `F32`; by default as the model's file asks for, or else as the
+    /// [use](Self::kv_use) does.
     #[must_use]
-    pub fn kv(mut self, dtype: BitNetDType) -> Self {
-        self.kv = Some(dtype);
+    pub fn kv(mut self, dtype: impl Into<Option<BitNetDType>>) -> Self {
+        self.kv = dtype.into();
+        self
+    }
+
+    /// Says what keys and values are for: to generate (the default, `F16`) or to measure (`F32`).
+    #[must_use]
+    pub fn kv_use(mut self, kv_use: KvUse) -> Self {
+        self.kv_use = kv_use;
         self
     }
 
@@ -154,8 +164,11 @@ impl<'a> EngineBuilder<'a> {
             Some(pool) => pool.clone(),
             None => own_pool()?,
         };
-        let mut backend = self.backend(&pool)?;
-        let files = ModelFiles::open(source)?;
+        let files = ModelFiles::open(source);
+        let kv = Kv::choose(self.kv, self.kv_use, files.as_ref().ok());
+        // A device that is not there is told before a file that is not.
+        let mut backend = self.backend(&pool, kv.dtype)?;
+        let files = files?;
         // Before the weights: reading a tokenizer takes several times what it keeps.
         let text = if self.without_tokenizer { None } else { ModelText::load(&files)? };
         let (access, progress, i2s_layout) = (self.weights, self.progress, self.i2s_layout);
@@ -189,14 +202,13 @@ impl<'a> EngineBuilder<'a> {
         end_tokens.sort_unstable();
         end_tokens.dedup();
         let runner = Runner::new(backend, limits, vocab, context).with_pool(pool);
-        Ok(Engine { runner, tokenizer, template, end_tokens, name, config, family, assumptions })
+        Ok(Engine { runner, tokenizer, template, end_tokens, name, config, family, assumptions, kv })
     }
 
-    fn backend(&self, pool: &HybridMemoryPool) -> Result<Box<dyn Backend>, EngineError> {
+    fn backend(&self, pool: &HybridMemoryPool, kv: BitNetDType) -> Result<Box<dyn Backend>, EngineError> {
         device::availability(&self.device)?;
         match self.device {
             Device::Cpu => {
-                let kv = self.kv.unwrap_or(BitNetDType::F16);
                 let options = CpuOptions {
                     threads: self.threads,
                     isa: self.isa,
@@ -225,6 +237,7 @@ pub struct Engine {
     config: ModelConfig,
     family: Family,
     assumptions: Vec<String>,
+    kv: Kv,
 }
 
 impl Engine {
@@ -260,6 +273,11 @@ impl Engine {
     /// Returns what the loader had to assume.
     pub fn assumptions(&self) -> &[String] {
         &self.assumptions
+    }
+
+    /// Returns the type of the KV cache, and who chose it.
+    pub fn kv(&self) -> Kv {
+        self.kv
     }
 
     /// Returns the tokenizer.

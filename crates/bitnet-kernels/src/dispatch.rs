@@ -1,9 +1,12 @@
 //! The kernel table: one entry a tier, resolved once.
 
+use crate::affine::{self, AffineKernels};
+use crate::casts::{self, CastKernels};
 use crate::flat::{self, FlatKernels};
 use crate::layout::int8_rows::{self, Int8Row};
 use crate::scalar::attention::{self, AttentionBlock, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
+use crate::scalar::int8::{RowFacts, TokenFacts};
 use crate::scalar::quantize::{self, QuantizedRow};
 use crate::scalar::{dequantize, gate, int8, norm, rope, ternary};
 use crate::{Isa, IsaError};
@@ -32,8 +35,16 @@ pub struct Kernels {
     pub row_fifths: TernaryKernels<5>,
     /// Flat packed sequences, and the passes that make them.
     pub flat: FlatKernels,
+    /// Integer schemes.
+    pub affine: AffineKernels,
+    /// Casts between element types.
+    pub casts: CastKernels,
     /// [`int8::int8_i16`].
     pub int8_i16: fn(rows: &[i8], cols: usize, x: &[i16], out: &mut [i32]),
+    /// [`int8::int8_logits`].
+    pub int8_logits: fn(acc: &[i32], rows: RowFacts<'_>, token: TokenFacts, out: &mut [f32]) -> f32,
+    /// [`int8::int8_candidates`].
+    pub int8_candidates: fn(logits: &[f32], rows: RowFacts<'_>, token: TokenFacts, floor: f32) -> usize,
     /// [`int8_rows::quantize_row`].
     pub quantize_int8_row: fn(row: &[f32], out: &mut [i8]) -> Int8Row,
     /// [`int8::quantize_i16`].
@@ -67,9 +78,10 @@ pub struct Kernels {
     pub merge: fn(own: &[AttentionState], values: &[f32], states: &mut [AttentionState], out: &mut [f32]),
     /// [`attention::finish`].
     pub finish: fn(states: &[AttentionState], out: &mut [f32]),
-    /// [`dequantize::dequantize`].
+    /// [`dequantize::dequantize`]. The outputs come by reference: an array that is copied right after it was written
+    /// waits for the stores before it.
     pub dequantize:
-        fn(acc: &[[i32; 4]], step: usize, scale: (f32, f32), accumulate: bool, out: [&mut [f32]; 4]),
+        fn(acc: &[[i32; 4]], step: usize, scale: (f32, f32), accumulate: bool, out: &mut [&mut [f32]; 4]),
 }
 
 /// The scalar table, for tiers to take over what they do not replace.
@@ -78,7 +90,11 @@ pub(crate) const SCALAR: Kernels = Kernels {
     row_quarters: TernaryKernels { i8: ternary::row_quarters_i8, f32: ternary::row_quarters_f32 },
     row_fifths: TernaryKernels { i8: ternary::row_fifths_i8, f32: ternary::row_fifths_f32 },
     flat: flat::SCALAR,
+    affine: affine::SCALAR,
+    casts: casts::SCALAR,
     int8_i16: int8::int8_i16,
+    int8_logits: int8::int8_logits,
+    int8_candidates: int8::int8_candidates,
     quantize_int8_row: int8_rows::quantize_row,
     quantize_i16: int8::quantize_i16,
     dense: dense::dense,

@@ -21,8 +21,12 @@ pub struct FlatKernels {
     pub stream_base3: fn(packed: &[u8], out: &mut [i8]),
     /// [`flat_sparse::unpack`].
     pub unpack_sparse: fn(bitmap: &[u8], signs: &[u8], out: &mut [i8]),
+    /// [`flat_sparse::unpack`], as `stream_two_bit`.
+    pub stream_sparse: fn(bitmap: &[u8], signs: &[u8], out: &mut [i8]),
     /// [`flat_sparse::pack`].
     pub pack_sparse: fn(values: &[i8], bitmap: &mut [u8], signs: &mut [u8]) -> usize,
+    /// [`flat::bitmaps`].
+    pub bitmaps: fn(values: &[i8], there: &mut [u64], negative: &mut [u64]),
     /// [`flat::find_odd`].
     pub find_odd: fn(values: &[i8]) -> Option<usize>,
     /// [`flat::count`].
@@ -32,9 +36,11 @@ pub struct FlatKernels {
     /// Whether `stream` writes past the caches.
     pub streams: bool,
     /// [`flat::add_magnitudes`].
-    pub add_magnitudes: fn(values: &[f32], sums: &mut [f64; 8]),
-    /// [`flat::add_codes`].
-    pub add_codes: fn(weights: &[f32], inverse: f32, shift: u32, out: &mut [u8]),
+    pub add_magnitudes: fn(rows: [&[f32]; 4], sums: &mut [[f64; 8]; 4]),
+    /// [`flat::pack_quarters`].
+    pub pack_quarters: fn(rows: [&[f32]; 4], inverse: f32, out: &mut [u8]),
+    /// [`flat::ternary`].
+    pub ternary: fn(weights: &[f32], inverse: f32, out: &mut [i8]),
 }
 
 /// The scalar text.
@@ -46,11 +52,14 @@ pub(crate) const SCALAR: FlatKernels = FlatKernels {
     stream_two_bit: flat_two_bit::unpack,
     stream_base3: flat_base3::unpack,
     unpack_sparse: flat_sparse::unpack,
+    stream_sparse: flat_sparse::unpack,
     pack_sparse: flat_sparse::pack,
+    bitmaps: flat::bitmaps,
     find_odd: flat::find_odd,
     count: flat::count,
     stream: flat::stream,
     streams: false,
     add_magnitudes: flat::add_magnitudes,
-    add_codes: flat::add_codes,
+    pack_quarters: flat::pack_quarters,
+    ternary: flat::ternary,
 };

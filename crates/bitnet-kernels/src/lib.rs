@@ -10,20 +10,28 @@
 
 #[cfg(all(feature = "simd", target_arch = "aarch64"))]
 mod aarch64;
+mod affine;
+mod casts;
 mod dispatch;
 mod flat;
 mod isa;
 pub mod layout;
+mod prefetch;
 pub mod probe;
 pub mod scalar;
 pub mod ticks;
 #[cfg(all(feature = "simd", target_arch = "x86_64"))]
 mod x86_64;
 
+pub use affine::AffineKernels;
+pub use casts::CastKernels;
 pub use dispatch::{Kernels, TernaryKernels};
 pub use flat::FlatKernels;
 pub use isa::{Isa, IsaError};
+pub use prefetch::prefetch;
+pub use scalar::affine::{AffineSteps, FloatRange};
 pub use scalar::attention::{AttentionBlock, AttentionState, KvRows};
+pub use scalar::casts::{CodeRule, Extent};
 pub use scalar::dense::DenseRow;
 pub use scalar::flat::Pieces;
 pub use scalar::quantize::QuantizedRow;

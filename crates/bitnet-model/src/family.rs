@@ -100,6 +100,8 @@ pub(crate) fn detect(config: &ModelConfig, checkpoint: &Checkpoint) -> Detection
             assumptions.push("taken as 1bitLLM layout by its config fields or norm names".into());
         }
         Family::OneBitLlm
+    } else if config.quantisation.as_ref().is_some_and(|q| q.float_activations) {
+        Family::TriLm
     } else if config.quantisation.is_some() {
         Family::LlamaBitLinear
     } else if facts.packed {

@@ -29,7 +29,7 @@ pub mod source;
 mod trace;
 pub mod weights;
 
-pub use bitnet_file::BitnetFile;
+pub use bitnet_file::{BitnetFile, KvUse, Precision};
 pub use bitnet_quant::ggml::{self, I2sLayout};
 pub use checkpoint::{Checkpoint, StoredDType, Tensor};
 pub use config::{LinearClass, ModelConfig, QuantisationConfig, QuantisationMode};

@@ -1,11 +1,15 @@
-//! The bytes of one weight file: mapped, in memory, or part of the binary.
-#![allow(unsafe_code)]
+//! The bytes of one weight file: mapped, in memory, shared with other processes, or part of the binary.
 
 use std::fs::File;
 #[cfg(not(all(unix, feature = "mmap", feature = "parallel")))]
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
+
+#[cfg(feature = "mmap")]
+use bitnet_core::backend::BitNetError;
+#[cfg(feature = "mmap")]
+use bitnet_core::memory::tensor::{MappedMemory, SharedMemory, TensorMemory};
 
 use crate::error::{LoadError, LoadErrorKind};
 use crate::source::WeightAccess;
@@ -14,10 +18,13 @@ use crate::source::WeightAccess;
 pub(crate) enum FileBytes {
     /// A read-only shared mapping.
     #[cfg(feature = "mmap")]
-    Mapped(memmap2::Mmap),
+    Mapped(MappedMemory),
     /// A copy in anonymous memory, on huge pages where the system has them.
     #[cfg(feature = "mmap")]
     Copied(memmap2::MmapMut),
+    /// A copy that all processes share.
+    #[cfg(feature = "mmap")]
+    Shared(SharedMemory),
     /// A copy.
     Owned(Vec<u8>),
     /// Part of the binary.
@@ -28,7 +35,9 @@ impl AsRef<[u8]> for FileBytes {
     fn as_ref(&self) -> &[u8] {
         match self {
             #[cfg(feature = "mmap")]
-            FileBytes::Mapped(map) => map,
+            FileBytes::Mapped(memory) => memory.bytes(),
+            #[cfg(feature = "mmap")]
+            FileBytes::Shared(memory) => memory.bytes(),
             #[cfg(feature = "mmap")]
             FileBytes::Copied(map) => map,
             FileBytes::Owned(bytes) => bytes,
@@ -62,15 +71,19 @@ impl FileBytes {
             #[cfg(not(feature = "mmap"))]
             WeightAccess::Copy => read(&file, metadata.len()).map(FileBytes::Owned).map_err(failed),
             #[cfg(feature = "mmap")]
-            WeightAccess::Auto | WeightAccess::Map => map(&file).map_err(failed),
+            WeightAccess::Auto | WeightAccess::Map => {
+                MappedMemory::read_only(&file).map(FileBytes::Mapped).map_err(failed)
+            }
+            #[cfg(feature = "mmap")]
+            WeightAccess::Shared => share(path, &file, &metadata).map(FileBytes::Shared),
             #[cfg(not(feature = "mmap"))]
             WeightAccess::Auto => read(&file, metadata.len()).map(FileBytes::Owned).map_err(failed),
             #[cfg(not(feature = "mmap"))]
-            WeightAccess::Map => Err(LoadError::mismatch(
+            WeightAccess::Map | WeightAccess::Shared => Err(LoadError::mismatch(
                 LoadErrorKind::UnsupportedFormat,
                 path,
                 crate::error::Item::File,
-                "a build with the feature mmap for mapped weights",
+                "a build with the feature mmap for mapped or shared weights",
                 "a build without it",
             )),
         }
@@ -81,39 +94,46 @@ impl FileBytes {
     /// A master checkpoint is read once and never again; without this its pages would stand beside the packed
     /// weights in the resident set until memory runs short.
     pub(crate) fn release(&self, range: Range<usize>) {
-        #[cfg(all(feature = "mmap", unix))]
-        if let FileBytes::Mapped(map) = self {
-            // Whole pages of at most 64 KiB inside the range only: neighbouring tensors stay.
-            const PAGE: usize = 1 << 16;
-            let start = range.start.next_multiple_of(PAGE);
-            let end = range.end / PAGE * PAGE;
-            if start < end && end <= map.len() {
-                let advice = memmap2::UncheckedAdvice::DontNeed;
-                // SAFETY: the mapping is a read-only, shared mapping of a file. Dropping its clean pages
-                // changes no byte: a later access reads the file again, as the first one did. The range lies
-                // inside the mapping.
-                let dropped = unsafe { map.unchecked_advise_range(advice, start, end - start) };
-                // A refusal costs memory and nothing else.
-                drop(dropped);
-            }
+        #[cfg(feature = "mmap")]
+        if let FileBytes::Mapped(memory) = self {
+            memory.release(range.clone());
         }
         let _ = range;
     }
 }
 
+/// Returns the bytes in memory that all processes of this user share, which the first of them fills.
+///
+/// The name is that of the file as it is: one that was changed or replaced since has another.
 #[cfg(feature = "mmap")]
-fn map(file: &File) -> std::io::Result<FileBytes> {
-    // SAFETY: the mapping is read-only, and this program writes no file that it has mapped: what it
-    // saves goes to a new file that replaces the old name, which leaves the mapped one intact. Another
-    // program that overwrites the file meanwhile can change weights under us, which are plain bytes of
-    // which every pattern is valid for the kernels (a code is masked to two bits, an index is never
-    // read from a file after its check). One that truncates it ends this program with a bus error,
-    // as is documented at `WeightAccess::Map`; `WeightAccess::Copy` avoids both.
-    Ok(FileBytes::Mapped(unsafe { memmap2::Mmap::map(file)? }))
+fn share(path: &Path, file: &File, metadata: &std::fs::Metadata) -> Result<SharedMemory, LoadError> {
+    #[cfg(unix)]
+    let name = {
+        use std::os::unix::fs::MetadataExt;
+        let m = metadata;
+        format!("weights-{:x}-{:x}-{:x}-{:x}.{:x}", m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec())
+    };
+    #[cfg(not(unix))]
+    let name = "weights";
+    let failed = |error| {
+        LoadError::mismatch(
+            LoadErrorKind::Io,
+            path,
+            crate::error::Item::File,
+            "memory that processes share",
+            error,
+        )
+    };
+    let length = usize::try_from(metadata.len())
+        .map_err(|error| LoadError::io(path, "a smaller file", std::io::Error::other(error)))?;
+    SharedMemory::publish_or_attach(&name, length, |out| {
+        fill(file, out).map_err(|error| BitNetError::io(path, "read", &error))
+    })
+    .map_err(failed)
 }
 
 /// Reads a file into anonymous memory that the system is asked to put on huge pages: a pass over weights then
-/// misses fewer translations. Pieces are read by all cores, which also touch their pages first.
+/// misses fewer translations.
 #[cfg(feature = "mmap")]
 fn copy(file: &File, length: u64) -> std::io::Result<memmap2::MmapMut> {
     let length = usize::try_from(length).map_err(std::io::Error::other)?;
@@ -121,6 +141,13 @@ fn copy(file: &File, length: u64) -> std::io::Result<memmap2::MmapMut> {
     #[cfg(target_os = "linux")]
     // A refusal costs speed and nothing else.
     drop(map.advise(memmap2::Advice::HugePage));
+    fill(file, &mut map)?;
+    Ok(map)
+}
+
+/// Reads a whole file. Pieces are read by all cores, which also touch their pages first.
+#[cfg(feature = "mmap")]
+fn fill(file: &File, out: &mut [u8]) -> std::io::Result<()> {
     #[cfg(all(unix, feature = "parallel"))]
     {
         use std::os::unix::fs::FileExt;
@@ -128,16 +155,15 @@ fn copy(file: &File, length: u64) -> std::io::Result<memmap2::MmapMut> {
         use rayon::prelude::*;
 
         const PIECE: usize = 16 << 20;
-        map.par_chunks_mut(PIECE)
+        out.par_chunks_mut(PIECE)
             .enumerate()
-            .try_for_each(|(index, piece)| file.read_exact_at(piece, (index * PIECE) as u64))?;
+            .try_for_each(|(index, piece)| file.read_exact_at(piece, (index * PIECE) as u64))
     }
     #[cfg(not(all(unix, feature = "parallel")))]
     {
         let mut file = file;
-        file.read_exact(&mut map)?;
+        file.read_exact(out)
     }
-    Ok(map)
 }
 
 #[cfg(not(feature = "mmap"))]
@@ -160,7 +186,8 @@ mod tests {
         let path = dir.path().join("weights");
         let expected: Vec<u8> = (0..400_000u32).map(|i| (i % 251) as u8).collect();
         std::fs::write(&path, &expected).unwrap();
-        for access in [WeightAccess::Auto, WeightAccess::Copy] {
+        let shared = cfg!(all(feature = "mmap", target_os = "linux")).then_some(WeightAccess::Shared);
+        for access in [WeightAccess::Auto, WeightAccess::Copy].into_iter().chain(shared) {
             let bytes = FileBytes::open(&path, access).unwrap();
             assert_eq!(bytes.as_ref(), expected);
             for range in [1..399_999, 0..400_000, 70_000..70_001, 5..5, 65_536..131_072] {

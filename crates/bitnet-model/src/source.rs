@@ -6,7 +6,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::bitnet_file::BitnetFile;
+use bitnet_core::backend::BitNetDType;
+
+use crate::bitnet_file::{BitnetFile, KvUse};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Item, LoadError, LoadErrorKind};
 use crate::gguf::{Gguf, MAGIC};
@@ -70,6 +72,9 @@ pub enum WeightAccess {
     Map,
     /// Read into memory once.
     Copy,
+    /// Read once into memory that all processes of this user share, as long as one of them runs: one copy on the
+    /// machine, of which the file may be overwritten meanwhile. Linux only.
+    Shared,
 }
 
 /// Largest file accepted, by name, in bytes.
@@ -126,6 +131,12 @@ impl ModelFiles {
     /// Returns the file of our own format; `None` for other models.
     pub fn bitnet(&self) -> Option<&BitnetFile> {
         self.bitnet.as_deref()
+    }
+
+    /// Returns the type of KV cache that the model itself asks for; `None` where it does not, as all but `.bitnet`
+    /// files.
+    pub fn recorded_kv(&self, wanted: KvUse) -> Option<BitNetDType> {
+        self.bitnet()?.precision().kv(wanted)
     }
 
     /// Returns the folder or file, or the name of an embedded model, as messages show it.

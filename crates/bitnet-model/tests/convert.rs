@@ -7,17 +7,19 @@ use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
-use bitnet_core::backend::{LinearWeights, WeightScale, WeightStorage};
+use bitnet_core::backend::{BitNetDType, LinearWeights, WeightScale, WeightStorage};
 use bitnet_model::convert::{
     ConvertError, ConvertOptions, ConvertReport, Output, OutputFile, Target, convert,
 };
 use bitnet_model::ggml::GgmlType;
 use bitnet_model::{
-    BitnetFile, Gguf, LoadErrorKind, LoadOptions, Model, ModelFiles, ModelSource, WeightAccess,
+    BitnetFile, Family, Gguf, KvUse, LoadErrorKind, LoadOptions, Model, ModelFiles, ModelSource, WeightAccess,
 };
 use bitnet_testing::golden::golden_dir;
+use bitnet_testing::model::Activation;
 use bitnet_testing::safetensors::Dtype;
 use bitnet_testing::temp::TempDir;
+use bitnet_testing::{ModelShape, SyntheticFamily, SyntheticModel, shapes};
 use serde_json::json;
 use support::Draft;
 
@@ -297,4 +299,100 @@ fn versions_layouts_and_payloads_are_told_apart() {
     damaged[tensor.range.start + 5] ^= 1;
     let error = open(&dir, &damaged).unwrap().check_payloads().unwrap_err();
     assert_eq!((error.kind(), error.item()), (LoadErrorKind::Format, Some(tensor.name.as_str())), "{error}");
+}
+
+/// Puts the checksum into a header that it ought to have, as the line that refuses it says.
+fn sealed(dir: &TempDir, mut bytes: Vec<u8>) -> Vec<u8> {
+    if let Err(error) = open(dir, &bytes) {
+        let line = error.to_string();
+        let (_, sum) = line.split_once("the checksum of the header, 0x").unwrap_or_else(|| panic!("{line}"));
+        bytes[58..66].copy_from_slice(&u64::from_str_radix(&sum[..16], 16).unwrap().to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn a_bitnet_file_records_its_precision_and_is_held_to_it() {
+    let dir = TempDir::new("bitnet-precision");
+    let bytes = bitnet_bytes(&dir);
+    let recorded = |bytes: &[u8]| open(&dir, bytes).unwrap().precision().clone();
+    let (f16, f32) = (Some(BitNetDType::F16), Some(BitNetDType::F32));
+    let precision = recorded(&bytes);
+    assert_eq!((precision.embedding.as_str(), precision.head.as_str()), ("BF16", "tied"));
+    assert_eq!((precision.kv, precision.kv_measure), (f16, f32));
+    assert_eq!((precision.kv(KvUse::Generate), precision.kv(KvUse::Measure)), (f16, f32));
+    // What is asked for is recorded for every use, and a copy keeps it.
+    let mut from = golden_dir("bitnet_packed");
+    for (asked, name) in [(f32, "asked.bitnet"), (None, "copied.bitnet")] {
+        let out = dir.path().join(name);
+        let files = ModelFiles::open(&ModelSource::at(&from)).unwrap();
+        let mut options = ConvertOptions { kv: asked, ..ConvertOptions::new(Target::Bitnet) };
+        convert(&files, &mut options, &mut Place(out.clone())).unwrap();
+        let precision = recorded(&std::fs::read(&out).unwrap());
+        assert_eq!((precision.kv, precision.kv_measure), (f32, f32), "{name}");
+        let files = ModelFiles::open(&ModelSource::at(&out)).unwrap();
+        assert_eq!(files.recorded_kv(KvUse::Generate), f32);
+        from = out;
+    }
+    let value_of = |key: &str| {
+        let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap();
+        at + key.len() + 4 + 8
+    };
+    for (key, value, kind, text) in [
+        (
+            "bitnet.precision.kv",
+            "I16",
+            LoadErrorKind::UnsupportedFormat,
+            "expected \"F16\" or \"F32\", found \"I16\"",
+        ),
+        (
+            "bitnet.precision.embedding",
+            "Q800",
+            LoadErrorKind::Format,
+            "expected \"BF16\", as the tensors have it",
+        ),
+        ("bitnet.precision.head", "BF16", LoadErrorKind::Format, "expected \"tied\", as the tensors have it"),
+    ] {
+        let mut lying = bytes.clone();
+        lying[value_of(key)..][..value.len()].copy_from_slice(value.as_bytes());
+        let error = open(&dir, &sealed(&dir, lying)).unwrap_err();
+        assert_eq!((error.kind(), error.item()), (kind, Some(key)), "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    assert_eq!(sealed(&dir, bytes.clone()), bytes);
+}
+
+#[test]
+fn a_trilm_travels_wherever_float_activations_can_be_said() {
+    let dir = TempDir::new("convert-trilm");
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    let shape = ModelShape { activation: Activation::Silu, sub_norms: false, layers: 2, ..shapes::tiny() };
+    SyntheticModel::new(shape, SyntheticFamily::TriLm, 5).write_folder(&source).unwrap();
+    let original = load(&source);
+    assert_eq!(original.family, Family::TriLm);
+    for target in
+        [Target::Bitnet, Target::HfMaster, Target::Gguf(GgmlType::TQ2_0), Target::Gguf(GgmlType::TQ1_0)]
+    {
+        let out = dir.path().join(file_name(target));
+        run(&source, &out, target);
+        let found = load(&out);
+        assert_eq!(found.family, Family::TriLm, "{target}");
+        assert_same(&original, &found, 1.0 / 2048.0, target.name());
+        run(&out, &dir.path().join(format!("{target}.bitnet")), Target::Bitnet);
+        assert_same(
+            &original,
+            &load(&dir.path().join(format!("{target}.bitnet"))),
+            1.0 / 2048.0,
+            target.name(),
+        );
+    }
+    for target in [Target::HfPacked, Target::Gguf(GgmlType::I2_S)] {
+        let error = try_convert(&source, &dir.path().join("refused"), target).unwrap_err().to_string();
+        assert!(error.contains("int8 activations") && error.contains("float"), "{error}");
+    }
+    // Only a llama can say so.
+    let quantisation = json!({"quant_method": "bitnet", "activations": "float"});
+    let lying = Draft::golden("bitnet_packed").field("quantization_config", quantisation);
+    lying.refuse(LoadErrorKind::UnsupportedArchitecture, &["activations: expected int8", "found float"]);
 }

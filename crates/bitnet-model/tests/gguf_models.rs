@@ -233,8 +233,8 @@ fn configuration_comes_from_metadata_and_the_embedding() {
         (with("attention.scale", Value::f32(0.1)), Kind::UnsupportedArchitecture, "expected 0, found 0.1"),
         (
             i2s().key("split.count", Value::new(2, [2, 0])),
-            Kind::UnsupportedArchitecture,
-            "split.count: expected 1",
+            Kind::Format,
+            "expected a name that ends in -00001-of-00002.gguf",
         ),
         (
             i2s().key("general.type", Value::str("adapter")),

@@ -6,8 +6,8 @@
 
 use bitnet_core::backend::WeightScale;
 
-use crate::matrix::{Element, Visitor, find_block, for_blocks};
-use crate::pack::{map_rows, pack_quarters};
+use crate::matrix::{Element, Visitor, find_block, for_quads};
+use crate::pack::{for_lines, map_rows};
 use crate::packing::kernels;
 use crate::{FloatMatrix, QuantError};
 
@@ -49,10 +49,12 @@ impl Visitor for Quantize<'_> {
         if !inverse.is_normal() || !scale.is_finite() {
             return Err(QuantError::Scale { mean_abs });
         }
-        let packed = pack_quarters(rows, cols, |row, lane, out| {
-            for_blocks::<E>(self.0.row(row), |first, weights| {
-                let out = &mut out[first..first + weights.len()];
-                (kernels().flat.add_codes)(weights, inverse, 2 * lane, out);
+        let lines = rows.div_ceil(4);
+        let packed = for_lines(rows, cols, |index, out| {
+            let row = |quarter: usize| self.0.get(quarter * lines + index);
+            for_quads::<E>([0, 1, 2, 3].map(row), cols, |first, weights| {
+                let out = &mut out[first..first + weights[0].len()];
+                (kernels().flat.pack_quarters)(weights, inverse, out);
             });
         });
         Ok(AbsmeanTernary { packed, mean_abs, scale: WeightScale::Multiply(scale) })
@@ -60,8 +62,18 @@ impl Visitor for Quantize<'_> {
 }
 
 fn mean_abs<E: Element>(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError> {
+    let mean = row_sums::<E>(matrix)?.iter().sum::<f64>() / (matrix.rows() as f64 * matrix.cols() as f64);
+    Ok((mean as f32).max(MIN_MEAN_ABS))
+}
+
+fn row_sums<E: Element>(matrix: &FloatMatrix<'_>) -> Result<Vec<f64>, QuantError> {
     let (rows, cols) = (matrix.rows(), matrix.cols());
-    let sums = map_rows(rows, cols, |row| sum_abs::<E>(matrix.row(row)));
+    // Four rows far apart: four streams of the memory, where neighbours would share its pages.
+    let lines = rows.div_ceil(4);
+    let quads = map_rows(lines, 4 * cols, |index| {
+        sum_abs::<E>([0, 1, 2, 3].map(|quarter| matrix.get(quarter * lines + index)), cols)
+    });
+    let sums: Vec<f64> = (0..rows).map(|row| quads[row % lines][row / lines]).collect();
     if let Some(row) = sums.iter().position(|sum| !sum.is_finite()) {
         let at = |first: usize, values: &[f32]| {
             let col = values.iter().position(|value| !value.is_finite())?;
@@ -71,16 +83,15 @@ fn mean_abs<E: Element>(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError> {
         let (col, value) = find_block::<E, _>(matrix.row(row), at).unwrap_or((0, f32::NAN));
         return Err(QuantError::NotFinite { row, col, value });
     }
-    let mean = sums.iter().sum::<f64>() / (rows as f64 * cols as f64);
-    Ok((mean as f32).max(MIN_MEAN_ABS))
+    Ok(sums)
 }
 
-/// Sums magnitudes over eight interleaved partial sums: a fixed order that vectorises.
-fn sum_abs<E: Element>(row: &[u8]) -> f64 {
-    let mut lanes = [0.0f64; 8];
+/// Sums the magnitudes of rows, each over eight interleaved partial sums: a fixed order that vectorises.
+fn sum_abs<E: Element>(rows: [Option<&[u8]>; 4], cols: usize) -> [f64; 4] {
+    let mut lanes = [[0.0f64; 8]; 4];
     // Blocks are whole eights but for the last, so the lanes go on from one to the next.
-    for_blocks::<E>(row, |_, values| (kernels().flat.add_magnitudes)(values, &mut lanes));
-    lanes.iter().sum()
+    for_quads::<E>(rows, cols, |_, values| (kernels().flat.add_magnitudes)(values, &mut lanes));
+    lanes.map(|lanes| lanes.iter().sum())
 }
 
 /// Returns the mean magnitude of a matrix as [`quantize`] takes it.
@@ -96,4 +107,19 @@ pub(crate) fn mean_magnitude(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError
         }
     }
     matrix.visit(Mean(matrix))
+}
+
+/// Returns the sum of the magnitudes of each row, as [`quantize`] takes it.
+///
+/// # Errors
+/// A NaN or infinite weight, by element.
+pub(crate) fn row_magnitudes(matrix: &FloatMatrix<'_>) -> Result<Vec<f64>, QuantError> {
+    struct Sums<'a>(&'a FloatMatrix<'a>);
+    impl Visitor for Sums<'_> {
+        type Out = Result<Vec<f64>, QuantError>;
+        fn run<E: Element>(self) -> Self::Out {
+            row_sums::<E>(self.0)
+        }
+    }
+    matrix.visit(Sums(matrix))
 }

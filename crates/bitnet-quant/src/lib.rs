@@ -6,10 +6,12 @@
 //! number of threads. [`scheme`] has the other schemes (sign, INT8, INT4, 16-bit floats; by tensor, channel and group)
 //! with observers and error metrics, [`bit_linear`] a layer that runs on packed codes and trains through them,
 //! [`quality`] what quantisation does to each layer. [`packing`] stores ternary weights in few bits and [`SimdUnpacker`] gives them back; [`ggml`]
-//! holds the codecs of GGUF files. [`prelude`] names what a program usually needs.
+//! holds the codecs of GGUF files. With feature `candle`, `candle` has that layer as a module of candle. [`prelude`] names what a program usually needs.
 
 pub mod absmean;
 pub mod bit_linear;
+#[cfg(feature = "candle")]
+pub mod candle;
 mod error;
 pub mod ggml;
 mod matrix;

@@ -1,5 +1,7 @@
 //! A float matrix as a file stores it.
 
+use std::borrow::Cow;
+
 use bitnet_core::backend::BitNetDType;
 
 use crate::QuantError;
@@ -43,11 +45,15 @@ impl<'a> FloatMatrix<'a> {
 
     /// Returns the bytes of one row; an empty slice for a row that the matrix does not have.
     pub(crate) fn row(&self, row: usize) -> &'a [u8] {
-        let width = self.cols * (self.dtype.bits() / 8);
-        if row >= self.rows {
+        let Some(width) = self.dtype.size_bytes(self.cols).filter(|_| row < self.rows) else {
             return &[];
-        }
+        };
         &self.bytes[row * width..(row + 1) * width]
+    }
+
+    /// Returns the bytes of a row, if the matrix has it.
+    pub(crate) fn get(&self, row: usize) -> Option<&'a [u8]> {
+        (row < self.rows).then(|| self.row(row))
     }
 
     /// Runs `visitor` with the element type as a type.
@@ -58,6 +64,14 @@ impl<'a> FloatMatrix<'a> {
             // `new` admits no fourth type.
             _ => visitor.run::<Single>(),
         }
+    }
+}
+
+/// Returns the bytes of f32 values as files have them: where they stand, if the machine has that order.
+pub(crate) fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
+    match cfg!(target_endian = "little") {
+        true => Cow::Borrowed(bytemuck::cast_slice(values)),
+        false => Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
     }
 }
 
@@ -97,6 +111,21 @@ pub(crate) trait Element: Sync {
 
     /// Widens `bytes` to as many elements of `out`.
     fn widen(bytes: &[u8], out: &mut [f32]);
+
+    /// Returns the elements where they stand, if they are f32 in the order of this machine at a place for f32.
+    fn borrow(_bytes: &[u8]) -> Option<&[f32]> {
+        None
+    }
+
+    /// Returns elements where they stand, or widened to `block`, which holds [`BLOCK`].
+    fn read<'a>(bytes: &'a [u8], block: &'a mut [f32; BLOCK]) -> &'a [f32] {
+        if let Some(elements) = Self::borrow(bytes) {
+            return elements;
+        }
+        let elements = &mut block[..bytes.len() / Self::BYTES];
+        Self::widen(bytes, elements);
+        elements
+    }
 }
 
 /// Runs `function(first column, elements)` over a row, block by block, until it returns `Some`.
@@ -105,12 +134,36 @@ pub(crate) fn find_block<E: Element, T>(
     mut function: impl FnMut(usize, &[f32]) -> Option<T>,
 ) -> Option<T> {
     let mut block = [0.0; BLOCK];
-    row.chunks(BLOCK * E::BYTES).enumerate().find_map(|(index, bytes)| {
-        let elements = &mut block[..bytes.len() / E::BYTES];
-        E::widen(bytes, elements);
-        function(index * BLOCK, elements)
-    })
+    row.chunks(BLOCK * E::BYTES)
+        .enumerate()
+        .find_map(|(index, bytes)| function(index * BLOCK, E::read(bytes, &mut block)))
 }
+
+/// Runs `function(first column, elements)` over four rows of `cols` columns at a time, block by block; a row that is
+/// absent is zero.
+pub(crate) fn for_quads<E: Element>(
+    rows: [Option<&[u8]>; 4],
+    cols: usize,
+    mut function: impl FnMut(usize, [&[f32]; 4]),
+) {
+    // Rows that need no widening go as they stand: long rows are what the memory likes.
+    if let [Some(a), Some(b), Some(c), Some(d)] = rows.map(|row| row.and_then(E::borrow)) {
+        return function(0, [a, b, c, d]);
+    }
+    let mut blocks = [[0.0; BLOCK]; 4];
+    for first in (0..cols).step_by(BLOCK) {
+        let places = first..(first + BLOCK).min(cols);
+        let [a, b, c, d] = &mut blocks;
+        let read = |row: usize, block| match rows[row] {
+            Some(bytes) => E::read(&bytes[places.start * E::BYTES..places.end * E::BYTES], block),
+            None => &ZEROS[..places.len()],
+        };
+        function(first, [read(0, a), read(1, b), read(2, c), read(3, d)]);
+    }
+}
+
+/// A block of an absent row.
+static ZEROS: [f32; BLOCK] = [0.0; BLOCK];
 
 /// Runs `function(first column, elements)` over a row, block by block.
 pub(crate) fn for_blocks<E: Element>(row: &[u8], mut function: impl FnMut(usize, &[f32])) {
@@ -134,6 +187,13 @@ impl Element for Single {
 
     fn widen(bytes: &[u8], out: &mut [f32]) {
         out.iter_mut().zip(bytes.as_chunks::<4>().0).for_each(|(out, &b)| *out = f32::from_le_bytes(b));
+    }
+
+    fn borrow(bytes: &[u8]) -> Option<&[f32]> {
+        if cfg!(target_endian = "big") {
+            return None;
+        }
+        bytemuck::try_cast_slice(bytes).ok()
     }
 }
 

@@ -119,12 +119,12 @@ impl LayerReport {
                 found: squares.len(),
             });
         }
-        let (mut reference, mut found) = (vec![0.0; cols], vec![0.0; cols]);
+        let (mut source, mut found) = (Rows::new(matrix), vec![0.0; cols]);
         let (mut sums, mut error, mut signal) = (ErrorSums::default(), 0.0, 0.0);
         for row in 0..rows {
-            Rows(matrix).read(row, &mut reference);
             quantized.dequantize_row(row, &mut found)?;
-            sums.add(&reference, &found);
+            let reference = source.read(row);
+            sums.add(reference, &found);
             for ((&a, &b), &square) in reference.iter().zip(&found).zip(&squares) {
                 let (a, b) = (f64::from(a), f64::from(b));
                 error += square * (a - b) * (a - b);

@@ -85,7 +85,7 @@ pub const BLOCKS: &[Block] = &[
     Block {
         file: "04_memory_efficient_conversions",
         heading: "Memory-Efficient Conversions",
-        status: Status::Waits("the conversion engine (issue 6)"),
+        status: Status::Runs,
         features: &[],
         prelude: prelude!("04"),
     },
@@ -127,7 +127,7 @@ pub const BLOCKS: &[Block] = &[
     Block {
         file: "10_data_conversion",
         heading: "Memory-Efficient Data Conversion",
-        status: Status::Waits("the conversion engine (issue 6)"),
+        status: Status::Runs,
         features: &[],
         prelude: prelude!("10"),
     },

@@ -5,12 +5,13 @@ use bitnet_benchmarks::shape::{SHAPES, Shape};
 use bitnet_benchmarks::speed::{self, Settings};
 use bitnet_benchmarks::statistics::Summary;
 use bitnet_benchmarks::{busy, kernels, synthetic};
-use bitnet_inference::model::{self, LoadOptions, Model, ModelFiles};
+use bitnet_inference::Kv;
+use bitnet_inference::model::{self, KvUse, LoadOptions, Model, ModelFiles};
 use bitnet_kernels::probe::ComputeProbe;
 use bitnet_kernels::{Isa, Kernels};
 use serde::Serialize;
 
-use crate::args::{BenchArgs, Suite};
+use crate::args::{BenchArgs, Suite, WeightsArg};
 use crate::failure;
 use crate::output::{Out, SCHEMA, bytes, note, rate};
 
@@ -115,10 +116,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 }
 
 fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
+    let mut kv = Kv::choose(args.kv.map(Into::into), KvUse::Generate, None);
     let model = match &args.model {
         Some(path) => {
             *name = path.display().to_string();
             let files = ModelFiles::open(&crate::model::source(path, crate::model::Need::Weights)?)?;
+            kv = Kv::choose(args.kv.map(Into::into), KvUse::Generate, Some(&files));
             let (access, i2s_layout) = (args.weights.into(), args.i2s_layout.into());
             model::load(&files, &mut LoadOptions { access, progress: None, i2s_layout })?
         }
@@ -126,7 +129,8 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
             let shape = shape(&args.shape)?;
             *name = format!("{}, synthetic weights", shape.name);
             note(&format!("making {name}"));
-            synthetic::model(&shape, shape.layers, 0)
+            let model = synthetic::model(&shape, shape.layers, 0);
+            if args.weights == WeightsArg::Copy { synthetic::copied(model)? } else { model }
         }
     };
     let positions = model.config.max_positions;
@@ -143,7 +147,7 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
     }
     let settings = |threads| Settings {
         threads,
-        kv: args.kv.into(),
+        kv: kv.dtype,
         head: args.head.into(),
         layout: args.layout.into(),
         isa: None,

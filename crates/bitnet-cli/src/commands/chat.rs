@@ -32,7 +32,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let options = args.sampling.options(false)?;
     let source = model::source_or_bundled(args.model.as_deref(), model::Need::All)?;
     let tokens = REPLIES.saturating_mul(args.sampling.max_tokens);
-    let engine = model::load(&source, &args.engine, args.kv.into(), tokens)?;
+    let engine = model::load(&source, &args.engine, args.kv, tokens)?;
     engine.tokenizer()?;
     super::run::announce_template(&engine);
     let mut session = Session::new(engine, options);

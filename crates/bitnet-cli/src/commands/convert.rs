@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use anyhow::Result;
+use bitnet_core::files::{AtomicFile, AtomicFolder};
 use bitnet_inference::model::convert::{
     ConvertError, ConvertOptions, ConvertReport, Output, OutputFile, Target, convert,
 };
@@ -12,8 +13,7 @@ use serde::Serialize;
 
 use super::verify::{self, Verdict};
 use crate::args::{ConversionArgs, ConvertArgs, QuantizeArgs};
-use crate::atomic::{AtomicFile, AtomicFolder};
-use crate::failure::one_line;
+use crate::failure::{one_line, usage};
 use crate::model;
 use crate::output::{Out, SCHEMA, bytes, note, peak_memory};
 use crate::progress::Progress;
@@ -67,7 +67,7 @@ impl Destination {
     /// Returns the result as a model, before it has its name.
     fn model(&mut self, target: Target) -> Result<ModelSource> {
         Ok(match self {
-            Destination::Folder(folder) => ModelSource::Folder(folder.path().into()),
+            Destination::Folder(folder) => ModelSource::Folder(folder.laid_out()?.into()),
             Destination::File(file) => match target {
                 Target::Bitnet => ModelSource::Bitnet(file.flushed()?.into()),
                 _ => ModelSource::Gguf(file.flushed()?.into()),
@@ -77,13 +77,17 @@ impl Destination {
 
     fn commit(self) -> Result<()> {
         match self {
-            Destination::File(file) => file.commit(),
-            Destination::Folder(folder) => folder.commit(),
+            Destination::File(file) => file.commit()?,
+            Destination::Folder(folder) => folder.commit()?,
         }
+        Ok(())
     }
 }
 
 fn write(args: &ConversionArgs, target: Target, masters_only: bool) -> Result<()> {
+    if args.kv.is_some() && target != Target::Bitnet {
+        return Err(usage(format!("--kv: expected --to bitnet, which records it, found --to {target}")));
+    }
     let source = model::source(&args.input, model::Need::All)?;
     let files = ModelFiles::open(&source)?;
     let mut destination = Destination::create(&args.out, target)?;
@@ -94,8 +98,9 @@ fn write(args: &ConversionArgs, target: Target, masters_only: bool) -> Result<()
         let load = LoadOptions { progress: Some(&mut progress), i2s_layout, ..LoadOptions::default() };
         let embedding = args.embedding.into();
         let pre = args.tokenizer_pre.clone();
+        let kv = args.kv.map(Into::into);
         let mut options =
-            ConvertOptions { embedding, pre, masters_only, load, ..ConvertOptions::new(target) };
+            ConvertOptions { embedding, pre, kv, masters_only, load, ..ConvertOptions::new(target) };
         convert(&files, &mut options, &mut destination).map_err(|error| match error {
             // The destination is known there as a part of it, here by its place.
             ConvertError::Write { .. } => anyhow::Error::new(error).context(args.out.display().to_string()),

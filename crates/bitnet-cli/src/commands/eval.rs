@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use bitnet_inference::Engine;
+use bitnet_inference::model::KvUse;
 use bitnet_inference::score::window_nll;
 use serde::Serialize;
 
@@ -35,7 +36,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         None => (model::Need::All, model::Text::Needed),
     };
     let source = model::source_or_bundled(args.model.as_deref(), need)?;
-    let mut engine = model::load_with(&source, &args.engine, args.kv.into(), text, 0)?;
+    let mut engine = model::load_with(&source, &args.engine, (args.kv, KvUse::Measure), text, 0)?;
     let context = engine.runner().context();
     let window = args.window.unwrap_or(WINDOW.min(context));
     if window == 0 || window > context {
@@ -63,7 +64,14 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         out.line(&format!("tokens     {} in {} windows of {window}", report.tokens, report.windows))?;
     }
     out.flush()?;
-    note(&format!("{} tokens, {} | peak memory {}", report.tokens, rate(report.tok_per_s), peak_memory()));
+    note(&format!(
+        "{} tokens, {} | kv {} ({}) | peak memory {}",
+        report.tokens,
+        rate(report.tok_per_s),
+        engine.kv().dtype.name(),
+        engine.kv().by.name(),
+        peak_memory()
+    ));
     Ok(())
 }
 

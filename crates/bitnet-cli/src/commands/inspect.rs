@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use anyhow::Result;
 use bitnet_core::backend::{Activation, KV_BLOCK_TOKENS};
 use bitnet_core::memory::tensor::BitNetDType;
+use bitnet_inference::Kv;
 use bitnet_inference::model::{
-    ActivationMode, Head, LoadOptions, Model, ModelConfig, ModelFiles, ModelSource, StoredAs, TensorInfo,
-    load,
+    ActivationMode, Head, LoadOptions, Model, ModelConfig, ModelFiles, ModelSource, Precision, StoredAs,
+    TensorInfo, load,
 };
 use serde::Serialize;
 
@@ -30,6 +31,9 @@ struct Report {
     activations: &'static str,
     config: Config,
     assumptions: Vec<String>,
+    /// What a .bitnet file records of the precision that it is to be run in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    precision: Option<Recorded>,
     tensors: Vec<Tensor>,
     totals: Totals,
     memory: Memory,
@@ -53,6 +57,26 @@ struct Config {
     tied_head: bool,
     bos: Option<u32>,
     eos: Vec<u32>,
+}
+
+#[derive(Serialize)]
+struct Recorded {
+    embedding: String,
+    head: String,
+    kv: Option<&'static str>,
+    kv_measure: Option<&'static str>,
+}
+
+impl Recorded {
+    fn of(precision: &Precision) -> Self {
+        let name = |dtype: Option<BitNetDType>| dtype.map(BitNetDType::name);
+        Recorded {
+            embedding: precision.embedding.clone(),
+            head: precision.head.clone(),
+            kv: name(precision.kv),
+            kv_measure: name(precision.kv_measure),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -94,6 +118,8 @@ struct Totals {
 struct Memory {
     parts: Vec<Part>,
     kv_type: &'static str,
+    /// Who chose it: option, file or default.
+    kv_by: &'static str,
     kv_bytes_per_token: u64,
     context: usize,
     kv_bytes_at_full_context: u64,
@@ -169,6 +195,7 @@ fn describe(source: &ModelSource, args: &InspectArgs, memory: Memory) -> Result<
         },
         config: config(&model),
         assumptions: model.assumptions.clone(),
+        precision: files.bitnet().map(|file| Recorded::of(file.precision())),
         tensors,
         totals,
         memory,
@@ -241,15 +268,17 @@ fn totals<'m>(tensors: &[Tensor], matrices: impl Iterator<Item = &'m MatrixStati
 }
 
 fn memory(source: &ModelSource, args: &InspectArgs) -> Result<Memory> {
-    let mut engine = model::load(source, &args.engine, args.kv.into(), 0)?;
+    let mut engine = model::load(source, &args.engine, args.kv, 0)?;
     let parts = engine.memory().into_iter().map(|part| Part { part: part.part, bytes: part.bytes }).collect();
-    let kv = BitNetDType::from(args.kv);
+    let Kv { dtype: kv, by } = engine.kv();
     let context = engine.runner().context();
     let config = engine.config();
-    let kv_bytes_per_token = (2 * config.layers * config.kv_width() * kv.bits() / 8) as u64;
+    let kv_bytes_per_token =
+        kv.size_bytes(2 * config.layers * config.kv_width()).unwrap_or(usize::MAX) as u64;
     let blocks = context.div_ceil(KV_BLOCK_TOKENS) * KV_BLOCK_TOKENS;
     let kv_bytes_at_full_context = kv_bytes_per_token * blocks as u64;
-    Ok(Memory { parts, kv_type: kv.name(), kv_bytes_per_token, context, kv_bytes_at_full_context })
+    let (kv_type, kv_by) = (kv.name(), by.name());
+    Ok(Memory { parts, kv_type, kv_by, kv_bytes_per_token, context, kv_bytes_at_full_context })
 }
 
 fn print(report: &Report, out: &mut Out) -> Result<()> {
@@ -284,6 +313,13 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
     for assumption in &report.assumptions {
         out.line(&format!("assumed       {}", one_line(assumption)))?;
     }
+    if let Some(Recorded { embedding, head, kv, kv_measure }) = &report.precision {
+        out.line(&format!(
+            "recorded      embedding {embedding}, head {head}, KV cache {}, {} to measure",
+            kv.unwrap_or("open"),
+            kv_measure.unwrap_or("open")
+        ))?;
+    }
     out.line("")?;
     print_tensors(&report.tensors, out)?;
     out.line("")?;
@@ -307,9 +343,10 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
         out.line(&format!("memory        {:<12} {}", part.part, bytes(part.bytes as u64)))?;
     }
     out.line(&format!(
-        "KV cache      {} a token as {}, {} for {} tokens",
+        "KV cache      {} a token as {} ({}), {} for {} tokens",
         bytes(memory.kv_bytes_per_token),
         memory.kv_type,
+        memory.kv_by,
         bytes(memory.kv_bytes_at_full_context),
         memory.context
     ))

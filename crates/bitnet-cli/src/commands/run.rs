@@ -6,7 +6,7 @@ use anyhow::Result;
 use bitnet_core::backend::MemoryPart;
 use bitnet_core::device::peak_resident_bytes;
 use bitnet_inference::chat::Message;
-use bitnet_inference::{Engine, FinishReason, GenerateOptions, Piece};
+use bitnet_inference::{Engine, FinishReason, GenerateOptions, Kv, Piece};
 use serde::Serialize;
 
 use crate::args::RunArgs;
@@ -19,7 +19,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let mut options = args.sampling.options(args.parse_special)?;
     let prompt = input::text(args.prompt.as_deref(), args.file.as_deref())?.prompt();
     let source = model::source_or_bundled(args.model.as_deref(), model::Need::All)?;
-    let mut engine = model::load(&source, &args.engine, args.kv.into(), args.sampling.max_tokens)?;
+    let mut engine = model::load(&source, &args.engine, args.kv, args.sampling.max_tokens)?;
     let ids = if args.chat {
         encode_chat(&engine, args.system.as_deref(), &prompt, &mut options)?
     } else {
@@ -32,10 +32,13 @@ pub fn run(args: &RunArgs) -> Result<()> {
         out.flush()?;
     }
     let generated = generate(&mut engine, &ids, &options, format, &mut out)?;
-    generated.finish(format, &mut out)?;
+    generated.finish(format, engine.kv(), &mut out)?;
     out.flush()?;
+    if let (Some(file), Some(pool)) = (&args.memory_snapshot, engine.pool()) {
+        pool.snapshot().save(file)?;
+    }
     let memory = engine.memory();
-    generated.summary(engine.runner().context(), &memory);
+    generated.summary(engine.runner().context(), engine.kv(), &memory);
     if generated.end == End::Interrupted { Err(Interrupted.into()) } else { Ok(()) }
 }
 
@@ -143,6 +146,9 @@ struct Report<'a> {
     prompt_tok_per_s: f64,
     decode_tok_per_s: f64,
     peak_memory_bytes: Option<u64>,
+    kv_type: &'static str,
+    /// Who chose it: option, file or default.
+    kv_by: &'static str,
     seed: u64,
 }
 
@@ -197,7 +203,7 @@ impl Generated {
         per_second((self.ids.len() + end).saturating_sub(1), self.decode.as_secs_f64())
     }
 
-    fn finish(&self, format: Format, out: &mut Out) -> Result<()> {
+    fn finish(&self, format: Format, kv: Kv, out: &mut Out) -> Result<()> {
         let jsonl = format == Format::Jsonl;
         match format {
             Format::Text => out.text("\n"),
@@ -212,14 +218,19 @@ impl Generated {
                 prompt_tok_per_s: self.prompt_rate(),
                 decode_tok_per_s: self.decode_rate(),
                 peak_memory_bytes: peak_resident_bytes(),
+                kv_type: kv.dtype.name(),
+                kv_by: kv.by.name(),
                 seed: self.seed,
             }),
         }
     }
 
-    fn summary(&self, context: usize, memory: &[MemoryPart]) {
-        let parts: Vec<_> =
-            memory.iter().map(|part| format!("{} {}", part.part, bytes(part.bytes as u64))).collect();
+    fn summary(&self, context: usize, kv: Kv, memory: &[MemoryPart]) {
+        let describe = |part: &MemoryPart| match part.part {
+            "kv" => format!("kv {} as {} ({})", bytes(part.bytes as u64), kv.dtype.name(), kv.by.name()),
+            other => format!("{other} {}", bytes(part.bytes as u64)),
+        };
+        let parts: Vec<_> = memory.iter().map(describe).collect();
         note(&format!(
             "prompt {} tokens, {} | decode {} tokens, {} | peak memory {} ({}) | {} | seed {}",
             self.prompt_tokens,

@@ -3,7 +3,9 @@
 //! The two are loaded one after the other; only logits of the first are kept meanwhile.
 
 use anyhow::{Context, Result, anyhow};
-use bitnet_core::memory::tensor::BitNetDType;
+use bitnet_core::backend::Device;
+use bitnet_core::memory::HybridMemoryPool;
+use bitnet_core::tensor::{BitNetDType, BitNetTensor};
 use bitnet_inference::Engine;
 use bitnet_inference::model::{I2sLayout, ModelFiles, ModelSource};
 use bitnet_inference::score::nll;
@@ -61,9 +63,9 @@ impl Verdict {
     }
 }
 
-/// What one model says: logits of every token but the last, and its mean loss.
+/// What one model says: logits `[tokens, vocabulary]` after every token but the last, and its mean loss.
 struct Answers {
-    logits: Vec<f32>,
+    logits: BitNetTensor,
     mean_nll: f64,
 }
 
@@ -81,9 +83,10 @@ pub fn compare(source: &ModelSource, result: &ModelSource, args: &ConversionArgs
             args.input.display()
         ));
     }
+    let pool = HybridMemoryPool::new()?;
     let mut first = load(source, args.i2s_layout.into(), with_text)?;
     let ids = ids(&first, args, with_text)?;
-    let before = answers(&mut first, &ids)?;
+    let before = answers(&mut first, &ids, &pool)?;
     drop(first);
     let text_travelled = with_text && has_tokenizer(result)?;
     let mut second = load(result, I2sLayout::X86, text_travelled).context("the result does not load")?;
@@ -96,20 +99,12 @@ pub fn compare(source: &ModelSource, result: &ModelSource, args: &ConversionArgs
             ));
         }
     }
-    let after = answers(&mut second, &ids)?;
-    let vocab = second.config().vocab;
-    let mut errors: Vec<f64> = before
-        .logits
-        .chunks(vocab)
-        .zip(after.logits.chunks(vocab))
-        .map(|(a, b)| relative_rms(a, b))
-        .collect();
-    errors.sort_by(f64::total_cmp);
-    let pairs = before.logits.iter().zip(&after.logits);
+    let after = answers(&mut second, &ids, &pool)?;
+    let (logits_rms, max_difference) = differences(&before.logits, &after.logits)?;
     let verdict = Verdict {
         tokens: ids.len(),
-        logits_rms: errors.get(errors.len() / 2).copied().unwrap_or(f64::NAN),
-        max_difference: pairs.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max),
+        logits_rms,
+        max_difference,
         source_nll: before.mean_nll,
         result_nll: after.mean_nll,
     };
@@ -137,24 +132,40 @@ fn ids(engine: &Engine, args: &ConversionArgs, with_text: bool) -> Result<Vec<u3
     }
 }
 
-fn answers(engine: &mut Engine, ids: &[u32]) -> Result<Answers> {
+fn answers(engine: &mut Engine, ids: &[u32], pool: &HybridMemoryPool) -> Result<Answers> {
+    let vocab = engine.config().vocab;
     let runner = engine.runner();
     let sequence = runner.start();
     let (inputs, targets) = (&ids[..ids.len() - 1], &ids[1..]);
-    let (mut kept, mut sum) = (Vec::new(), 0.0);
+    let mut kept = BitNetTensor::zeros(&[inputs.len(), vocab], BitNetDType::F32, &Device::Cpu, pool)?;
+    let rows = kept.as_mut_slice::<f32>()?;
+    let mut sum = 0.0;
     runner.forward_all(sequence, inputs, |index, logits| {
         sum += nll(logits, targets[index]);
-        kept.extend_from_slice(logits);
+        rows[index * vocab..][..vocab].copy_from_slice(logits);
     })?;
     runner.release(sequence);
     Ok(Answers { logits: kept, mean_nll: sum / targets.len() as f64 })
 }
 
-fn relative_rms(expected: &[f32], found: &[f32]) -> f64 {
-    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-    let error = square(&mut expected.iter().zip(found).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    let norm = square(&mut expected.iter().map(|value| f64::from(*value)));
-    if error == 0.0 { 0.0 } else { (error / norm).sqrt() }
+/// Returns the median over the rows of the root mean square of the difference, relative to that of `expected`, and the
+/// greatest difference of all; NaN where one is.
+fn differences(expected: &BitNetTensor, found: &BitNetTensor) -> Result<(f64, f64)> {
+    let (mut errors, mut greatest) = (Vec::new(), Vec::new());
+    // Row by row, so that no second copy of all logits is made.
+    for row in 0..expected.shape()[0] {
+        let expected = expected.select(0, row)?;
+        let difference = expected.sub(&found.select(0, row)?)?;
+        let (error, norm) =
+            (difference.norm(2.0, &[], false)?.item()?, expected.norm(2.0, &[], false)?.item()?);
+        errors.push(if error == 0.0 { 0.0 } else { error / norm });
+        greatest.push(difference.norm(f64::INFINITY, &[], false)?.item()?);
+    }
+    // NaN is the greatest of all, in whichever order it comes.
+    errors.sort_by(f64::total_cmp);
+    greatest.sort_by(|a, b| a.is_nan().cmp(&b.is_nan()).then(a.total_cmp(b)));
+    let median = errors.get(errors.len() / 2).copied().unwrap_or(f64::NAN);
+    Ok((median, greatest.last().copied().unwrap_or(0.0)))
 }
 
 #[cfg(test)]
@@ -170,7 +181,17 @@ mod tests {
         assert!(Verdict { logits_rms: 0.06, ..fine }.check(0.01).is_err());
         assert!(Verdict { logits_rms: f64::NAN, ..fine }.check(0.01).is_err());
         assert!(Verdict { result_nll: f64::NAN, ..fine }.check(0.01).is_err());
-        assert_eq!(relative_rms(&[3.0, 4.0], &[3.0, 4.0]), 0.0);
-        assert_eq!(relative_rms(&[3.0, 4.0], &[0.0, 0.0]), 1.0);
+    }
+
+    #[test]
+    fn differences_are_relative_and_do_not_hide_nan() {
+        let pool = HybridMemoryPool::new().unwrap();
+        let of = |values: &[f32]| BitNetTensor::from_slice(values, &[3, 2], &Device::Cpu, &pool).unwrap();
+        let expected = of(&[3.0, 4.0, 3.0, 4.0, 3.0, 4.0]);
+        assert_eq!(differences(&expected, &expected).unwrap(), (0.0, 0.0));
+        let found = of(&[3.0, 4.0, 0.0, 0.0, 0.0, 8.0]);
+        assert_eq!(differences(&expected, &found).unwrap(), (1.0, 4.0));
+        let (median, greatest) = differences(&expected, &of(&[f32::NAN; 6])).unwrap();
+        assert!(median.is_nan() && greatest.is_nan());
     }
 }

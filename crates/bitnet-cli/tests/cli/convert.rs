@@ -4,16 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bitnet_testing::temp::TempDir;
 
-use crate::program::{fairy_tales, finish, output, text};
-
-fn entries(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
+use crate::program::{entries, fairy_tales, output, text};
 
 /// The first windows of the held-out tokens of the bundled model.
 fn held_out(dir: &TempDir) -> PathBuf {
@@ -90,25 +81,6 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
-fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
-    let dir = TempDir::new("cli-full");
-    let model = fairy_tales("model");
-    for (format, name) in [("bitnet", "x.bitnet"), ("gguf-i2_s", "x.gguf"), ("hf-packed", "x")] {
-        // A limit on the size of files fails as a full disk does, once its signal is ignored.
-        let mut command = std::process::Command::new("sh");
-        let script = "trap '' XFSZ; ulimit -f 1000; exec \"$@\"";
-        command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_bitnet"), "convert", text(&model)]);
-        command.args([text(&dir.path().join(name)), "--to", format]);
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        let outcome = finish(command);
-        let message = outcome.failed(1);
-        assert!(message.contains("cannot write") && message.contains(name), "{format}: {outcome:?}");
-        assert_eq!(entries(dir.path()), [""; 0], "{format}");
-    }
-}
-
-#[test]
 fn inspect_checks_payloads_of_our_own_file() {
     let dir = TempDir::new("cli-check");
     let (model, out) = (fairy_tales("model"), dir.path().join("x.bitnet"));
@@ -123,4 +95,50 @@ fn inspect_checks_payloads_of_our_own_file() {
     assert!(outcome.failed(1).contains("checksum"), "{outcome:?}");
     let outcome = output(&["inspect", text(&model), "--check"]);
     assert!(outcome.failed(2).contains("expected a .bitnet file"), "{outcome:?}");
+}
+
+#[test]
+fn the_cache_is_of_the_type_that_a_file_records_unless_another_is_asked_for() {
+    let dir = TempDir::new("cli-kv");
+    let (model, tokens) = (fairy_tales("model"), held_out(&dir));
+    let convert = |name: &str, more: &[&str]| {
+        let out = dir.path().join(name);
+        output(&[&["convert", text(&model), text(&out), "--to", "bitnet"][..], more].concat()).ok();
+        out
+    };
+    let (plain, f16, f32) = (
+        convert("plain.bitnet", &[]),
+        convert("f16.bitnet", &["--kv", "f16"]),
+        convert("f32.bitnet", &["--kv", "f32"]),
+    );
+    let chosen = |model: &Path, more: &[&str]| {
+        let arguments = ["run", "Once", "--model", text(model), "--max-tokens", "2", "--json"];
+        let report = output(&[&arguments[..], more].concat()).ok().json();
+        let memory = output(&[&["inspect", text(model), "--json"][..], more].concat()).ok().json();
+        assert_eq!(memory["memory"]["kv_type"], report["kv_type"]);
+        assert_eq!(memory["memory"]["kv_by"], report["kv_by"]);
+        [&report["kv_type"], &report["kv_by"]].map(|value| value.as_str().unwrap().to_owned())
+    };
+    assert_eq!(chosen(&model, &[]), ["f16", "default"]);
+    assert_eq!(chosen(&plain, &[]), ["f16", "file"]);
+    assert_eq!(chosen(&f32, &[]), ["f32", "file"]);
+    assert_eq!(chosen(&f32, &["--kv", "f16"]), ["f16", "option"]);
+    // A cache in half precision shows in the last digits of a loss.
+    let loss = |model: &Path, more: &[&str]| {
+        let arguments =
+            ["eval", "--model", text(model), "--tokens", text(&tokens), "--window", "128", "--json"];
+        output(&[&arguments[..], more].concat()).ok().json()["mean_nll"].as_f64().unwrap()
+    };
+    let (exact, rounded) = (loss(&model, &[]), loss(&model, &["--kv", "f16"]));
+    assert_ne!(exact, rounded);
+    assert_eq!([loss(&plain, &[]), loss(&f32, &[]), loss(&f16, &["--kv", "f32"])], [exact; 3]);
+    assert_eq!([loss(&f16, &[]), loss(&plain, &["--kv", "f16"])], [rounded; 2]);
+    let shown = output(&["inspect", text(&f32)]).ok().stdout;
+    assert!(
+        shown.contains("recorded      embedding BF16, head tied, KV cache f32, f32 to measure"),
+        "{shown}"
+    );
+    let outcome =
+        output(&["convert", text(&model), text(&dir.path().join("x")), "--to", "hf-packed", "--kv", "f32"]);
+    assert!(outcome.failed(2).contains("--to bitnet"), "{outcome:?}");
 }

@@ -93,3 +93,13 @@ pub fn copy_model(to: &Path) {
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
+
+/// Lists a folder, hidden files too.
+pub fn entries(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}

@@ -31,7 +31,7 @@ fn the_summary_and_the_bundled_model_are_told_on_standard_error() {
     let parts: Vec<_> = lines[1].split(" | ").collect();
     assert!(parts[0].starts_with("prompt ") && parts[0].ends_with(" tok/s"), "{told}");
     assert!(parts[1].starts_with("decode 4 tokens, ") && parts[1].ends_with(" tok/s"), "{told}");
-    assert!(parts[2].starts_with("peak memory "), "{told}");
+    assert!(parts[2].starts_with("peak memory ") && parts[2].contains(" as f16 (default)"), "{told}");
     assert_eq!(parts[3..], ["length (--max-tokens)", "seed 5"], "{told}");
     // A named model is not announced.
     let named = output(&["run", "x", "--max-tokens", "1", "--model", text(&fairy_tales("model"))]).ok();
@@ -53,8 +53,8 @@ fn json_is_one_object_and_jsonl_one_event_a_line() {
     let whole = output(&[&arguments[..], &["--json"]].concat()).ok().json();
     let mut keys: Vec<_> = whole.as_object().unwrap().keys().map(String::as_str).collect();
     keys.sort_unstable();
-    let wanted = "decode_tok_per_s finish_reason generated_tokens ids peak_memory_bytes prompt_tok_per_s prompt_tokens \
-                  schema seed text";
+    let wanted = "decode_tok_per_s finish_reason generated_tokens ids kv_by kv_type peak_memory_bytes prompt_tok_per_s \
+                  prompt_tokens schema seed text";
     assert_eq!(keys.join(" "), wanted);
     assert_eq!(format!("{}\n", whole["text"].as_str().unwrap()), plain);
     assert_eq!((&whole["finish_reason"], &whole["generated_tokens"]), (&"length".into(), &9.into()));

@@ -149,6 +149,16 @@ enum LentBlocks<'a> {
 }
 
 impl<'a> KvView<'a> {
+    /// Asks for the first `count` rows of one head in one block.
+    pub fn prefetch(&self, block: BlockId, layer: usize, part: Part, head: usize, count: usize) {
+        let start = self.shape.head_at(layer, part, head);
+        let range = start..start + count * self.shape.attention.head_dim;
+        match self.blocks {
+            LentBlocks::F32(blocks) => blocks[block.0 as usize].prefetch(range),
+            LentBlocks::F16(blocks) => blocks[block.0 as usize].prefetch(range),
+        }
+    }
+
     /// Returns the rows of one head in one block, `[64, head_dim]`.
     ///
     /// # Safety

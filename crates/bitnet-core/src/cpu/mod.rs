@@ -490,6 +490,14 @@ impl Backend for CpuBackend {
     }
 }
 
+/// Returns the kernels of the tier that `BITNET_ISA` forces, or of the best one here.
+///
+/// # Errors
+/// `IsaUnavailable` when a tier is forced that is not here.
+pub(crate) fn select_kernels() -> Result<&'static Kernels> {
+    Kernels::select().map_err(isa_error)
+}
+
 fn isa_error(error: IsaError) -> BitNetError {
     match error {
         IsaError::Unavailable { isa, reason } => {

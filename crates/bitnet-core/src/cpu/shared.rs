@@ -58,6 +58,15 @@ impl<'a, T> SharedSlice<'a, T> {
         SharedSlice { start, len, lent: PhantomData }
     }
 
+    /// Asks for a part to be brought near, whoever writes it meanwhile.
+    ///
+    /// # Panics
+    /// When the range lies outside.
+    pub fn prefetch(&self, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        bitnet_kernels::prefetch(self.start.wrapping_add(range.start), range.len());
+    }
+
     /// Returns a part to read.
     ///
     /// # Panics

@@ -144,6 +144,23 @@ impl Worker<'_> {
         assert!(opened(), "another worker of the pass panicked");
     }
 
+    /// Returns the size of the pieces in which `0..total` is handed out, `None` for one piece each: see
+    /// [`Turn::pieces`].
+    fn piece(&self, total: usize, cost: usize, unit: usize) -> Option<usize> {
+        let (count, cost) = (self.count(), cost.max(1));
+        let size = total.div_ceil(count * PIECES).min(MOST / cost).max(1).next_multiple_of(unit);
+        let alone = count == 1 || size.saturating_mul(cost) < LEAST || size * count >= total;
+        (!alone).then_some(size)
+    }
+
+    /// Returns the first of the pieces that [`Turn::pieces`] hands to this worker.
+    pub fn first(&self, total: usize, cost: usize, unit: usize) -> Range<usize> {
+        match self.piece(total, cost, unit) {
+            None => self.share(total, 1),
+            Some(size) => self.index * size..(self.index + 1) * size,
+        }
+    }
+
     /// Returns this worker's share of `0..total`: contiguous, in units of `unit`.
     pub fn share(&self, total: usize, unit: usize) -> Range<usize> {
         let units = total.div_ceil(unit);
@@ -180,19 +197,19 @@ impl<'a> Turn<'a> {
         self.taken.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Hands out `0..total`, for each of which about `cost` bytes are read, in contiguous pieces, each to the worker
-    /// that comes first; a stage too small for that, or without other workers, in one piece each. Pieces are whole
-    /// multiples of `unit`, but for the last. Called once a stage.
+    /// Hands out `0..total`, for each of which about `cost` bytes are read, in contiguous pieces: to each worker its
+    /// [first](Worker::first), then each to the worker that comes first; a stage too small for that, or without other
+    /// workers, in one piece each. Pieces are whole multiples of `unit`, but for the last. Called once a stage.
     pub fn pieces(self, total: usize, cost: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
-        let (count, cost) = (self.worker.count(), cost.max(1));
-        let size = total.div_ceil(count * PIECES).min(MOST / cost).max(1).next_multiple_of(unit);
-        let alone = count == 1 || size.saturating_mul(cost) < LEAST || size * count >= total;
-        let mut share = Some(self.worker.share(total, 1)).filter(|_| alone);
+        let worker = self.worker;
+        let size = worker.piece(total, cost, unit);
+        let mut first = Some(worker.first(total, cost, unit)).filter(|first| !first.is_empty());
         std::iter::from_fn(move || {
-            if alone {
-                return share.take();
-            }
-            let start = self.next() * size;
+            let size = match first.take() {
+                Some(first) => return Some(first),
+                None => size?,
+            };
+            let start = (worker.count() + self.next()) * size;
             (start < total).then(|| start..total.min(start + size))
         })
     }

@@ -54,6 +54,17 @@ pub struct Int8Rows {
     pub stored: LinearId,
 }
 
+impl Int8Rows {
+    /// Returns what is known of some rows.
+    pub fn facts(&self, rows: std::ops::Range<usize>) -> int8::RowFacts<'_> {
+        int8::RowFacts {
+            steps: &self.steps[rows.clone()],
+            errors: &self.errors[rows.clone()],
+            norms: &self.norms[rows],
+        }
+    }
+}
+
 /// How the CPU backend keeps ternary codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum TernaryLayout {
@@ -62,6 +73,16 @@ pub enum TernaryLayout {
     RowQuarters,
     /// 1.6 bits a weight, repacked when loaded.
     RowFifths,
+}
+
+impl TernaryLayout {
+    /// Returns how many rows a line of codes holds.
+    pub(super) fn rows(self) -> usize {
+        match self {
+            TernaryLayout::RowQuarters => 4,
+            TernaryLayout::RowFifths => 5,
+        }
+    }
 }
 
 /// Bytes of a matrix: the loader's, or a copy of them in the pool.
@@ -167,7 +188,7 @@ impl Matrix {
     /// Returns rows of a dense matrix, one after the other; `None` when the matrix is ternary.
     pub fn dense_rows(&self, rows: std::ops::Range<usize>) -> Option<DenseRow<'_>> {
         let Elements::Dense(dtype, bytes) = &self.elements else { return None };
-        let width = self.cols * dtype.bits() / 8;
+        let width = dtype.size_bytes(self.cols)?;
         let bytes = &bytes[rows.start * width..rows.end * width];
         // Alignment was checked when the matrix was prepared.
         match dtype {

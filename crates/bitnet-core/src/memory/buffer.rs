@@ -12,7 +12,7 @@ use super::{Element, HybridMemoryPool, PinGuardMut};
 /// Alignment of every [`PoolBuffer`], that of a cache line and of the widest vector register.
 pub const BUFFER_ALIGN: usize = 64;
 
-/// Owns a `[T]` in host memory of a pool: zeroed at first, 64-byte aligned, pinned, given back on drop.
+/// Owns a `[T]` in host memory of a pool: 64-byte aligned, pinned, given back on drop.
 ///
 /// An empty buffer holds no block.
 pub struct PoolBuffer<T: Element> {
@@ -33,6 +33,33 @@ impl<T: Element> PoolBuffer<T> {
         match Self::try_zeroed(pool, len, device) {
             Ok(buffer) => Ok(buffer),
             Err(error) => Err(error.context(purpose)),
+        }
+    }
+
+    /// Allocates `len` elements that are about to be written: they are zeros, or what the block held before.
+    ///
+    /// # Errors
+    /// As [`zeroed`](Self::zeroed).
+    #[track_caller]
+    pub fn for_overwrite(
+        pool: &HybridMemoryPool,
+        len: usize,
+        device: &Device,
+        purpose: &str,
+    ) -> Result<Self> {
+        let bytes = len.saturating_mul(size_of::<T>());
+        if bytes == 0 || bytes == usize::MAX {
+            return Self::zeroed(pool, len, device, purpose);
+        }
+        let handle = pool.allocate(bytes, BUFFER_ALIGN, device).map_err(|error| error.context(purpose))?;
+        match pool.pin_mut(&handle) {
+            Ok(pin) => {
+                Ok(PoolBuffer { pool: pool.clone(), block: Some(pin), device: *device, element: PhantomData })
+            }
+            Err(error) => {
+                pool.deallocate(handle)?;
+                Err(error.context(purpose))
+            }
         }
     }
 

@@ -67,6 +67,6 @@ pub use planner::{LifetimePlan, PlanItem};
 pub use pool::{HybridMemoryPool, MAX_ALIGN};
 pub use pressure::{MemoryPressureLevel, PressureCallback, PressureReading};
 pub use tracking::{
-    DetailedMetrics, Leak, LiveBlock, Pattern, PatternKind, PatternReport, TagScope, Timeline, TimelineEvent,
-    TrackingConfig, TrackingLevel, Usage,
+    DetailedMetrics, Leak, LiveBlock, Pattern, PatternKind, PatternReport, PoolSnapshot, SnapshotBlock,
+    SnapshotDifference, TagScope, Timeline, TimelineEvent, TrackingConfig, TrackingLevel, Usage,
 };

@@ -1,22 +1,30 @@
 //! Builds a byte-level BPE of the `tokenizers` crate from a [`Vocabulary`].
 //!
 //! Every token of a GGUF vocabulary has its place, added ones included, so the crate finds each under its own id.
+//! Most rules spell text byte by byte; those of [`is_raw`] merge characters, with U+2581 for a space and byte tokens
+//! (`<0xE2>`) for what has no token.
 //! Control and unknown tokens become special tokens; user-defined ones are cut out of every text first.
 
 use std::collections::HashSet;
 
+use tokenizers::decoders::byte_fallback::ByteFallback;
+use tokenizers::decoders::fuse::Fuse;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::normalizers::Replace;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::template::{SpecialToken, TemplateProcessing};
-use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer, decoders};
 
 use super::TokenizerError;
 use super::contained::contained;
 use super::error::one_line;
-use super::split_rules::SplitRule;
+use super::split_rules::{SplitRule, is_raw};
 use super::vocabulary::{TokenType, Vocabulary, malformed, quote};
+
+/// The character that stands for a space where characters merge.
+const SPACE: &str = "\u{2581}";
 
 /// Builds the pipeline.
 ///
@@ -25,14 +33,16 @@ use super::vocabulary::{TokenType, Vocabulary, malformed, quote};
 pub(super) fn build(vocabulary: Vocabulary, origin: &str) -> Result<Tokenizer, TokenizerError> {
     let types = vocabulary.check(origin)?;
     let pre = vocabulary.effective_pre();
+    let raw = is_raw(pre);
     let rule = SplitRule::by_name(pre).ok_or_else(|| TokenizerError::Unsupported {
         origin: origin.to_string(),
         field: "tokenizer.ggml.pre".to_string(),
         found: pre.to_string(),
         reason: "how this rule cuts text is not known here for certain".to_string(),
     })?;
-    let ends = vocabulary.ends(rule.add_bos, origin)?;
+    let ends = vocabulary.ends(rule.add_bos, false, origin)?;
     let added: Vec<(u32, AddedToken)> = added_tokens(&vocabulary, &types);
+    let unknown = vocabulary.token(vocabulary.unknown).map(str::to_owned);
     let Vocabulary { tokens, merges, .. } = vocabulary;
     let merges = merges.ok_or_else(|| malformed(origin, "merges", "a list", "nothing"))?;
     let vocab = index(tokens, origin)?;
@@ -43,11 +53,23 @@ pub(super) fn build(vocabulary: Vocabulary, origin: &str) -> Result<Tokenizer, T
         reason: one_line(reason),
     };
     let built = contained(|| {
-        let model = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(rule.ignore_merges).build();
-        let mut tokenizer = Tokenizer::new(model.map_err(|e| library("build the BPE model", &e))?);
-        let splits = pre_tokenizer(rule).map_err(|e| library("build its split rule", &e))?;
+        let model = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(rule.ignore_merges);
+        let model = match unknown.filter(|_| raw) {
+            Some(unknown) => model.byte_fallback(true).unk_token(unknown).fuse_unk(true),
+            None => model.byte_fallback(raw),
+        };
+        let mut tokenizer = Tokenizer::new(model.build().map_err(|e| library("build the BPE model", &e))?);
+        let splits = pre_tokenizer(rule, raw).map_err(|e| library("build its split rule", &e))?;
         tokenizer.with_pre_tokenizer(Some(splits));
-        tokenizer.with_decoder(Some(ByteLevel::new(false, true, false)));
+        if raw {
+            let spaces = Replace::new(" ", SPACE).map_err(|e| library("build its normaliser", &e))?;
+            tokenizer.with_normalizer(Some(spaces)).map_err(|e| library("set its normaliser", &e))?;
+            let spaces = Replace::new(SPACE, " ").map_err(|e| library("build its decoder", &e))?;
+            let steps = vec![spaces.into(), ByteFallback::new().into(), Fuse::new().into()];
+            tokenizer.with_decoder(Some(decoders::sequence::Sequence::new(steps)));
+        } else {
+            tokenizer.with_decoder(Some(ByteLevel::new(false, true, false)));
+        }
         tokenizer.with_post_processor(template(&ends).map_err(|e| library("build its template", &e))?);
         tokenizer
             .add_tokens(added.iter().map(|(_, token)| token.clone()))
@@ -114,13 +136,15 @@ fn pairs(merges: Vec<String>, vocab: &Vocab, origin: &str) -> Result<Merges, Tok
     Ok(pairs)
 }
 
-fn pre_tokenizer(rule: SplitRule) -> tokenizers::Result<PreTokenizerWrapper> {
+fn pre_tokenizer(rule: SplitRule, raw: bool) -> tokenizers::Result<PreTokenizerWrapper> {
     let mut steps: Vec<PreTokenizerWrapper> = Vec::with_capacity(rule.patterns.len() + 1);
     for pattern in rule.patterns {
         let pattern = SplitPattern::Regex((*pattern).to_string());
         steps.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?.into());
     }
-    steps.push(ByteLevel::new(false, true, false).into());
+    if !raw {
+        steps.push(ByteLevel::new(false, true, false).into());
+    }
     Ok(Sequence::new(steps).into())
 }
 

@@ -159,19 +159,19 @@ impl Tokenizer {
     /// without the feature `tokenizers`.
     pub fn from_vocabulary(vocabulary: Vocabulary, origin: &str) -> Result<Self, TokenizerError> {
         match vocabulary.model.as_str() {
-            "llama" | "sentencepiece" => {
+            "llama" | "t5" | "sentencepiece" | sentencepiece::UNIGRAM => {
                 let pieces = SentencePiece::new(vocabulary, origin)?;
                 Ok(Tokenizer { kind: Kind::SentencePiece(Arc::new(pieces)) })
             }
             #[cfg(feature = "tokenizers")]
-            "gpt2" => Tokenizer::from_library(bpe::build(vocabulary, origin)?, origin),
+            "gpt2" | "gemma4" => Tokenizer::from_library(bpe::build(vocabulary, origin)?, origin),
             #[cfg(not(feature = "tokenizers"))]
-            "gpt2" => Err(feature_disabled(origin)),
+            "gpt2" | "gemma4" => Err(feature_disabled(origin)),
             other => Err(TokenizerError::Unsupported {
                 origin: origin.to_string(),
                 field: "tokenizer.ggml.model".to_string(),
                 found: other.to_string(),
-                reason: "gpt2 (byte-level BPE) and llama (sentencepiece BPE) are read".to_string(),
+                reason: "gpt2 (byte-level BPE), gemma4 (BPE of characters), llama (sentencepiece BPE) and t5 (unigram) are read".to_string(),
             }),
         }
     }

@@ -14,10 +14,29 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Qwen 2: one digit a piece.
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Qwen 2 without contractions.
+const UFAKZEKA: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Llama 3 with white space by powers of two.
+const JAIS2: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|",
+    r"\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|",
+    r"\s{1,2}(?!\S)|\s{1}"
+);
+/// Llama 3 with digits of any number, which a pattern before it has cut.
+const MINICPM5: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const EXAONE_MOE: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+";
 const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// o200k: a change of case starts a piece.
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Scripts without spaces, each on its own, before [`YOUTU`].
+const YOUTU_SCRIPTS: &str = concat!(
+    r"[\u{ac00}-\u{d7a3}\u{3131}-\u{318e}]+|",
+    r"[\u{ff01}\u{2026}\u{201c}\u{201d}\u{2018}\u{2019}\u{2014}\u{ff1a}\u{ff1b}\u{ff0c}\u{3001}-\u{303f}\u{fe30}-\u{fe4f}]+|",
+    r"[\u{3105}-\u{312f}]+|[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+"
+);
+/// o200k with one digit a piece.
+const YOUTU: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const SEED_CODER: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
 const BAILING: &str =
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
@@ -25,6 +44,12 @@ const DEEPSEEK3: &str = concat!(
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|"##,
     r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
+/// DeepSeek V3 with white space otherwise.
+const SPARK25: &str = concat!(
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|"##,
+    r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+"
+);
+const CJK: &str = r"[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+";
 /// The letters that DeepSeek LLM counts as such: those of scripts that have case.
 const DEEPSEEK_LETTERS: &str = concat!(
     r"\s?[",
@@ -68,24 +93,44 @@ impl SplitRule {
             | "midm-2.0" | "lfm2" | "jina-v5-nano" => {
                 return Some(SplitRule { patterns: &[LLAMA3], ignore_merges: true, add_bos: true });
             }
+            raw if is_raw(raw) => &["[^\\n]+|[\\n]+"],
             "tekken" => return Some(SplitRule { patterns: &[TEKKEN], ignore_merges: true, add_bos: true }),
-            "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => &[LLAMA3],
+            "minicpm5" => return whole_pieces(&[r"\p{N}{1,3}", MINICPM5]),
+            "glm4" | "glm5" => return whole_pieces(&[LLAMA3]),
+            "youtu" => return whole_pieces(&[YOUTU_SCRIPTS, YOUTU]),
+            "granite-embed-multi-97m" => return whole_pieces(&[GPT4O]),
+            "chameleon" => {
+                let patterns = &[
+                    "<sentinel:[0-9]+>",
+                    "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z",
+                    r"([\t\n]|    |  )",
+                    r"\p{N}",
+                    r"[\p{P}!-/:-@\[-`{-~]",
+                    GPT2,
+                ];
+                return Some(SplitRule { patterns, ignore_merges: false, add_bos: true });
+            }
+            "dbrx" | "smaug-bpe" | "chatglm-bpe" => &[LLAMA3],
+            "jais-2" => &[JAIS2],
+            "ufakzeka" => &[UFAKZEKA],
+            "laguna" => &[r"[^\n]+|[\n]+", QWEN2],
+            "exaone-moe" => &[EXAONE_MOE],
+            "tiny_aya" | "cohere2moe" => &[r"\d{1,3}(?=(?:\d{3})*\b)", GPT4O],
+            "superbpe" => &[r"\p{N}+", r"(?=(\d{3})+(?!\d))"],
+            "spark2_5" => &[r"\p{N}{1,3}", CJK, SPARK25, r"\p{N}"],
             "falcon" => &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"],
             "gpt-2" | "phi-2" | "jina-es" | "jina-de" | "jina-v2-es" | "jina-v2-de" | "jina-v1-en"
             | "jina-v2-code" | "roberta-bpe" | "gigachat" | "a.x-4.0" | "mellum" | "modern-bert" | "mpt"
             | "olmo" | "jais" | "trillion" | "granite-docling" | "exaone4" => &[GPT2],
-            "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b" => {
-                &[r"\p{N}", GPT2]
-            }
+            "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b"
+            | "mellum2" => &[r"\p{N}", GPT2],
             "qwen2" | "deepseek-r1-qwen" | "stablelm2" | "hunyuan" | "megrez" | "grok-2" | "solar-open"
             | "kormo" | "f2llmv2" => &[QWEN2],
             "qwen35" => &[QWEN35],
-            "gpt-4o" | "llama4" | "kanana2" | "minimax-m2" => &[GPT4O],
+            "gpt-4o" | "llama4" | "kanana2" | "minimax-m2" | "talkie" => &[GPT4O],
             "seed-coder" => &[SEED_CODER],
             "bailingmoe" | "bailingmoe2" | "llada-moe" => &[BAILING],
-            "deepseek-v3" | "hunyuan-dense" | "joyai-llm" => {
-                &[r"\p{N}{1,3}", r"[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+", DEEPSEEK3]
-            }
+            "deepseek-v3" | "hunyuan-dense" | "joyai-llm" | "hy_v4" => &[r"\p{N}{1,3}", CJK, DEEPSEEK3],
             "deepseek-coder" => &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"],
             "deepseek-llm" => &[
                 "[\r\n]",
@@ -101,6 +146,17 @@ impl SplitRule {
         };
         Some(SplitRule { patterns, ignore_merges: false, add_bos: false })
     }
+}
+
+/// A rule that takes pieces which are tokens as they are.
+fn whole_pieces(patterns: &'static [&'static str]) -> Option<SplitRule> {
+    Some(SplitRule { patterns, ignore_merges: true, add_bos: false })
+}
+
+/// Reports whether a rule cuts nothing but lines, of text whose characters are not spelled byte by byte: the merges
+/// then run over words, as those of sentencepiece do.
+pub(super) fn is_raw(name: &str) -> bool {
+    matches!(name, "gemma4" | "sarvam-moe" | "granite-embed-multi-311m")
 }
 
 #[cfg(test)]
@@ -119,7 +175,7 @@ mod tests {
         }
         assert_eq!(SplitRule::by_name("gpt-2").unwrap().patterns, [GPT2]);
         assert!(!SplitRule::by_name("default").unwrap().ignore_merges);
-        for name in ["", "kimi-k2", "superbpe", "LLAMA3", "gemma4", "nonsense"] {
+        for name in ["", "kimi-k2", "afmoe", "whitespace", "LLAMA3", "nonsense"] {
             assert_eq!(SplitRule::by_name(name), None, "{name}");
         }
     }

@@ -33,8 +33,9 @@ const CONTROL_NAMES: [&str; 16] = [
 /// Tokens, scores, types and merges, with the settings beside them. Absent keys are `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Vocabulary {
-    /// `gpt2` (byte-level BPE), `llama` (sentencepiece BPE as GGUF readers run it), or `sentencepiece`, which
-    /// [`Vocabulary::from_sentencepiece`] writes: the same, with user-defined tokens as sentencepiece treats them.
+    /// `gpt2` (byte-level BPE), `gemma4` (BPE of characters), `llama` (sentencepiece BPE as GGUF readers run it), `t5`
+    /// (unigram), or what [`Vocabulary::from_sentencepiece`] writes: `sentencepiece`, which is `llama` with user-defined
+    /// tokens as sentencepiece treats them, and `sentencepiece-unigram`.
     pub model: String,
     /// The rule that cuts text before the merges of `gpt2`.
     pub pre: Option<String>,
@@ -60,8 +61,12 @@ pub struct Vocabulary {
     pub add_bos: Option<bool>,
     /// Whether it puts `eos` after a text.
     pub add_eos: Option<bool>,
-    /// Whether a text gets a space before it (`llama` only).
+    /// Whether a text gets a space before it (sentencepiece only).
     pub add_space_prefix: Option<bool>,
+    /// Whether of several spaces one stays, and of those at the ends of a text none (`remove_extra_whitespaces`).
+    pub fewer_spaces: Option<bool>,
+    /// The table by which characters are rewritten (`precompiled_charsmap`); nothing where they are not.
+    pub charsmap: Option<Vec<u8>>,
     /// The Jinja template of conversations.
     pub chat_template: Option<String>,
 }
@@ -96,7 +101,9 @@ impl Vocabulary {
     pub(super) fn effective_pre(&self) -> &str {
         match self.pre.as_deref() {
             Some(pre) if !pre.is_empty() => pre,
+            _ if self.model == "gemma4" => "gemma4",
             _ if self.is_llama3() => "llama-bpe",
+            _ if self.is_neox() => "gpt-2",
             _ => "default",
         }
     }
@@ -113,7 +120,8 @@ impl Vocabulary {
                 "{missing}: text is cut by the rule `default`, which may not be the one the model was trained with"
             ),
             rule => {
-                format!("{missing}: the vocabulary is that of Llama 3, so text is cut by the rule `{rule}`")
+                let whose = if self.is_neox() { "GPT-NeoX" } else { "Llama 3" };
+                format!("{missing}: the vocabulary is that of {whose}, so text is cut by the rule `{rule}`")
             }
         }]
     }
@@ -147,6 +155,11 @@ impl Vocabulary {
             return Err(TokenizerError::SpecialTokenConflict { token, id, reason });
         }
         Ok(())
+    }
+
+    /// Reports whether the vocabulary begins as that of GPT-NeoX, which TriLM and many others use.
+    fn is_neox(&self) -> bool {
+        self.tokens.iter().take(2).map(String::as_str).eq(["<|endoftext|>", "<|padding|>"])
     }
 
     fn is_llama3(&self) -> bool {
@@ -219,7 +232,7 @@ impl Vocabulary {
         if let Some(unknown) = self.unknown {
             types[unknown as usize] = TokenType::Unknown;
         }
-        if self.model != "gpt2" {
+        if !matches!(self.model.as_str(), "gpt2" | "t5") {
             for (token, kind) in self.tokens.iter().zip(&mut types) {
                 if byte_of_token(token).is_some() {
                     *kind = TokenType::Byte;
@@ -229,10 +242,12 @@ impl Vocabulary {
         types
     }
 
-    /// Returns the ids around a text. `default_bos` says whether BOS is added where the file does not.
+    /// Returns the ids around a text. `default_bos` and `default_eos` say whether they are added where the
+    /// file does not.
     pub(super) fn ends(
         &self,
         default_bos: bool,
+        default_eos: bool,
         origin: &str,
     ) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
         let end = |wanted: Option<bool>, default: bool, id: Option<u32>, field: &str, asking: &str| match (
@@ -248,7 +263,7 @@ impl Vocabulary {
         };
         Ok((
             end(self.add_bos, default_bos, self.bos, "bos_token_id", "add_bos_token")?,
-            end(self.add_eos, false, self.eos, "eos_token_id", "add_eos_token")?,
+            end(self.add_eos, default_eos, self.eos, "eos_token_id", "add_eos_token")?,
         ))
     }
 }

@@ -40,5 +40,6 @@ pub fn vocabulary(path: &Path) -> Vocabulary {
         add_eos: flag("add_eos_token"),
         add_space_prefix: flag("add_space_prefix"),
         chat_template: pairs.get("tokenizer.chat_template").map(|text| text.text().to_string()),
+        ..Vocabulary::default()
     }
 }

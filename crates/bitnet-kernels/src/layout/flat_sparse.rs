@@ -34,6 +34,23 @@ pub fn sign_bits(signs: &[u8], at: usize) -> u64 {
     word >> (at % 8)
 }
 
+/// Returns 64 sign bits from bit `at` on; those past the end are 0.
+#[inline(always)]
+pub fn sign_word(signs: &[u8], at: usize) -> u64 {
+    let first = at / 8;
+    let bytes: [u8; 9] = match signs.get(first..first + 9) {
+        Some(bytes) => bytes.try_into().unwrap_or([0; 9]),
+        None => {
+            let mut padded = [0; 9];
+            let rest = signs.get(first..).unwrap_or(&[]);
+            padded[..rest.len()].copy_from_slice(rest);
+            padded
+        }
+    };
+    let [low @ .., high] = bytes;
+    u64::from_le_bytes(low) >> (at % 8) | u64::from(high) << 1 << (63 - at % 8)
+}
+
 /// For each byte of a bitmap, which of the next sign bits each of its values has; 0x80 for a zero.
 pub static PLACES: [[u8; 8]; 256] = {
     let mut table = [[0x80; 8]; 256];

@@ -1,5 +1,5 @@
-//! What packing needs beside its layouts: a look for values that are not ternary, writing past the caches, and the
-//! two passes of absmean quantisation.
+//! What packing needs beside its layouts: a look for values that are not ternary, their bits, writing past the caches,
+//! and the two passes of absmean quantisation.
 
 /// Returns the index of the first value that is not -1, 0 or +1.
 #[inline(always)]
@@ -56,29 +56,78 @@ pub fn stream(pieces: &mut dyn Pieces, out: &mut [i8]) -> usize {
     at
 }
 
-/// Adds magnitudes to eight interleaved sums: value `i` to sum `i % 8`.
+/// Adds the magnitudes of four rows of one length to eight interleaved sums each: value `i` to sum `i % 8`.
+///
+/// Four rows, since the additions of one are a chain: each waits for the one before it.
+///
+/// # Panics
+/// When the rows differ in length.
 #[inline(always)]
-pub fn add_magnitudes(values: &[f32], sums: &mut [f64; 8]) {
-    let (eights, rest) = values.as_chunks::<8>();
-    let mut lanes = *sums;
-    for eight in eights {
-        for lane in 0..8 {
-            lanes[lane] += f64::from(eight[lane].abs());
+pub fn add_magnitudes(rows: [&[f32]; 4], sums: &mut [[f64; 8]; 4]) {
+    let len = rows[0].len();
+    assert!(rows.iter().all(|row| row.len() == len), "rows of one length");
+    for (row, sums) in rows.into_iter().zip(sums) {
+        let (eights, rest) = row.as_chunks::<8>();
+        let mut lanes = *sums;
+        for eight in eights {
+            for lane in 0..8 {
+                lanes[lane] += f64::from(eight[lane].abs());
+            }
         }
+        lanes.iter_mut().zip(rest).for_each(|(lane, value)| *lane += f64::from(value.abs()));
+        *sums = lanes;
     }
-    lanes.iter_mut().zip(rest).for_each(|(lane, value)| *lane += f64::from(value.abs()));
-    *sums = lanes;
 }
 
-/// Adds to each byte the code of a weight at bit `shift`: 2 where `weight * inverse` is above one half, 0 where it is
-/// below minus one half, else 1.
+/// Writes the codes of four rows to the bits `2 r` of a line of [row quarters](crate::layout::row_quarters): 2 where
+/// `weight * inverse` is above one half, 0 where it is below minus one half, else 1.
 ///
-/// Half to even maps exactly one half to 0, so this is the rounded and clamped value + 1. Slices have one length.
+/// Half to even maps exactly one half to 0, so this is the rounded and clamped value + 1.
+///
+/// # Panics
+/// When the rows and `out` differ in length.
 #[inline(always)]
-pub fn add_codes(weights: &[f32], inverse: f32, shift: u32, out: &mut [u8]) {
-    for (byte, &weight) in out.iter_mut().zip(weights) {
+pub fn pack_quarters(rows: [&[f32]; 4], inverse: f32, out: &mut [u8]) {
+    let len = out.len();
+    assert!(rows.iter().all(|row| row.len() == len), "rows as long as the line");
+    let code = |weight: f32| {
         let scaled = weight * inverse;
-        let code = 1 + i32::from(scaled > 0.5) - i32::from(scaled < -0.5);
-        *byte |= (code as u8) << shift;
+        1 + i32::from(scaled > 0.5) - i32::from(scaled < -0.5)
+    };
+    let [a, b, c, d] = rows.map(|row| &row[..len]);
+    for i in 0..len {
+        out[i] = (code(a[i]) | code(b[i]) << 2 | code(c[i]) << 4 | code(d[i]) << 6) as u8;
+    }
+}
+
+/// Writes what weights become: `weight * inverse` rounded half to even and clamped to -1, 0, +1. Slices have one length.
+#[inline(always)]
+pub fn ternary(weights: &[f32], inverse: f32, out: &mut [i8]) {
+    for (out, &weight) in out.iter_mut().zip(weights) {
+        let scaled = weight * inverse;
+        *out = (i32::from(scaled > 0.5) - i32::from(scaled < -0.5)) as i8;
+    }
+}
+
+/// Writes two bits of each of ternary values, bit `i % 64` of word `i / 64`: whether value `i` is not zero, and
+/// whether it is -1. Bits past the last value are 0.
+///
+/// # Panics
+/// When the words are not as many as the values need.
+#[inline(always)]
+pub fn bitmaps(values: &[i8], there: &mut [u64], negative: &mut [u64]) {
+    let words = values.len().div_ceil(64);
+    assert!(there.len() == words && negative.len() == words, "bitmaps of {} values", values.len());
+    // Both non-zero values have bit 0 set; the product gathers one bit of each byte at the top.
+    let gather = |bits: u64| (bits & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    for (part, (there, negative)) in values.chunks(64).zip(there.iter_mut().zip(negative)) {
+        (*there, *negative) = (0, 0);
+        for (index, eight) in part.chunks(8).enumerate() {
+            let mut bytes = [0u8; 8];
+            bytes.iter_mut().zip(eight).for_each(|(byte, &value)| *byte = value as u8);
+            let bits = u64::from_le_bytes(bytes);
+            *there |= gather(bits) << (8 * index);
+            *negative |= gather(bits >> 7) << (8 * index);
+        }
     }
 }

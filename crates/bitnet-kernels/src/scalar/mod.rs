@@ -4,7 +4,9 @@
 //! instructions enabled where the compiler's vectoriser does it justice: the order of floating-point
 //! operations is in the source and Rust neither reorders nor contracts them.
 
+pub mod affine;
 pub mod attention;
+pub mod casts;
 pub mod dense;
 pub mod dequantize;
 pub mod exp;
@@ -15,4 +17,5 @@ pub mod lanes;
 pub mod norm;
 pub mod quantize;
 pub mod rope;
+pub mod stochastic;
 pub mod ternary;

@@ -132,6 +132,12 @@ fn bitmaps_and_signs_stand_where_the_layout_says_on_every_tier() {
             // Exactly the bytes that hold signs: nothing beyond them is read.
             (kernels.flat.unpack_sparse)(&bitmap, &signs[..bits.div_ceil(8)], &mut out);
             assert_eq!(out, values, "{} {n} {zeros}", kernels.isa);
+            for offset in [0, 1, 16, 40] {
+                let mut out = vec![7; n + 128];
+                let start = out.as_ptr().align_offset(64) + offset;
+                (kernels.flat.stream_sparse)(&bitmap, &signs[..bits.div_ceil(8)], &mut out[start..start + n]);
+                assert_eq!(out[start..start + n], values, "{} {n} {zeros} {offset}", kernels.isa);
+            }
         }
     }
 }
@@ -192,21 +198,59 @@ fn streams_write_every_value_at_any_alignment_and_cut() {
 #[test]
 fn magnitudes_and_codes_are_the_same_bits_on_every_tier() {
     for n in LENGTHS {
-        let weights: Vec<f32> = floats(n);
-        let mut sums = [0.25f64; 8];
-        weights.iter().enumerate().for_each(|(i, w)| sums[i % 8] += f64::from(w.abs()));
+        let all: Vec<f32> = floats(4 * n + 9);
+        // Rows at places that no register likes.
+        let rows = [0, n + 1, 2 * n + 4, 3 * n + 9].map(|start| &all[start..start + n]);
+        let mut sums = [[0.25f64; 8]; 4];
+        for (row, sums) in rows.iter().zip(&mut sums) {
+            row.iter().enumerate().for_each(|(i, w)| sums[i % 8] += f64::from(w.abs()));
+        }
         let inverse = 1.0 / 0.74f32;
-        let code = |w: f32| ((w * inverse).round_ties_even().clamp(-1.0, 1.0) as i8 + 1) as u8;
+        let value = |w: f32| (w * inverse).round_ties_even().clamp(-1.0, 1.0) as i8;
+        let code = |r: usize, i: usize| ((value(rows[r][i]) + 1) as u8) << (2 * r);
+        let line: Vec<u8> = (0..n).map(|i| (0..4).fold(0, |byte, r| byte | code(r, i))).collect();
+        let values: Vec<i8> = rows[1].iter().map(|&w| value(w)).collect();
         for kernels in tiers() {
-            let mut found = [0.25; 8];
-            (kernels.flat.add_magnitudes)(&weights, &mut found);
+            let mut found = [[0.25; 8]; 4];
+            (kernels.flat.add_magnitudes)(rows, &mut found);
             assert_eq!(found, sums, "{} {n}", kernels.isa);
-            for shift in [0, 2, 4, 6] {
-                let mut out = vec![0; n];
-                (kernels.flat.add_codes)(&weights, inverse, shift, &mut out);
-                let expected: Vec<u8> = weights.iter().map(|&w| code(w) << shift).collect();
-                assert_eq!(out, expected, "{} {n}", kernels.isa);
-            }
+            let mut out = vec![0xaa; n];
+            (kernels.flat.pack_quarters)(rows, inverse, &mut out);
+            assert_eq!(out, line, "{} {n}", kernels.isa);
+            let mut out = vec![7; n];
+            (kernels.flat.ternary)(rows[1], inverse, &mut out);
+            assert_eq!(out, values, "{} {n}", kernels.isa);
+        }
+    }
+}
+
+#[test]
+fn a_half_becomes_zero_and_what_is_beyond_it_one_on_every_tier() {
+    let ends = [0.5f32, -0.5, 0.5f32.next_up(), (-0.5f32).next_down(), 0.0, -0.0, f32::MAX, f32::MIN];
+    let row: Vec<f32> = ends.iter().cycle().take(64).copied().collect();
+    let line: Vec<u8> =
+        [1u8, 1, 2, 0, 1, 1, 2, 0].iter().cycle().take(64).map(|code| code * 0b01_01_01_01).collect();
+    for kernels in tiers() {
+        let mut out = vec![0; 64];
+        (kernels.flat.pack_quarters)([&row; 4], 1.0, &mut out);
+        assert_eq!(out, line, "{}", kernels.isa);
+    }
+}
+
+#[test]
+fn bitmaps_have_a_bit_for_every_value_on_every_tier() {
+    for (n, zeros) in LENGTHS.into_iter().flat_map(|n| [0, 4, 10].map(|zeros| (n, zeros))) {
+        let values = values(n, zeros);
+        let mut expected = [vec![0u64; n.div_ceil(64)], vec![0u64; n.div_ceil(64)]];
+        for (i, &value) in values.iter().enumerate() {
+            expected[0][i / 64] |= u64::from(value != 0) << (i % 64);
+            expected[1][i / 64] |= u64::from(value < 0) << (i % 64);
+        }
+        for kernels in tiers() {
+            let mut found = expected.clone().map(|words| vec![u64::MAX; words.len()]);
+            let [there, negative] = &mut found;
+            (kernels.flat.bitmaps)(&values, there, negative);
+            assert_eq!(found, expected, "{} {n}", kernels.isa);
         }
     }
 }

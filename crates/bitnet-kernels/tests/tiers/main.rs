@@ -5,6 +5,8 @@
 // A test may panic anywhere, its helpers too.
 #![allow(clippy::unwrap_used)]
 
+mod affine;
+mod casts;
 mod edge;
 mod flat;
 mod float;

@@ -14,8 +14,10 @@
 //! A reader ignores keys that it does not know and refuses a `bitnet.reader_version` above its own, a layout or a tensor type
 //! that it does not know by name, and any header whose checksum is another. `docs/bitnet-file.md` has the diagram.
 
+mod precision;
 mod read;
 
+pub use precision::{KvUse, Precision};
 pub use read::BitnetFile;
 pub(crate) use read::View;
 
@@ -46,6 +48,14 @@ pub(crate) const READER_VERSION: &str = "bitnet.reader_version";
 pub(crate) const LAYOUT: &str = "bitnet.layout";
 /// The one layout of version 1.
 pub(crate) const ROW_QUARTERS: &str = "row-quarters";
+/// Type of the embedding, and of the head, which may be [`TIED`].
+pub(crate) const PRECISION_EMBEDDING: &str = "bitnet.precision.embedding";
+pub(crate) const PRECISION_HEAD: &str = "bitnet.precision.head";
+/// A head that is the embedding.
+pub(crate) const TIED: &str = "tied";
+/// Types of the KV cache, to generate and to measure with.
+pub(crate) const PRECISION_KV: &str = "bitnet.precision.kv";
+pub(crate) const PRECISION_KV_MEASURE: &str = "bitnet.precision.kv_measure";
 /// Checksum of the header.
 pub(crate) const HEADER_CHECKSUM: &str = "bitnet.header_checksum";
 /// Checksums of the tensors, in their order.

@@ -8,9 +8,9 @@ use bitnet_quant::ggml::GgmlType;
 use bitnet_quant::packing::row_quarters;
 
 use super::{
-    ARCHITECTURE, FILES, FORMAT_VERSION, HEADER_CHECKSUM, LAYOUT, PAYLOAD_CHECKSUMS, READER_VERSION,
-    RESERVED, ROW_QUARTERS, TERNARY_QUARTERS, TERNARY_TAIL, VECTOR_ALIGNMENT, VECTOR_LENGTHS, VECTOR_NAMES,
-    VECTORS, VERSION, header_checksum,
+    ARCHITECTURE, FILES, FORMAT_VERSION, HEADER_CHECKSUM, LAYOUT, PAYLOAD_CHECKSUMS, Precision,
+    READER_VERSION, RESERVED, ROW_QUARTERS, TERNARY_QUARTERS, TERNARY_TAIL, VECTOR_ALIGNMENT, VECTOR_LENGTHS,
+    VECTOR_NAMES, VECTORS, VERSION, header_checksum,
 };
 use crate::checksum::Xxh64;
 use crate::error::{Item, LoadError, LoadErrorKind};
@@ -21,6 +21,7 @@ use crate::source::WeightAccess;
 #[derive(Debug, Clone)]
 pub struct BitnetFile {
     gguf: Gguf,
+    pub(super) precision: Precision,
 }
 
 /// A tensor as a packed folder would have it: a range of the file.
@@ -37,7 +38,7 @@ impl BitnetFile {
     ///
     /// # Errors
     /// As [`Gguf::open`]; `UnsupportedFormat` for another kind of GGUF file, a newer version or an unknown layout;
-    /// `Format` for a header that is damaged.
+    /// `Format` for a header that is damaged, or that the tensors belie.
     pub fn open(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
         Self::check(Gguf::open(path, access)?)
     }
@@ -77,7 +78,8 @@ impl BitnetFile {
         if layout != ROW_QUARTERS {
             return unsupported(LAYOUT, format!("{ROW_QUARTERS:?}"), format!("{layout:?}"));
         }
-        Ok(BitnetFile { gguf })
+        let precision = Precision::read(&gguf)?;
+        Ok(BitnetFile { gguf, precision })
     }
 
     /// Returns the container.

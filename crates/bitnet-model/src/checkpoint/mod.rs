@@ -1,4 +1,4 @@
-//! The weights of a checkpoint: one safetensors file, shards named by an index, or a GGUF file.
+//! The weights of a checkpoint: one safetensors file, shards named by an index, a GGUF file or its parts.
 //!
 //! Opening reads headers only. Tensors are slices of the mapped files ([`WeightBytes`]), which stay mapped
 //! as long as any slice lives.
@@ -49,36 +49,19 @@ impl fmt::Display for StoredDType {
 
 impl From<Dtype> for StoredDType {
     fn from(dtype: Dtype) -> Self {
-        StoredDType::Known(match dtype {
-            Dtype::F64 => BitNetDType::F64,
-            Dtype::F32 => BitNetDType::F32,
-            Dtype::F16 => BitNetDType::F16,
-            Dtype::BF16 => BitNetDType::BF16,
-            Dtype::I64 => BitNetDType::I64,
-            Dtype::I32 => BitNetDType::I32,
-            Dtype::I16 => BitNetDType::I16,
-            Dtype::I8 => BitNetDType::I8,
-            Dtype::U64 => BitNetDType::U64,
-            Dtype::U32 => BitNetDType::U32,
-            Dtype::U16 => BitNetDType::U16,
-            Dtype::U8 => BitNetDType::U8,
-            Dtype::BOOL => BitNetDType::Bool,
-            other => return StoredDType::Other(other.to_string()),
-        })
+        let name = dtype.to_string();
+        BitNetDType::from_safetensors_name(&name).map_or(StoredDType::Other(name), StoredDType::Known)
     }
 }
 
 impl From<TypeId> for StoredDType {
     fn from(id: TypeId) -> Self {
-        StoredDType::Known(match id.known() {
-            Some(GgmlType::F32) => BitNetDType::F32,
-            Some(GgmlType::F16) => BitNetDType::F16,
-            Some(GgmlType::BF16) => BitNetDType::BF16,
-            Some(GgmlType::I8) => BitNetDType::I8,
-            Some(GgmlType::I32) => BitNetDType::I32,
-            Some(known) => return StoredDType::Ggml(known),
-            None => return StoredDType::Other(id.to_string()),
-        })
+        match id.known() {
+            Some(known) => {
+                BitNetDType::from_ggml_type(known.id()).map_or(StoredDType::Ggml(known), StoredDType::Known)
+            }
+            None => StoredDType::Other(id.to_string()),
+        }
     }
 }
 
@@ -153,15 +136,16 @@ impl Checkpoint {
     /// Takes the tensors of a GGUF file.
     pub fn from_gguf(gguf: &Gguf) -> Self {
         let mut checkpoint = Checkpoint { naming: Naming::Gguf, ..Checkpoint::empty(gguf.path().to_owned()) };
-        let file = gguf.file();
+        let files = gguf.files().map(|(path, bytes)| Shard { path: path.to_owned(), bytes: bytes.clone() });
+        checkpoint.shards.extend(files);
         for entry in gguf.tensors() {
-            let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = file.clone();
+            let shard = entry.part;
+            let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = checkpoint.shards[shard].bytes.clone();
             // The table was held against the file when it was opened.
             let Some(bytes) = WeightBytes::slice_of(owner, entry.range.clone()) else { continue };
             let (dtype, shape, range) = (entry.type_id.into(), entry.shape.clone(), entry.range.clone());
-            checkpoint.tensors.insert(entry.name.clone(), Tensor { dtype, shape, bytes, shard: 0, range });
+            checkpoint.tensors.insert(entry.name.clone(), Tensor { dtype, shape, bytes, shard, range });
         }
-        checkpoint.shards.push(Shard { path: gguf.path().to_owned(), bytes: file });
         checkpoint
     }
 

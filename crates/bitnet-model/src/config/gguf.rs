@@ -175,9 +175,6 @@ fn check_kind(metadata: &Metadata) -> Result<(), LoadError> {
     if metadata.str("general.type")?.is_some_and(|kind| kind != "model") {
         return Err(metadata.unsupported("general.type", "model"));
     }
-    if metadata.u64("split.count")?.is_some_and(|count| count > 1) {
-        return Err(metadata.unsupported("split.count", "1: a model in one file"));
-    }
     Ok(())
 }
 

@@ -128,8 +128,7 @@ impl ModelConfig {
         let rope_theta = rope::theta(&fields, &mut assumptions)?;
         let rope_theta = assume(rope_theta, theta, "rope_theta", &mut assumptions);
         let activation = activation(&fields, act, &mut assumptions)?;
-        let quantisation =
-            fields.object("quantization_config")?.map(|f| QuantisationConfig::parse(&f)).transpose()?;
+        let quantisation = quantisation(&fields, class)?;
         let Shape { hidden, intermediate, layers, heads, kv_heads, head_dim, vocab } = shape;
         Ok(ModelConfig {
             model_type,
@@ -325,6 +324,18 @@ fn check_unsupported(fields: &Fields<'_>) -> Result<(), LoadError> {
     match kinds.into_iter().find(|kind| kind != "full_attention") {
         Some(kind) => Err(fields.unsupported("layer_types", "full_attention in every layer", kind)),
         None => Ok(()),
+    }
+}
+
+/// Reads `quantization_config`, which must not ask for what a model of the class does not do.
+fn quantisation(fields: &Fields<'_>, class: ModelClass) -> Result<Option<QuantisationConfig>, LoadError> {
+    let Some(fields) = fields.object("quantization_config")? else { return Ok(None) };
+    let quantisation = QuantisationConfig::parse(&fields)?;
+    match class {
+        ModelClass::BitNet if quantisation.float_activations => {
+            Err(fields.unsupported("activations", "int8 in a model of this class", "float"))
+        }
+        _ => Ok(Some(quantisation)),
     }
 }
 

@@ -36,6 +36,8 @@ pub struct QuantisationConfig {
     pub rms_norm_eps: f32,
     /// Modules that stay float, as the file names them.
     pub modules_to_not_convert: Vec<String>,
+    /// Activations stay floats, as TriLM was trained: said by files of ours alone (`activations`).
+    pub float_activations: bool,
 }
 
 impl Default for QuantisationConfig {
@@ -46,6 +48,7 @@ impl Default for QuantisationConfig {
             use_rms_norm: false,
             rms_norm_eps: 1e-6,
             modules_to_not_convert: Vec::new(),
+            float_activations: false,
         }
     }
 }
@@ -73,6 +76,11 @@ impl QuantisationConfig {
             Some("online") => Some(QuantisationMode::Online),
             Some(other) => return Err(unknown("quantization_mode", "offline or online", other)),
         };
+        let float_activations = match fields.string("activations")? {
+            None | Some("int8") => false,
+            Some("float") => true,
+            Some(other) => return Err(unknown("activations", "int8 or float", other)),
+        };
         Ok(QuantisationConfig {
             linear_class,
             mode,
@@ -81,6 +89,7 @@ impl QuantisationConfig {
                 .float("rms_norm_eps", super::EPS_RANGE)?
                 .map_or(default.rms_norm_eps, |eps| eps as f32),
             modules_to_not_convert: modules(fields)?,
+            float_activations,
         })
     }
 

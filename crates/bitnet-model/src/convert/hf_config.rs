@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::Start;
 use super::encode::is_ternary;
 use crate::config::{ModelConfig, QuantisationConfig};
+use crate::family::ActivationMode;
 use crate::weights::{Head, Layer};
 
 /// What the scales of the files mean.
@@ -67,7 +68,11 @@ pub(super) fn config_json(start: &Start<'_>, sense: Option<ScaleSense>) -> Strin
         _ => drop(out.insert("eos_token_id".into(), config.eos.clone().into())),
     }
     if let Some(sense) = sense {
-        out.insert("quantization_config".into(), quantisation(config, layer, sense));
+        let mut quantisation = quantisation(config, layer, sense);
+        if start.activations() == ActivationMode::Float {
+            quantisation["activations"] = "float".into();
+        }
+        out.insert("quantization_config".into(), quantisation);
     }
     format!("{:#}\n", Value::Object(out))
 }

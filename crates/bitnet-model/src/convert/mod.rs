@@ -29,7 +29,7 @@ mod vocabulary_files;
 use std::fmt;
 use std::io::{self, Seek, Write};
 
-use bitnet_core::backend::{WeightScale, WeightStorage};
+use bitnet_core::backend::{BitNetDType, WeightScale, WeightStorage};
 use bitnet_quant::ggml::GgmlType;
 
 use crate::config::{ModelConfig, QuantisationMode};
@@ -87,6 +87,9 @@ pub struct ConvertOptions<'a> {
     pub embedding: GgmlType,
     /// The name of the rule that cuts text into words, for tokenizers in which it is not recognised.
     pub pre: Option<String>,
+    /// The type of KV cache, F16 or F32, that a file of ours records for every use; by default what the source
+    /// records, or else that of each use.
+    pub kv: Option<BitNetDType>,
     /// Refuse a source that is quantised already.
     pub masters_only: bool,
     /// How to load the source.
@@ -100,6 +103,7 @@ impl ConvertOptions<'_> {
             target,
             embedding: GgmlType::F16,
             pre: None,
+            kv: None,
             masters_only: false,
             load: LoadOptions::default(),
         }
@@ -146,6 +150,7 @@ struct Start<'a> {
     target: Target,
     embedding: GgmlType,
     pre: Option<&'a str>,
+    kv: Option<BitNetDType>,
 }
 
 /// A target in the making.
@@ -172,7 +177,7 @@ pub fn convert(
     options: &mut ConvertOptions<'_>,
     output: &mut dyn Output,
 ) -> Result<ConvertReport, ConvertError> {
-    let ConvertOptions { target, embedding, ref pre, masters_only, ref mut load } = *options;
+    let ConvertOptions { target, embedding, ref pre, kv, masters_only, ref mut load } = *options;
     let mut output = Some(output);
     let mut outside = None;
     let mut writer: Option<Box<dyn Writer + '_>> = None;
@@ -185,7 +190,8 @@ pub fn convert(
             if let (Some(outside), Some(output)) = (outside.take(), output.take()) {
                 let first = &layer;
                 let pre = pre.as_deref();
-                let start = Start { config, family, outside: &outside, first, files, target, embedding, pre };
+                let outside = &outside;
+                let start = Start { config, family, outside, first, files, target, embedding, pre, kv };
                 if masters_only {
                     check_master(&start)?;
                 }

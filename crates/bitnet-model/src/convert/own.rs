@@ -10,8 +10,7 @@ use super::hf::in_sense;
 use super::hf_config::{ScaleSense, config_json, sense_of};
 use super::names::{Item, folder_name, items, vector_names};
 use super::{ConvertError, Finished, Output, OutputFile, Start, Writer, tokenizer};
-use crate::bitnet_file as format;
-use crate::family::ActivationMode;
+use crate::bitnet_file::{self as format, KvUse};
 use crate::gguf::write::{GgufWriter, Meta, PlannedTensor};
 use crate::weights::{Head, Layer};
 
@@ -35,12 +34,6 @@ pub(super) fn start<'a>(
     output: &'a mut dyn Output,
 ) -> Result<Box<dyn Writer + 'a>, ConvertError> {
     let ternary = start.first.projections().iter().any(|p| is_ternary(&p.weights));
-    if ternary && start.activations() == ActivationMode::Float {
-        return Err(start.refuse(
-            "expected int8 activations, found a ternary model with float ones, which version 1 of the format has no \
-             encoding for: use hf-master or gguf-tq2_0",
-        ));
-    }
     let sense = sense_of(start.first);
     let mut notes = Vec::new();
     let vectors = Vectors::of(start);
@@ -111,8 +104,12 @@ fn metadata(
         _ => "ternary",
     };
     let head = match &start.outside.head {
-        Head::Tied => "tied",
+        Head::Tied => format::TIED,
         Head::Separate(head) => precision(head),
+    };
+    let kv = |wanted| {
+        let recorded = start.kv.or_else(|| start.files.recorded_kv(wanted));
+        float_type(recorded.unwrap_or_else(|| KvUse::default_type(wanted))).name()
     };
     let mut out = vec![
         // First, so that its place in the file does not depend on anything.
@@ -121,9 +118,10 @@ fn metadata(
         (format::FORMAT_VERSION.to_owned(), Meta::U32(format::VERSION)),
         (format::READER_VERSION.to_owned(), Meta::U32(format::VERSION)),
         (format::LAYOUT.to_owned(), Meta::from(format::ROW_QUARTERS)),
-        ("bitnet.precision.embedding".to_owned(), Meta::from(precision(&start.outside.embedding))),
-        ("bitnet.precision.head".to_owned(), Meta::from(head)),
-        ("bitnet.precision.kv".to_owned(), Meta::from("F16")),
+        (format::PRECISION_EMBEDDING.to_owned(), Meta::from(precision(&start.outside.embedding))),
+        (format::PRECISION_HEAD.to_owned(), Meta::from(head)),
+        (format::PRECISION_KV.to_owned(), Meta::from(kv(KvUse::Generate))),
+        (format::PRECISION_KV_MEASURE.to_owned(), Meta::from(kv(KvUse::Measure))),
         (format::PAYLOAD_CHECKSUMS.to_owned(), Meta::U64s(vec![0; matrices])),
         (format::VECTOR_NAMES.to_owned(), Meta::Texts(vectors.names.clone())),
         (format::VECTOR_LENGTHS.to_owned(), Meta::U64s(vectors.lengths.clone())),

@@ -87,16 +87,39 @@ pub(super) fn gguf_metadata(
             return Ok(Vec::new());
         }
     };
-    if vocabulary.model == "sentencepiece" {
-        vocabulary.model = "llama".into();
-        vocabulary.pre = Some("default".into());
-    }
+    sentencepiece_for_gguf(start, &mut vocabulary)?;
     if let Some(eos) = start.config.eos.first().filter(|_| vocabulary.eos.is_none()) {
         vocabulary.eos = Some(*eos);
     }
     fill_up(&mut vocabulary, start.config.vocab, notes);
     vocabulary.chat_template = chat_template(start)?.or(vocabulary.chat_template);
     Ok(keys(&vocabulary))
+}
+
+/// Names a sentencepiece vocabulary as readers of GGUF do, or refuses what they have no place for.
+fn sentencepiece_for_gguf(start: &Start<'_>, vocabulary: &mut Vocabulary) -> Result<(), ConvertError> {
+    match vocabulary.model.as_str() {
+        "sentencepiece" => {
+            let rewrites = vocabulary.charsmap.is_some();
+            if rewrites || vocabulary.fewer_spaces == Some(true) {
+                let what = if rewrites { "rewrites characters" } else { "drops spaces" };
+                return Err(start.refuse(format!(
+                    "expected a BPE tokenizer.model that takes text as it is, as readers of GGUF do, found one that {what}"
+                )));
+            }
+            vocabulary.fewer_spaces = None;
+            vocabulary.model = "llama".into();
+        }
+        "sentencepiece-unigram" => {
+            vocabulary.model = "t5".into();
+            // Where nothing is said a text gets BOS before it there, and EOS behind it here.
+            vocabulary.add_bos.get_or_insert(vocabulary.bos.is_some());
+            vocabulary.add_eos.get_or_insert(false);
+        }
+        _ => return Ok(()),
+    }
+    vocabulary.pre = Some("default".into());
+    Ok(())
 }
 
 /// Gives every row of the embedding a token.
@@ -133,6 +156,8 @@ fn keys(vocabulary: &Vocabulary) -> Vec<(String, Meta)> {
     put("ggml.add_bos_token", vocabulary.add_bos.map(Meta::Bool));
     put("ggml.add_eos_token", vocabulary.add_eos.map(Meta::Bool));
     put("ggml.add_space_prefix", vocabulary.add_space_prefix.map(Meta::Bool));
+    put("ggml.remove_extra_whitespaces", vocabulary.fewer_spaces.map(Meta::Bool));
+    put("ggml.precompiled_charsmap", vocabulary.charsmap.clone().map(Meta::Bytes));
     put("chat_template", vocabulary.chat_template.clone().map(Meta::Text));
     out
 }

@@ -22,7 +22,7 @@ pub(super) fn of(vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Vec<(Strin
                 )),
             }
         }
-        "llama" => files.push(("tokenizer.model".into(), sentencepiece_of(vocabulary))),
+        "llama" | "t5" => files.push(("tokenizer.model".into(), sentencepiece_of(vocabulary))),
         other => notes
             .push(format!("the vocabulary {other:?} has no form as a file here: no tokenizer is written")),
     }
@@ -101,7 +101,7 @@ fn json_of(vocabulary: &Vocabulary, pattern: &str, pre: &str) -> Vec<u8> {
     file.to_string().into_bytes()
 }
 
-/// Makes the protobuf of a sentencepiece model: pieces with score and type, BPE with byte fallback.
+/// Makes the protobuf of a sentencepiece model: pieces with score and type, the kind of model, and how text is prepared.
 fn sentencepiece_of(vocabulary: &Vocabulary) -> Vec<u8> {
     let mut out = Vec::new();
     for (id, token) in vocabulary.tokens.iter().enumerate() {
@@ -114,8 +114,9 @@ fn sentencepiece_of(vocabulary: &Vocabulary) -> Vec<u8> {
         field(&mut out, 1, &piece);
     }
     let mut trainer = Vec::new();
-    number(&mut trainer, 3, 2);
-    number(&mut trainer, 35, 1);
+    let has_bytes = (0..vocabulary.tokens.len()).any(|id| kind(vocabulary, id) == 6);
+    number(&mut trainer, 3, if vocabulary.model == "t5" { 1 } else { 2 });
+    number(&mut trainer, 35, u64::from(has_bytes));
     for (tag, id) in [(40, vocabulary.unknown), (41, vocabulary.bos), (42, vocabulary.eos)] {
         if let Some(id) = id {
             number(&mut trainer, tag, u64::from(id));
@@ -123,9 +124,15 @@ fn sentencepiece_of(vocabulary: &Vocabulary) -> Vec<u8> {
     }
     field(&mut out, 2, &trainer);
     let mut normalizer = Vec::new();
-    field(&mut normalizer, 1, b"identity");
+    match &vocabulary.charsmap {
+        None => field(&mut normalizer, 1, b"identity"),
+        Some(table) => {
+            field(&mut normalizer, 1, b"user_defined");
+            field(&mut normalizer, 2, table);
+        }
+    }
     number(&mut normalizer, 3, u64::from(vocabulary.add_space_prefix.unwrap_or(true)));
-    number(&mut normalizer, 4, 0);
+    number(&mut normalizer, 4, u64::from(vocabulary.fewer_spaces.unwrap_or(false)));
     number(&mut normalizer, 5, 1);
     field(&mut out, 3, &normalizer);
     out

@@ -18,6 +18,7 @@
 
 mod cursor;
 mod metadata;
+mod split;
 mod tensors;
 mod types;
 mod value;
@@ -53,6 +54,8 @@ pub struct Gguf {
     alignment: u32,
     metadata: Metadata,
     tensors: Vec<TensorEntry>,
+    /// The other parts of a model in several files.
+    parts: Vec<(PathBuf, Arc<FileBytes>)>,
 }
 
 impl fmt::Debug for Gguf {
@@ -63,21 +66,28 @@ impl fmt::Debug for Gguf {
 }
 
 impl Gguf {
-    /// Opens a file and checks its header and its table of tensors.
+    /// Opens a file and checks its header and its table of tensors; of a model in several files the first is named, and
+    /// the others are opened too.
     ///
     /// # Errors
     /// `Io` for a file that cannot be read, `UnsupportedFormat` for another version or byte order, `Format` for
     /// one that is not what the format demands; each says where, what was expected and what was found.
     pub fn open(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+        split::complete(Self::parse_file(path, access)?, access)
+    }
+
+    /// Opens one file, whatever it is a part of.
+    fn parse_file(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
         Self::parse(path, Arc::new(FileBytes::open(path, access)?))
     }
 
     /// Takes the bytes of a file; `path` stands for it in messages.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As [`open`](Self::open); `UnsupportedArchitecture` for one part of a model in several files.
     pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, LoadError> {
-        Self::parse(path, Arc::new(FileBytes::Owned(bytes)))
+        let gguf = Self::parse(path, Arc::new(FileBytes::Owned(bytes)))?;
+        split::check_single(&gguf).map(|()| gguf)
     }
 
     fn parse(path: &Path, bytes: Arc<FileBytes>) -> Result<Self, LoadError> {
@@ -88,7 +98,8 @@ impl Gguf {
         let metadata = Metadata::read(path, &bytes, &mut cursor, key_count)?;
         let alignment = alignment(&metadata)?;
         let tensors = tensors::read(&mut cursor, tensor_count, alignment as usize)?;
-        Ok(Gguf { path: path.to_owned(), bytes: bytes.clone(), version, alignment, metadata, tensors })
+        let (path, parts) = (path.to_owned(), Vec::new());
+        Ok(Gguf { path, bytes: bytes.clone(), version, alignment, metadata, tensors, parts })
     }
 
     /// Returns the file.
@@ -111,7 +122,7 @@ impl Gguf {
         &self.metadata
     }
 
-    /// Returns the tensors in the order of their data.
+    /// Returns the tensors in the order of their data, part by part.
     pub fn tensors(&self) -> &[TensorEntry] {
         &self.tensors
     }
@@ -121,6 +132,12 @@ impl Gguf {
         self.bytes.clone()
     }
 
+    /// Lists the files of all parts, this one first.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, &Arc<FileBytes>)> {
+        let others = self.parts.iter().map(|(path, bytes)| (path.as_path(), bytes));
+        std::iter::once((self.path.as_path(), &self.bytes)).chain(others)
+    }
+
     /// Returns the bytes of the whole file.
     pub(crate) fn file_bytes(&self) -> &[u8] {
         (*self.bytes).as_ref()
@@ -128,7 +145,8 @@ impl Gguf {
 
     /// Returns the bytes of a tensor of this file.
     pub fn bytes_of(&self, tensor: &TensorEntry) -> &[u8] {
-        (*self.bytes).as_ref().get(tensor.range.clone()).unwrap_or_default()
+        let file = self.files().nth(tensor.part).map(|(_, bytes)| (**bytes).as_ref());
+        file.and_then(|bytes: &[u8]| bytes.get(tensor.range.clone())).unwrap_or_default()
     }
 }
 

@@ -24,7 +24,9 @@ pub struct TensorEntry {
     pub type_id: TypeId,
     /// Rows first, the contiguous dimension last: the reverse of the order on the wire.
     pub shape: Vec<usize>,
-    /// Its bytes in the file. For a type that is not known, all up to the next tensor.
+    /// The file that holds it, 0 unless a model lies in several.
+    pub part: usize,
+    /// Its bytes in that file. For a type that is not known, all up to the next tensor.
     pub range: Range<usize>,
 }
 
@@ -139,7 +141,7 @@ fn place(
         let first = start + draft.offset as usize;
         let range = first..first + length as usize;
         let (name, Draft { type_id, shape, .. }) = (draft.name.to_owned(), draft);
-        entries.push(TensorEntry { name, type_id, shape, range });
+        entries.push(TensorEntry { name, type_id, shape, part: 0, range });
     }
     Ok(entries)
 }

@@ -5,7 +5,7 @@
 
 use bitnet_core::tokenizer::Vocabulary;
 
-use super::Gguf;
+use super::{Gguf, Value};
 use crate::error::LoadError;
 
 impl Gguf {
@@ -21,6 +21,19 @@ impl Gguf {
             Ok(metadata.strs(&key(name))?.map(|items| items.map(str::to_owned).collect()))
         };
         let id = |name: &str| metadata.u32(&key(name));
+        let bytes = |name: &str| -> Result<Option<Vec<u8>>, LoadError> {
+            let Some(array) = metadata.array(&key(name))? else { return Ok(None) };
+            let byte = |value: Value<'_>| {
+                let value = value.as_integer()?;
+                // Written as signed bytes by some.
+                u8::try_from(value).ok().or_else(|| i8::try_from(value).ok().map(|value| value as u8))
+            };
+            let bytes: Option<Vec<u8>> = match array.as_u8s() {
+                Some(bytes) => Some(bytes.to_vec()),
+                None => array.values().map(byte).collect(),
+            };
+            bytes.map(Some).ok_or_else(|| metadata.refuse(&key(name), "an array of bytes"))
+        };
         let flag = |name: &str| metadata.bool(&key(name));
         let tokens =
             texts("tokens")?.ok_or_else(|| metadata.refuse(&key("tokens"), "an array of strings"))?;
@@ -39,6 +52,8 @@ impl Gguf {
             add_bos: flag("add_bos_token")?,
             add_eos: flag("add_eos_token")?,
             add_space_prefix: flag("add_space_prefix")?,
+            fewer_spaces: flag("remove_extra_whitespaces")?.filter(|_| model == "t5"),
+            charsmap: bytes("precompiled_charsmap")?,
             chat_template: metadata.str("tokenizer.chat_template")?.map(str::to_owned),
         }))
     }

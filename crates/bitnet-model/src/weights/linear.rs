@@ -101,7 +101,9 @@ impl<'a> Reader<'a, '_> {
             return self.gguf_storage(matrix);
         }
         let scale_name = format!("{}_scale", matrix.name);
-        let quantised = self.detection.family.activations() == ActivationMode::Int8PerToken;
+        let int8 = self.detection.family.activations() == ActivationMode::Int8PerToken;
+        // A llama with float activations that is stored as packed ones are: our own file.
+        let quantised = int8 || self.detection.family == Family::TriLm;
         let kept = self.config.quantisation.as_ref().is_some_and(|q| q.keeps_float(matrix.module));
         match matrix.tensor.dtype {
             StoredDType::Known(BitNetDType::U8) if quantised => self.packed(matrix, &scale_name),
@@ -111,8 +113,8 @@ impl<'a> Reader<'a, '_> {
                 match quantised {
                     true if self.has(&scale_name) => self.unit_floats(matrix, &scale_name),
                     true if kept => self.dense(matrix, "kept as stored: modules_to_not_convert"),
-                    true => self.master(matrix, &scale_name),
-                    false => self.inspected(matrix),
+                    true if int8 => self.master(matrix, &scale_name),
+                    _ => self.inspected(matrix),
                 }
             }
             ref other => {

@@ -31,6 +31,35 @@ impl BitLinear {
     /// Values that are not whole tokens, or not as many tokens; master weights that are not finite.
     pub fn backward(&self, x: &[f32], output: &[f32]) -> Result<Gradients, QuantError> {
         let (rows, cols) = (self.out_features, self.in_features);
+        let (input, norm) = self.backward_input(x, output)?;
+        let tokens = x.len() / cols;
+        let quantized = self.quantize_input(x);
+        let mut latent = vec![0.0; rows * cols];
+        let mut sums = vec![0.0f64; cols];
+        for (row, latent) in latent.chunks_exact_mut(cols).enumerate() {
+            sums.fill(0.0);
+            for (t, codes) in quantized.codes.chunks_exact(cols).enumerate() {
+                let gradient = f64::from(output[t * rows + row]) / f64::from(quantized.scales[t]);
+                for (sum, &code) in sums.iter_mut().zip(codes) {
+                    *sum += gradient * f64::from(code);
+                }
+            }
+            latent.iter_mut().zip(&sums).for_each(|(latent, &sum)| *latent = sum as f32);
+        }
+        let bias = self.bias.as_ref().map(|_| {
+            let sum = |row: usize| (0..tokens).map(|t| f64::from(output[t * rows + row])).sum::<f64>() as f32;
+            (0..rows).map(sum).collect()
+        });
+        Ok(Gradients { input, weights: latent, bias, norm })
+    }
+
+    /// Returns the gradients of the input and of the gains of the norm alone, as [`backward`](Self::backward).
+    pub(crate) fn backward_input(
+        &self,
+        x: &[f32],
+        output: &[f32],
+    ) -> Result<(Vec<f32>, Option<Vec<f32>>), QuantError> {
+        let (rows, cols) = (self.out_features, self.in_features);
         let tokens = self.tokens("input", x.len(), cols)?;
         check("gradient of the output", tokens * rows, output.len())?;
         let codes = self.codes()?;
@@ -55,32 +84,14 @@ impl BitLinear {
                 _ => out.iter_mut().zip(&normed_gradient).for_each(|(out, &g)| *out = g as f32),
             }
         }
-
-        let quantized = self.quantize_input(x);
-        let mut latent = vec![0.0; rows * cols];
-        let mut sums = vec![0.0f64; cols];
-        for (row, latent) in latent.chunks_exact_mut(cols).enumerate() {
-            sums.fill(0.0);
-            for (t, codes) in quantized.codes.chunks_exact(cols).enumerate() {
-                let gradient = f64::from(output[t * rows + row]) / f64::from(quantized.scales[t]);
-                for (sum, &code) in sums.iter_mut().zip(codes) {
-                    *sum += gradient * f64::from(code);
-                }
-            }
-            latent.iter_mut().zip(&sums).for_each(|(latent, &sum)| *latent = sum as f32);
-        }
-        let bias = self.bias.as_ref().map(|_| {
-            let sum = |row: usize| (0..tokens).map(|t| f64::from(output[t * rows + row])).sum::<f64>() as f32;
-            (0..rows).map(sum).collect()
-        });
         let narrow = |gains: Vec<f64>| gains.into_iter().map(|gain| gain as f32).collect();
-        Ok(Gradients { input, weights: latent, bias, norm: norm.map(narrow) })
+        Ok((input, norm.map(narrow)))
     }
 }
 
 /// Takes the gradient `g` of `y_i = x_i r w_i`, `r = (mean(x^2) + eps)^-1/2`, back to `x`, and adds that of the gains:
 /// `dx_i = r g_i w_i - x_i r^3 / n sum(g_j w_j x_j)`.
-fn norm_backward(norm: &RmsNorm, x: &[f32], g: &[f64], out: &mut [f32], gains: &mut [f64]) {
+pub(crate) fn norm_backward(norm: &RmsNorm, x: &[f32], g: &[f64], out: &mut [f32], gains: &mut [f64]) {
     let n = x.len() as f64;
     let mean = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / n;
     let inverse = 1.0 / (mean + f64::from(norm.eps)).sqrt();

@@ -7,7 +7,7 @@
 //! A layer made of master weights keeps its packed codes beside them, keyed by the version of the weights: every way
 //! to change a weight raises the version, and codes of another version are made anew before they are used.
 
-mod backward;
+pub(crate) mod backward;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +15,7 @@ use bitnet_core::backend::{BitNetDType, WeightScale};
 use bitnet_kernels::Kernels;
 use bitnet_kernels::layout::row_quarters;
 
+use crate::matrix::little_endian;
 use crate::packing::TernaryPackedWeights;
 use crate::{FloatMatrix, QuantError, absmean, ternary};
 
@@ -56,6 +57,14 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
+    /// Quantises master weights by their mean magnitude.
+    pub(crate) fn of_master(values: &[f32], rows: usize, cols: usize) -> Result<Codes, QuantError> {
+        let bytes = little_endian(values);
+        let matrix = FloatMatrix::new(BitNetDType::F32, &bytes, rows, cols)?;
+        let quantized = absmean::quantize(&matrix)?;
+        Ok(Codes { packed: quantized.packed, scale: quantized.scale })
+    }
+
     /// What a code is worth.
     pub(crate) fn magnitude(&self) -> f32 {
         match self.scale {
@@ -195,6 +204,16 @@ impl BitLinear {
         }
     }
 
+    /// Returns the bias, if there is one.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    /// Returns the norm of the input, if there is one.
+    pub fn norm(&self) -> Option<&RmsNorm> {
+        self.norm.as_ref()
+    }
+
     /// Changes the bias.
     pub fn bias_mut(&mut self) -> Option<&mut [f32]> {
         self.bias.as_deref_mut()
@@ -219,10 +238,7 @@ impl BitLinear {
         if let Some((_, codes)) = cache.as_ref().filter(|(of, _)| *of == version) {
             return Ok(Arc::clone(codes));
         }
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let matrix = FloatMatrix::new(BitNetDType::F32, &bytes, self.out_features, self.in_features)?;
-        let quantized = absmean::quantize(&matrix)?;
-        let codes = Arc::new(Codes { packed: quantized.packed, scale: quantized.scale });
+        let codes = Arc::new(Codes::of_master(values, self.out_features, self.in_features)?);
         *cache = Some((version, Arc::clone(&codes)));
         Ok(codes)
     }
@@ -254,6 +270,18 @@ impl BitLinear {
             }
         }
         Ok(out)
+    }
+
+    /// Returns what the weights stand for when the layer runs, row after row.
+    ///
+    /// # Errors
+    /// Master weights that are not finite.
+    pub fn dequantized(&self) -> Result<Vec<f32>, QuantError> {
+        let codes = self.codes()?;
+        let mut values = vec![0i8; self.out_features * self.in_features];
+        row_quarters::unpack(&codes.packed, self.out_features, self.in_features, &mut values);
+        let magnitude = codes.magnitude();
+        Ok(values.into_iter().map(|value| f32::from(value) * magnitude).collect())
     }
 
     fn tokens(&self, what: &'static str, values: usize, width: usize) -> Result<usize, QuantError> {

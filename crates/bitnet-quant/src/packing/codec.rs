@@ -46,7 +46,10 @@ pub(crate) fn encode(
 ) {
     match strategy {
         Strategy::CompressedSparse => sparse::encode(kernels, values, out),
-        Strategy::RunLengthEncoded => runs::encode(values, out),
+        Strategy::RunLengthEncoded => {
+            let bits = runs::Bitmaps::of(kernels, values);
+            runs::encode(values, bits.part(0, values.len()), out);
+        }
         Strategy::Hybrid => hybrid::encode(kernels, values, hybrid_block, out),
         Strategy::EntropyCoded => entropy::encode(kernels, values, out),
         _ => fixed_encode(strategy, kernels, values, out),
@@ -62,7 +65,7 @@ pub(crate) fn decode(
     out: &mut [i8],
 ) -> Result<(), Fault> {
     let taken = match strategy {
-        Strategy::CompressedSparse => sparse::decode(kernels, bytes, out)?,
+        Strategy::CompressedSparse => sparse::decode(kernels.flat.unpack_sparse, bytes, out)?,
         Strategy::RunLengthEncoded => runs::decode(bytes, out)?,
         Strategy::Hybrid => hybrid::decode(kernels, bytes, out)?,
         Strategy::EntropyCoded => entropy::decode(kernels, bytes, tables, out)?,

@@ -16,6 +16,7 @@
 use bitnet_kernels::Kernels;
 
 use super::codec::Fault;
+use super::runs::{Bitmaps, Bits};
 use super::{CHUNK, flat_base3, runs, sparse};
 
 /// Values that a block can have.
@@ -29,11 +30,13 @@ const RUNS: u8 = 5;
 pub(crate) fn encode(kernels: &Kernels, values: &[i8], block: Option<usize>, out: &mut Vec<u8>) {
     let index = block.and_then(|block| BLOCKS.iter().position(|&size| size == block));
     let start = out.len();
-    let mut trial = Vec::new();
+    let (bits, mut trial) = (Bitmaps::of(kernels, values), Vec::new());
     for k in index.map_or(0..BLOCKS.len(), |k| k..k + 1) {
         trial.clear();
         trial.push(k as u8);
-        values.chunks(BLOCKS[k]).for_each(|values| encode_block(kernels, values, &mut trial));
+        for (index, values) in values.chunks(BLOCKS[k]).enumerate() {
+            encode_block(kernels, values, bits.part(index * BLOCKS[k], values.len()), &mut trial);
+        }
         if out.len() == start || trial.len() < out.len() - start {
             out.truncate(start);
             out.extend_from_slice(&trial);
@@ -41,7 +44,7 @@ pub(crate) fn encode(kernels: &Kernels, values: &[i8], block: Option<usize>, out
     }
 }
 
-fn encode_block(kernels: &Kernels, values: &[i8], out: &mut Vec<u8>) {
+fn encode_block(kernels: &Kernels, values: &[i8], bits: Bits<'_>, out: &mut Vec<u8>) {
     let (there, negative) = (kernels.flat.count)(values);
     let constant = match (there, negative) {
         (0, _) => Some(1),
@@ -56,13 +59,15 @@ fn encode_block(kernels: &Kernels, values: &[i8], out: &mut Vec<u8>) {
     let base3 = flat_base3::packed_len(values.len());
     let bitmap = values.len().div_ceil(8) + there.div_ceil(8);
     let start = out.len();
-    // Runs cost nearly a byte a value at worst; they are tried and taken back when they do not pay.
-    out.push(RUNS);
-    runs::encode(values, out);
-    if out.len() - start - 1 <= base3.min(bitmap) {
-        return;
+    // Runs cost nearly a byte a value at worst; they are tried where they may pay, and taken back when they do not.
+    if bits.tokens_at_least() <= base3.min(bitmap) {
+        out.push(RUNS);
+        runs::encode(values, bits, out);
+        if out.len() - start - 1 <= base3.min(bitmap) {
+            return;
+        }
+        out.truncate(start);
     }
-    out.truncate(start);
     if bitmap < base3 {
         out.push(SPARSE);
         sparse::encode(kernels, values, out);
@@ -98,7 +103,9 @@ pub(crate) fn decode(kernels: &Kernels, bytes: &[u8], out: &mut [i8]) -> Result<
                 (kernels.flat.unpack_base3)(packed, out);
                 len
             }
-            SPARSE => sparse::decode(kernels, rest, out).map_err(|fault| fault.moved(at))?,
+            SPARSE => {
+                sparse::decode(kernels.flat.unpack_sparse, rest, out).map_err(|fault| fault.moved(at))?
+            }
             RUNS => runs::decode(rest, out).map_err(|fault| fault.moved(at))?,
             _ => return Err(Fault::new(at - 1, "tag 0 to 5 of a block")),
         };

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bitnet_kernels::{Kernels, Pieces};
 
 use super::codec::{self, Fault, Scratch};
-use super::{CHUNK, PackError, PackingReport, Strategy, TernaryPackingStrategy};
+use super::{CHUNK, PackError, PackingReport, Strategy, TernaryPackingStrategy, sparse};
 
 /// Ternary weights packed by one strategy.
 ///
@@ -110,6 +110,18 @@ impl TernaryPackedWeights {
                 (kernels.flat.stream_base3)(&self.data, out);
                 return Ok(());
             }
+            // Chunks are whole lines of the cache, so that all of them begin as the first does.
+            Strategy::CompressedSparse if aligned => {
+                for (index, out) in out.chunks_mut(CHUNK).enumerate() {
+                    let (start, bytes) = self.chunk_bytes(index);
+                    let fault = |fault: Fault| self.corrupt(fault.moved(start));
+                    let taken = sparse::decode(kernels.flat.stream_sparse, bytes, out).map_err(fault)?;
+                    if taken != bytes.len() {
+                        return Err(fault(Fault::new(taken, "the end of the chunk")));
+                    }
+                }
+                return Ok(());
+            }
             _ => {}
         }
         let chunks = self.chunks(kernels);
@@ -181,10 +193,15 @@ impl TernaryPackedWeights {
         scratch: &mut Scratch,
         out: &mut [i8],
     ) -> Result<(), PackError> {
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        let bytes = &self.data[start..self.ends[index]];
+        let (start, bytes) = self.chunk_bytes(index);
         codec::decode(self.strategy, kernels, bytes, &mut scratch.entropy, out)
             .map_err(|fault| self.corrupt(fault.moved(start)))
+    }
+
+    /// Returns where a chunk of a packing of variable size begins, and its bytes.
+    fn chunk_bytes(&self, index: usize) -> (usize, &[u8]) {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        (start, &self.data[start..self.ends[index]])
     }
 
     pub(super) fn corrupt(&self, fault: Fault) -> PackError {

@@ -14,8 +14,12 @@ pub(crate) fn encode(kernels: &Kernels, values: &[i8], out: &mut Vec<u8>) {
     out.truncate(start + len + bits.div_ceil(8));
 }
 
-/// Unpacks a chunk and returns the bytes that it took.
-pub(crate) fn decode(kernels: &Kernels, bytes: &[u8], out: &mut [i8]) -> Result<usize, Fault> {
+/// Unpacks a chunk by `unpack`, a kernel of the layout, and returns the bytes that it took.
+pub(crate) fn decode(
+    unpack: fn(bitmap: &[u8], signs: &[u8], out: &mut [i8]),
+    bytes: &[u8],
+    out: &mut [i8],
+) -> Result<usize, Fault> {
     let len = bitmap_len(out.len());
     let Some((bitmap, rest)) = bytes.split_at_checked(len) else { return Err(Fault::short(bytes.len())) };
     if let (Some(&last), bits @ 1..) = (bitmap.last(), out.len() % 8)
@@ -30,6 +34,6 @@ pub(crate) fn decode(kernels: &Kernels, bytes: &[u8], out: &mut [i8]) -> Result<
     {
         return Err(Fault::new(len + signs.len() - 1, "clear bits past the last sign"));
     }
-    (kernels.flat.unpack_sparse)(bitmap, signs, out);
+    unpack(bitmap, signs, out);
     Ok(len + signs.len())
 }

@@ -1,8 +1,11 @@
-//! Integer codes of floats: `q = clamp(round_half_even(x / scale) + zero_point)`, `x' = (q - zero_point) scale`.
+//! Integer codes of floats: `q = clamp(round_half_even(x * (1 / scale)) + zero_point)`, `x' = (q - zero_point) scale`: with
+//! the reciprocal, as PyTorch has it, so that a division is not the dearest part of a weight.
 //!
 //! *Symmetric* codes use -127..=127 or -7..=7 with zero point 0: `scale = max |x| / 127`. *Asymmetric* ones use 0..=255
 //! or 0..=15 over the range widened to hold 0, so that zero is exact: `scale = (max - min) / 255`,
 //! `zero_point = round_half_even(-min / scale)`. A range of nothing but zero has scale 1.
+
+use bitnet_kernels::AffineSteps;
 
 use super::ValueRange;
 
@@ -69,6 +72,13 @@ impl AffineParams {
         Self::for_range(ValueRange::of(values)?, bits, symmetry)
     }
 
+    /// Returns the steps of stored codes: a code is stored less `offset`.
+    pub(crate) fn steps(&self, offset: i16) -> AffineSteps {
+        let AffineParams { scale, zero_point, least, greatest } = *self;
+        let (least, greatest) = (least - zero_point, greatest - zero_point);
+        AffineSteps { scale, least, greatest, shift: zero_point - offset }
+    }
+
     /// Returns the code of a value.
     #[inline]
     pub fn quantize(&self, value: f32) -> i16 {
@@ -76,7 +86,7 @@ impl AffineParams {
         // what lies far outside is clamped first, to ends that are integers.
         const ROUND: f32 = 12_582_912.0;
         let (least, greatest) = (self.least - self.zero_point, self.greatest - self.zero_point);
-        let steps = (value / self.scale).clamp(f32::from(least), f32::from(greatest));
+        let steps = (value * (1.0 / self.scale)).clamp(f32::from(least), f32::from(greatest));
         let rounded = (steps + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i16;
         rounded + self.zero_point
     }

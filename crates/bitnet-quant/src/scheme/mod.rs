@@ -7,6 +7,7 @@
 //! mean of each part.
 
 pub mod affine;
+mod encode;
 mod metrics;
 mod observer;
 mod quantized;
@@ -16,7 +17,7 @@ pub use metrics::{ErrorMetrics, ErrorSums};
 pub use observer::{Calibration, Observer, ValueRange};
 pub use quantized::QuantizedMatrix;
 
-use crate::matrix::{Element, Visitor, for_blocks};
+use crate::matrix::{Element, Visitor};
 use crate::{FloatMatrix, QuantError};
 
 /// What a weight becomes.
@@ -104,33 +105,51 @@ impl Scheme {
 /// # Errors
 /// A NaN or infinite weight, by element; a group of no weights; parameters that do not fit f32; a weight beyond FP16.
 pub fn quantize(matrix: &FloatMatrix<'_>, options: &QuantOptions) -> Result<QuantizedMatrix, QuantError> {
-    quantized::quantize(matrix, options)
+    encode::quantize(matrix, options)
 }
 
-/// The widened rows of a matrix, one at a time.
-pub(crate) struct Rows<'a>(pub &'a FloatMatrix<'a>);
+/// The rows of a matrix as f32, one at a time.
+pub(crate) struct Rows<'a> {
+    matrix: &'a FloatMatrix<'a>,
+    /// A widened row.
+    buffer: Vec<f32>,
+}
 
-impl Rows<'_> {
-    /// Writes a row's elements to `out`.
-    pub(crate) fn read(&self, row: usize, out: &mut [f32]) {
+impl<'a> Rows<'a> {
+    pub(crate) fn new(matrix: &'a FloatMatrix<'a>) -> Self {
+        Rows { matrix, buffer: Vec::new() }
+    }
+
+    /// Returns a row's elements, where they stand if they are f32 already.
+    pub(crate) fn read(&mut self, row: usize) -> &[f32] {
         struct Read<'a, 'b>(&'a [u8], &'b mut [f32]);
-        impl Visitor for Read<'_, '_> {
-            type Out = ();
-            fn run<E: Element>(self) {
-                for_blocks::<E>(self.0, |first, values| {
-                    self.1[first..first + values.len()].copy_from_slice(values);
-                });
+        impl<'a> Visitor for Read<'a, '_> {
+            type Out = Option<&'a [f32]>;
+            fn run<E: Element>(self) -> Self::Out {
+                let there = E::borrow(self.0);
+                if there.is_none() {
+                    E::widen(self.0, self.1);
+                }
+                there
             }
         }
-        self.0.visit(Read(self.0.row(row), out));
+        self.buffer.resize(self.matrix.cols(), 0.0);
+        let there = self.matrix.visit(Read(self.matrix.row(row), &mut self.buffer));
+        there.unwrap_or(&self.buffer)
     }
 
-    /// Reads a row and checks that it is finite.
-    pub(crate) fn read_finite(&self, row: usize, out: &mut [f32]) -> Result<(), QuantError> {
-        self.read(row, out);
-        match out.iter().position(|value| !value.is_finite()) {
-            Some(col) => Err(QuantError::NotFinite { row, col, value: out[col] }),
-            None => Ok(()),
+    /// Returns a row's elements, all of them finite.
+    pub(crate) fn read_finite(&mut self, row: usize) -> Result<&[f32], QuantError> {
+        let values = self.read(row);
+        match ValueRange::of(values) {
+            Some(_) => Ok(values),
+            None => Err(not_finite(row, values)),
         }
     }
+}
+
+/// Names the first value of a row that is not finite.
+pub(crate) fn not_finite(row: usize, values: &[f32]) -> QuantError {
+    let col = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
+    QuantError::NotFinite { row, col, value: values.get(col).copied().unwrap_or(f32::NAN) }
 }

@@ -15,12 +15,8 @@ pub struct ValueRange {
 impl ValueRange {
     /// Returns the range of values; `None` of no values or where one is not finite.
     pub fn of(values: &[f32]) -> Option<ValueRange> {
-        let finite = values.iter().fold(true, |finite, value| finite & value.is_finite());
-        if values.is_empty() || !finite {
-            return None;
-        }
-        let (min, max) = values.iter().fold((f32::MAX, f32::MIN), |(min, max), &v| (min.min(v), max.max(v)));
-        Some(ValueRange { min, max })
+        let range = (crate::packing::kernels().affine.range)(values)?;
+        Some(ValueRange { min: range.min, max: range.max })
     }
 }
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
+use bitnet_core::files::AtomicFile;
 use bitnet_inference::chat::{Message, saved};
 
-use crate::atomic::AtomicFile;
 use crate::input;
 
 /// Writes a conversation; the file appears whole or not at all.
@@ -13,7 +13,7 @@ pub fn write(file: &Path, model: &str, messages: &[Message]) -> Result<()> {
     let json = saved::to_json(model, messages, &file.display().to_string())?;
     let mut out = AtomicFile::create(file)?;
     out.write(json.as_bytes())?;
-    out.commit()
+    Ok(out.commit()?)
 }
 
 /// Reads a conversation.

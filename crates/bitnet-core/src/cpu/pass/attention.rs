@@ -130,6 +130,7 @@ impl Pass<'_> {
         }
         for unit in turn.worker.share(self.tokens() * kv_heads, 1) {
             let (token, kv_head) = (unit / kv_heads, unit % kv_heads);
+            self.ask_for_block(layer, unit + 1, 0);
             // SAFETY: units are shared out disjointly, and no other token reads this one's place.
             unsafe { self.rope_append_head([q, k, v], layer, token, kv_head) };
             for first in (0..group).step_by(ROWS) {
@@ -170,7 +171,9 @@ impl Pass<'_> {
         let mut states = [AttentionState::EMPTY; ROWS];
         frame.out.fill(0.0);
         let last = self.visible(tile.tokens.end - 1);
+        let last_unit = (tile.tokens.end - 1) * self.attention.kv_heads + tile.kv_head;
         for index in 0..last.div_ceil(KV_BLOCK_TOKENS) {
+            self.ask_for_block(layer, last_unit, index + 1);
             self.attend_block(layer, &tile, index, frame.queries, &mut states, frame.out, frame.rest);
         }
         self.scatter(out, &tile, &states, frame.out);

@@ -1,13 +1,18 @@
 //! The language-model head.
 
+use std::ops::Range;
+
 use bitnet_backend::{BufferId, LinearId, Norm};
 use bitnet_kernels::layout::int8_rows;
-use bitnet_kernels::scalar::int8;
+use bitnet_kernels::scalar::int8::TokenFacts;
 
 use super::product::Output;
 use super::{Pass, SUMS, TERNARY_TOKENS, dense_row, tiles};
 use crate::cpu::team::{Turn, Worker};
 use crate::cpu::weights::{Elements, Int8Rows, Matrix};
+
+/// Rows whose logits are judged in one call.
+const GATHERED: usize = 256;
 
 impl Pass<'_> {
     pub fn head_norm(&self, x: BufferId, norm: Norm, fine: bool, worker: Worker<'_>) {
@@ -40,13 +45,6 @@ impl Pass<'_> {
         self.dense(matrix, x, rows, out, turn);
     }
 
-    /// Returns how far an int8 logit can be from the stored one: Cauchy and Schwarz's inequality for the error
-    /// of the row and that of the activations, and the roundings of both sums.
-    fn logit_error(rows: &Int8Rows, row: usize, norm: f32, error: f32) -> f32 {
-        let (row_error, row_norm) = (rows.errors[row], rows.norms[row]);
-        row_error * norm + (row_norm + row_error) * error + int8::ROUNDING * row_norm * norm
-    }
-
     fn int8_head(&self, matrix: &Matrix, weights: &Int8Rows, out: Output<'_>, turn: Turn<'_>) {
         let (cols, count) = (matrix.cols, self.step.logits_rows.len());
         // SAFETY: a barrier separates this stage from `head_norm`; each worker has floors of its own.
@@ -67,18 +65,28 @@ impl Pass<'_> {
                 let block = (SUMS / tokens.len()).max(1);
                 let x = &x[tokens.start * cols..tokens.end * cols];
                 for first in piece.clone().step_by(block) {
-                    let rows = first..piece.end.min(first + block);
+                    let (rows, block_start) = (first..piece.end.min(first + block), first);
                     let acc: &mut [i32] = bytemuck::cast_slice_mut(&mut scratch[..rows.len() * tokens.len()]);
                     let codes = &weights.codes[rows.start * cols..rows.end * cols];
                     (self.kernels.int8_i16)(codes, cols, x, acc);
-                    for (row, acc) in rows.zip(acc.chunks_exact(tokens.len())) {
-                        for (token, &acc) in tokens.clone().zip(acc) {
-                            let [step, norm, error] = facts[token];
-                            let value = acc as f32 * (step * weights.steps[row]);
-                            floors[token] =
-                                floors[token].max(value - Self::logit_error(weights, row, norm, error));
+                    for (index, token) in tokens.clone().enumerate() {
+                        let facts = token_facts(facts[token]);
+                        for first in rows.clone().step_by(GATHERED) {
+                            let rows = first..rows.end.min(first + GATHERED);
+                            let (mut gathered, at) = ([0; GATHERED], first - block_start);
+                            let acc = match tokens.len() {
+                                1 => &acc[at..at + rows.len()],
+                                count => {
+                                    let own = acc[at * count..].iter().skip(index).step_by(count);
+                                    gathered.iter_mut().zip(own).for_each(|(place, &acc)| *place = acc);
+                                    &gathered[..rows.len()]
+                                }
+                            };
+                            let at = token * out.width;
                             // SAFETY: rows are shared out disjointly.
-                            unsafe { out.put(token, row, value) };
+                            let logits = unsafe { out.rows.get_mut(at + rows.start..at + rows.end) };
+                            let floor = (self.kernels.int8_logits)(acc, weights.facts(rows), facts, logits);
+                            floors[token] = floors[token].max(floor);
                         }
                     }
                 }
@@ -102,19 +110,32 @@ impl Pass<'_> {
             )
         };
         let share = worker.share(matrix.rows, 1);
-        for (token, (x, &[_, norm, error])) in normed.chunks_exact(cols).zip(facts).enumerate() {
+        for (token, (x, &of_token)) in normed.chunks_exact(cols).zip(facts).enumerate() {
             let floor = floors.iter().skip(token).step_by(count).copied().fold(f32::NEG_INFINITY, f32::max);
-            let at = token * matrix.rows;
-            for row in share.clone() {
+            let (at, of_token) = (token * matrix.rows, token_facts(of_token));
+            let candidates = |range: Range<usize>| {
                 // SAFETY: rows are shared out disjointly.
-                let value = unsafe { self.logits.get(at + row..at + row + 1)[0] };
-                if value + Self::logit_error(rows, row, norm, error) >= floor {
-                    let mut product = [0.0];
-                    (self.kernels.dense)(dense_row(stored, row), x, &mut product);
-                    // SAFETY: as above.
-                    unsafe { out.put(token, row, product[0]) };
+                let logits = unsafe { self.logits.get(at + range.start..at + range.end) };
+                (self.kernels.int8_candidates)(logits, rows.facts(range), of_token, floor)
+            };
+            for first in share.clone().step_by(GATHERED) {
+                let part = first..share.end.min(first + GATHERED);
+                if candidates(part.clone()) == 0 {
+                    continue;
+                }
+                for row in part {
+                    if candidates(row..row + 1) > 0 {
+                        let mut product = [0.0];
+                        (self.kernels.dense)(dense_row(stored, row), x, &mut product);
+                        // SAFETY: as above.
+                        unsafe { out.put(token, row, product[0]) };
+                    }
                 }
             }
         }
     }
+}
+
+fn token_facts([step, norm, error]: [f32; 3]) -> TokenFacts {
+    TokenFacts { step, norm, error }
 }

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+mod ahead;
 mod attention;
 mod head;
 mod product;
@@ -82,7 +83,7 @@ impl<'a> Pass<'a> {
     /// writes what the other touches. This is what the `unsafe` accesses below rely on.
     pub fn run(&self, stages: &[Stage], worker: Worker<'_>) {
         debug_assert!(stages.len() <= self.taken.len());
-        for (stage, taken) in stages.iter().zip(self.taken) {
+        for (index, (stage, taken)) in stages.iter().zip(self.taken).enumerate() {
             let turn = Turn::new(worker, taken);
             match *stage {
                 Stage::Barrier => worker.barrier(),
@@ -99,6 +100,9 @@ impl<'a> Pass<'a> {
                 }
                 Stage::HeadProduct { weights } => self.head_product(weights, turn),
                 Stage::HeadRescore { weights } => self.head_rescore(weights, worker),
+            }
+            if self.alone && matches!(stage, Stage::Op(Op::Embed { .. } | Op::Linear { .. })) {
+                self.ask_ahead(&stages[index + 1..], worker);
             }
         }
     }

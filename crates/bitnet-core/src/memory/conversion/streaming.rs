@@ -9,10 +9,11 @@ pub const PIECE_BYTES: usize = 8 << 20;
 
 /// Converts sequences of units through one buffer.
 ///
-/// Peak memory is the larger of [`PIECE_BYTES`] and one unit, whatever the number of units.
+/// Peak memory is the larger of the buffer ([`PIECE_BYTES`] by default) and one unit, whatever the number of units.
 pub struct Streaming {
     pool: HybridMemoryPool,
     buffer: PoolBuffer<u8>,
+    parallel: bool,
 }
 
 impl Streaming {
@@ -21,8 +22,21 @@ impl Streaming {
     /// # Errors
     /// As [`PoolBuffer::zeroed`].
     pub fn new(pool: &HybridMemoryPool) -> Result<Self> {
-        let buffer = PoolBuffer::zeroed(pool, PIECE_BYTES, &Device::Cpu, "conversion buffer")?;
-        Ok(Streaming { pool: pool.clone(), buffer })
+        Self::with_piece_bytes(pool, PIECE_BYTES)
+    }
+
+    /// Makes a converter that hands on up to `bytes` bytes at a time.
+    ///
+    /// # Errors
+    /// As [`PoolBuffer::zeroed`].
+    pub fn with_piece_bytes(pool: &HybridMemoryPool, bytes: usize) -> Result<Self> {
+        let buffer = PoolBuffer::zeroed(pool, bytes.max(1), &Device::Cpu, "conversion buffer")?;
+        Ok(Streaming { pool: pool.clone(), buffer, parallel: true })
+    }
+
+    /// Computes on the calling thread alone.
+    pub fn on_one_thread(self) -> Self {
+        Streaming { parallel: false, ..self }
     }
 
     /// Computes units `0..units` of `unit_bytes` each with `fill(unit, out)`, and hands them to `sink` in order,
@@ -48,16 +62,22 @@ impl Streaming {
         for first in (0..units).step_by(per_piece) {
             let count = per_piece.min(units - first);
             let piece = &mut self.buffer[..count * unit_bytes];
-            compute(piece, unit_bytes, |index, out| fill(first + index, out));
+            compute(self.parallel, piece, unit_bytes, |index, out| fill(first + index, out));
             sink(piece)?;
         }
         Ok(())
     }
 }
 
-fn compute(piece: &mut [u8], unit_bytes: usize, fill: impl Fn(usize, &mut [u8]) + Sync + Send) {
+fn compute(
+    parallel: bool,
+    piece: &mut [u8],
+    unit_bytes: usize,
+    fill: impl Fn(usize, &mut [u8]) + Sync + Send,
+) {
+    let _ = parallel;
     #[cfg(feature = "parallel")]
-    if piece.len() >= 1 << 16 {
+    if parallel && piece.len() >= 1 << 16 {
         use rayon::prelude::*;
         piece.par_chunks_mut(unit_bytes).enumerate().for_each(|(index, out)| fill(index, out));
         return;

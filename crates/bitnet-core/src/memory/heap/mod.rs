@@ -155,6 +155,11 @@ pub(super) struct HeapSettings {
 }
 
 impl Heap {
+    /// Returns how room for blocks is found.
+    pub(super) fn strategy(&self) -> LargeStrategy {
+        self.strategy
+    }
+
     pub(super) fn new(memory: Arc<dyn DeviceMemory>, settings: HeapSettings) -> Self {
         let HeapSettings { strategy, initial, limit, limit_name, huge } = settings;
         let book = match strategy {

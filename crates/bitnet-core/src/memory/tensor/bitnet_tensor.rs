@@ -1,29 +1,38 @@
 //! A tensor in host memory.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use bitnet_backend::{BitNetDType, BitNetError, Device, ErrorKind, Result};
 use half::{bf16, f16};
 
-use super::TensorMetadata;
+use super::{Layout, TensorMemory, TensorMetadata};
 use crate::memory::{Element, HybridMemoryPool, PoolBuffer};
 
 /// Four ternary zeros: the two-bit code of zero is 1.
 const TERNARY_ZEROS: u8 = 0b0101_0101;
 /// Four ternary ones: the code of +1 is 2.
 const TERNARY_ONES: u8 = 0b1010_1010;
+/// Five ternary zeros: the digit of zero is 1.
+const BASE3_ZEROS: u8 = 1 + 3 + 9 + 27 + 81;
+/// Five ternary ones.
+const BASE3_ONES: u8 = 242;
 /// Two four-bit ones.
 const I4_ONES: u8 = 0x11;
 
-/// A dense tensor whose elements lie in a buffer of a pool, given back on drop.
+/// A tensor: memory that it may share with others, and what lies in it.
 ///
-/// Elements that fill up the last byte of a packed tensor are zeros.
-#[derive(Debug)]
+/// A clone, and every view (a transposed, sliced or broadcast tensor), shares the memory and copies nothing.
+/// Writing through one of them never changes another: [`as_mut_slice`](Self::as_mut_slice) gives the tensor
+/// memory of its own first when it is shared. Elements that fill up the last byte of a packed tensor are zeros.
+#[derive(Clone)]
 pub struct BitNetTensor {
-    metadata: TensorMetadata,
-    data: PoolBuffer<u8>,
+    pub(in crate::memory) metadata: TensorMetadata,
+    pub(in crate::memory) memory: Arc<dyn TensorMemory>,
 }
 
 impl BitNetTensor {
-    /// Allocates a tensor of zeros.
+    /// Allocates a tensor of zeros; strides that `metadata` states are not kept, elements are row-major.
     ///
     /// # Errors
     /// `TensorTooLarge`; otherwise as [`HybridMemoryPool::allocate`].
@@ -31,10 +40,49 @@ impl BitNetTensor {
         let dtype = metadata.dtype();
         let purpose = format!("{dtype} tensor of shape {:?}", metadata.shape());
         let mut data = PoolBuffer::zeroed(pool, metadata.size_bytes()?, &metadata.device(), &purpose)?;
-        if dtype == BitNetDType::BitNet158 {
-            data.fill(TERNARY_ZEROS);
+        match dtype {
+            BitNetDType::BitNet158 => data.fill(TERNARY_ZEROS),
+            BitNetDType::TernaryBase3 => data.fill(BASE3_ZEROS),
+            // Zero bytes are zeros of every other type.
+            _ => {}
         }
-        Ok(BitNetTensor { metadata, data })
+        let metadata = metadata.relaid(Layout::row_major(metadata.shape().to_vec()));
+        Ok(BitNetTensor { metadata, memory: Arc::new(data) })
+    }
+
+    /// Makes a tensor of memory that holds its elements already, in the byte order of the machine.
+    ///
+    /// # Errors
+    /// `TensorTooLarge`; `Mismatch` when an index reaches beyond the memory, when its start is not aligned for
+    /// the element type, or when a packed tensor is not row-major from a whole byte on.
+    pub fn from_memory(metadata: TensorMetadata, memory: Arc<dyn TensorMemory>) -> Result<Self> {
+        let (dtype, layout) = (metadata.dtype(), metadata.layout());
+        let what =
+            || format!("memory ({}) of a {dtype} tensor of shape {:?}", memory.kind(), metadata.shape());
+        let elements = match (metadata.element_count()?, layout.last_element()) {
+            (0, _) => 0,
+            (_, Some(last)) => last + 1,
+            (_, None) => {
+                return Err(BitNetError::mismatch(what(), "positions from 0 on", "a position before it"));
+            }
+        };
+        let Some(bytes) = dtype.size_bytes(elements) else {
+            return Err(BitNetError::mismatch(what(), "positions in the address space", "more"));
+        };
+        if bytes > memory.bytes().len() {
+            let found = format!("{} bytes", memory.bytes().len());
+            return Err(BitNetError::mismatch(what(), format!("{bytes} bytes or more"), found));
+        }
+        if dtype.is_packed() && !(layout.is_contiguous() && dtype.byte_offset(layout.offset()).is_some()) {
+            return Err(BitNetError::mismatch(what(), "row-major from a whole byte on", "other strides"));
+        }
+        let align = dtype.align();
+        let address = memory.bytes().as_ptr().addr();
+        if elements > 0 && !address.is_multiple_of(align) {
+            let found = format!("an address {} beyond one", address % align);
+            return Err(BitNetError::mismatch(what(), format!("alignment to {align} bytes"), found));
+        }
+        Ok(BitNetTensor { metadata, memory })
     }
 
     /// Allocates a tensor of zeros.
@@ -104,41 +152,124 @@ impl BitNetTensor {
         self.metadata.dtype()
     }
 
-    /// Returns the bytes that the elements occupy.
-    pub fn size_bytes(&self) -> usize {
-        self.data.len()
+    /// Returns what stored numbers are multiplied by to give values, where that is stated: the scale of a quantised
+    /// tensor.
+    pub fn scale(&self) -> Option<f32> {
+        self.metadata.scale()
     }
 
-    /// Returns shape, element type and device.
+    /// Returns the number of elements.
+    pub fn element_count(&self) -> usize {
+        // Checked when the tensor was made.
+        self.metadata.element_count().unwrap_or_default()
+    }
+
+    /// Returns the bytes that the elements occupy when packed without gaps.
+    pub fn size_bytes(&self) -> usize {
+        self.metadata.size_bytes().unwrap_or_default()
+    }
+
+    /// Returns shape, strides, element type and device.
     pub fn metadata(&self) -> &TensorMetadata {
         &self.metadata
     }
 
+    /// Returns shape, strides and offset.
+    pub fn layout(&self) -> &Layout {
+        self.metadata.layout()
+    }
+
+    /// Reports whether the elements follow one another without gaps, the last index fastest.
+    pub fn is_contiguous(&self) -> bool {
+        self.layout().is_contiguous()
+    }
+
+    /// Returns the memory, which other tensors may share.
+    pub fn memory(&self) -> &Arc<dyn TensorMemory> {
+        &self.memory
+    }
+
     /// Returns the stored bytes: elements in the byte order of the machine, or packed codes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.data
+    ///
+    /// # Errors
+    /// `Mismatch` when the tensor is not contiguous.
+    pub fn as_bytes(&self) -> Result<&[u8]> {
+        let range = self.byte_range()?;
+        Ok(&self.memory.bytes()[range])
+    }
+
+    /// Returns the stored bytes for writing.
+    ///
+    /// # Errors
+    /// As [`as_mut_slice`](Self::as_mut_slice).
+    pub fn as_mut_bytes(&mut self) -> Result<&mut [u8]> {
+        let range = self.byte_range()?;
+        if Arc::get_mut(&mut self.memory).is_none() {
+            return self.copy_for_writing();
+        }
+        match Arc::get_mut(&mut self.memory) {
+            Some(memory) => Ok(&mut memory.bytes_mut()?[range]),
+            None => unreachable!("nobody else can have cloned the tensor meanwhile"),
+        }
     }
 
     /// Returns the elements, row-major.
     ///
     /// # Errors
-    /// `Mismatch` when `T` is not the element type; packed types have none and are read as bytes.
+    /// `Mismatch` when `T` is not the element type (packed types have none and are read as bytes), or when the
+    /// tensor is not contiguous.
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
         self.check_element::<T>()?;
+        let bytes = self.as_bytes()?;
         // The bytes of an empty tensor stand nowhere, and so at no alignment.
-        Ok(if self.data.is_empty() { &[] } else { bytemuck::cast_slice(&self.data) })
+        Ok(if bytes.is_empty() { &[] } else { bytemuck::cast_slice(bytes) })
     }
 
-    /// Returns the elements, row-major, for writing.
+    /// Returns the elements, row-major, for writing; copies them first when another tensor shares the memory.
     ///
     /// # Errors
-    /// As [`as_slice`](Self::as_slice).
+    /// As [`as_slice`](Self::as_slice); `Unsupported` when the memory is read-only, or is shared and belongs to
+    /// no pool that a copy could come from; otherwise as [`HybridMemoryPool::allocate`].
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
         self.check_element::<T>()?;
-        Ok(if self.data.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(&mut self.data) })
+        let bytes = self.as_mut_bytes()?;
+        Ok(if bytes.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(bytes) })
     }
 
-    fn check_element<T: Element>(&self) -> Result<()> {
+    fn byte_range(&self) -> Result<Range<usize>> {
+        let layout = self.layout();
+        if !layout.is_contiguous() {
+            let found = format!("strides {:?}", layout.strides());
+            let what = format!("layout of a tensor of shape {:?} read as a slice", layout.shape());
+            return Err(BitNetError::mismatch(what, "contiguous", found));
+        }
+        let size = self.size_bytes();
+        // Checked when the tensor was made.
+        let start = if size == 0 { 0 } else { self.dtype().byte_offset(layout.offset()).unwrap_or_default() };
+        Ok(start..start + size)
+    }
+
+    /// Gives a contiguous tensor memory of its own.
+    fn copy_for_writing(&mut self) -> Result<&mut [u8]> {
+        let Some(pool) = self.memory.pool() else {
+            return Err(BitNetError::new(ErrorKind::Unsupported {
+                backend: "cpu",
+                operation: format!("writing to a tensor in a {}", self.memory.kind()),
+                reason: "other tensors share the memory, and it belongs to no pool".into(),
+            }));
+        };
+        let purpose = format!("copy of a {} tensor of shape {:?}", self.dtype(), self.shape());
+        let mut data = PoolBuffer::zeroed(pool, self.size_bytes(), &self.device(), &purpose)?;
+        data.copy_from_slice(self.as_bytes()?);
+        self.metadata = self.metadata.relaid(Layout::row_major(self.shape().to_vec()));
+        self.memory = Arc::new(data);
+        match Arc::get_mut(&mut self.memory) {
+            Some(memory) => memory.bytes_mut(),
+            None => unreachable!("the memory was made here"),
+        }
+    }
+
+    pub(super) fn check_element<T: Element>(&self) -> Result<()> {
         if T::DTYPE == self.dtype() {
             return Ok(());
         }
@@ -160,11 +291,12 @@ impl BitNetTensor {
             BitNetDType::U16 => self.fill(u16::ONE),
             BitNetDType::U8 => self.fill(u8::ONE),
             BitNetDType::Bool => {
-                self.data.fill(1);
+                self.as_mut_bytes()?.fill(1);
                 Ok(())
             }
             BitNetDType::I4 => self.fill_packed(I4_ONES, 0, 2),
             BitNetDType::BitNet158 => self.fill_packed(TERNARY_ONES, TERNARY_ZEROS, 4),
+            BitNetDType::TernaryBase3 => self.fill_base3_ones(),
             other => Err(BitNetError::new(ErrorKind::Unsupported {
                 backend: "cpu",
                 operation: format!("a tensor of ones of type {other}"),
@@ -178,11 +310,23 @@ impl BitNetTensor {
         Ok(())
     }
 
+    fn fill_base3_ones(&mut self) -> Result<()> {
+        let used = self.element_count() % 5;
+        let bytes = self.as_mut_bytes()?;
+        bytes.fill(BASE3_ONES);
+        if let (Some(last), 1..) = (bytes.last_mut(), used) {
+            // A one is one more than a zero in each digit that is in use.
+            *last = BASE3_ZEROS + [0, 1, 4, 13, 40][used];
+        }
+        Ok(())
+    }
+
     /// Writes `pattern` into every byte, with `padding` in what the last byte has beyond the tensor.
     fn fill_packed(&mut self, pattern: u8, padding: u8, per_byte: usize) -> Result<()> {
-        let used = self.metadata.element_count()? % per_byte;
-        self.data.fill(pattern);
-        if let (Some(last), 1..) = (self.data.last_mut(), used) {
+        let used = self.element_count() % per_byte;
+        let bytes = self.as_mut_bytes()?;
+        bytes.fill(pattern);
+        if let (Some(last), 1..) = (bytes.last_mut(), used) {
             let mask = (1u8 << (used * (8 / per_byte))) - 1;
             *last = (pattern & mask) | (padding & !mask);
         }
@@ -223,7 +367,7 @@ mod tests {
         assert_eq!(ones(&[3], BitNetDType::U32).as_slice::<u32>().unwrap(), [1; 3]);
         assert_eq!(ones(&[3], BitNetDType::U16).as_slice::<u16>().unwrap(), [1; 3]);
         assert_eq!(ones(&[3], BitNetDType::U8).as_slice::<u8>().unwrap(), [1; 3]);
-        assert_eq!(ones(&[3], BitNetDType::Bool).as_bytes(), [1; 3]);
+        assert_eq!(ones(&[3], BitNetDType::Bool).as_bytes().unwrap(), [1; 3]);
         for dtype in BitNetDType::ALL {
             assert_eq!(ones(&[7], dtype).size_bytes(), dtype.size_bytes(7).unwrap(), "{dtype}");
         }
@@ -231,10 +375,13 @@ mod tests {
 
     #[test]
     fn packed_ones_are_padded_with_zeros() {
-        assert_eq!(ones(&[5], BitNetDType::I4).as_bytes(), [0x11, 0x11, 0x01]);
-        assert_eq!(ones(&[4], BitNetDType::BitNet158).as_bytes(), [0b1010_1010]);
-        assert_eq!(ones(&[5], BitNetDType::BitNet158).as_bytes(), [0b1010_1010, 0b0101_0110]);
-        assert!(ones(&[0], BitNetDType::BitNet158).as_bytes().is_empty());
+        assert_eq!(ones(&[5], BitNetDType::I4).as_bytes().unwrap(), [0x11, 0x11, 0x01]);
+        assert_eq!(ones(&[4], BitNetDType::BitNet158).as_bytes().unwrap(), [0b1010_1010]);
+        assert_eq!(ones(&[5], BitNetDType::BitNet158).as_bytes().unwrap(), [0b1010_1010, 0b0101_0110]);
+        assert!(ones(&[0], BitNetDType::BitNet158).as_bytes().unwrap().is_empty());
+        assert_eq!(ones(&[5], BitNetDType::TernaryBase3).as_bytes().unwrap(), [242]);
+        assert_eq!(ones(&[7], BitNetDType::TernaryBase3).as_bytes().unwrap(), [242, 2 + 2 * 3 + 9 + 27 + 81]);
+        assert!(ones(&[0], BitNetDType::TernaryBase3).as_bytes().unwrap().is_empty());
     }
 
     #[test]
@@ -242,7 +389,7 @@ mod tests {
         let pool = HybridMemoryPool::new().unwrap();
         let zeros = BitNetTensor::zeros(&[2, 3], BitNetDType::BitNet158, &Device::Cpu, &pool).unwrap();
         for index in 0..6 {
-            let code = (zeros.as_bytes()[index / 4] >> (index % 4 * 2)) & 3;
+            let code = (zeros.as_bytes().unwrap()[index / 4] >> (index % 4 * 2)) & 3;
             assert_eq!(i32::from(code) - 1, 0);
         }
     }
@@ -254,7 +401,7 @@ mod tests {
             BitNetTensor::from_slice(&[1.0f32, -2.0, 3.0], &[3, 1], &Device::Cpu, &pool).unwrap();
         assert_eq!(tensor.as_slice::<f32>().unwrap(), [1.0, -2.0, 3.0]);
         tensor.as_mut_slice::<f32>().unwrap()[1] = 5.0;
-        assert_eq!(&tensor.as_bytes()[4..8], 5.0f32.to_ne_bytes());
+        assert_eq!(&tensor.as_bytes().unwrap()[4..8], 5.0f32.to_ne_bytes());
         let error = tensor.as_slice::<i32>().unwrap_err().to_string();
         assert_eq!(error, "element type of the view: expected f32, found i32");
         let error = BitNetTensor::from_slice(&[1u8; 5], &[2, 3], &Device::Cpu, &pool).unwrap_err();
@@ -271,5 +418,44 @@ mod tests {
         let error = BitNetTensor::zeros(&[usize::MAX, 2], BitNetDType::I8, &Device::Cpu, &pool).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::TensorTooLarge { .. }), "{error}");
         assert_eq!(pool.get_metrics().allocation_count, 0);
+    }
+
+    #[test]
+    fn writing_to_shared_memory_changes_one_tensor() {
+        let pool = HybridMemoryPool::new().unwrap();
+        let first = BitNetTensor::from_slice(&[1i32, 2, 3, 4], &[4], &Device::Cpu, &pool).unwrap();
+        let mut second = first.clone();
+        assert_eq!(pool.get_metrics().active_allocations(), 1);
+        second.as_mut_slice::<i32>().unwrap()[0] = 9;
+        assert_eq!(first.as_slice::<i32>().unwrap(), [1, 2, 3, 4]);
+        assert_eq!(second.as_slice::<i32>().unwrap(), [9, 2, 3, 4]);
+        drop(first);
+        let place = second.as_bytes().unwrap().as_ptr();
+        second.as_mut_slice::<i32>().unwrap()[1] = 8;
+        assert_eq!(second.as_bytes().unwrap().as_ptr(), place);
+        assert_eq!(pool.get_metrics().active_allocations(), 1);
+    }
+
+    #[test]
+    fn memory_has_to_hold_what_the_layout_reaches() {
+        let pool = HybridMemoryPool::new().unwrap();
+        let memory = || -> Arc<dyn TensorMemory> {
+            Arc::new(PoolBuffer::<u8>::zeroed(&pool, 24, &Device::Cpu, "test").unwrap())
+        };
+        let of = |layout: Layout, dtype| {
+            let metadata = TensorMetadata::with_layout(layout, dtype, Device::Cpu);
+            BitNetTensor::from_memory(metadata, memory())
+        };
+        let column = of(Layout::strided(vec![3], vec![2], 1), BitNetDType::F32).unwrap();
+        let error = column.as_slice::<f32>().unwrap_err().to_string();
+        assert!(
+            error.contains("shape [3] read as a slice: expected contiguous, found strides [2]"),
+            "{error}"
+        );
+        let error = of(Layout::strided(vec![3], vec![2], 2), BitNetDType::F32).unwrap_err().to_string();
+        assert!(error.contains("expected 28 bytes or more, found 24 bytes"), "{error}");
+        assert!(of(Layout::strided(vec![3], vec![-2], 2), BitNetDType::F32).is_err());
+        assert!(of(Layout::strided(vec![3], vec![1], 2), BitNetDType::BitNet158).is_err());
+        assert!(of(Layout::strided(vec![3], vec![1], 4), BitNetDType::BitNet158).is_ok());
     }
 }

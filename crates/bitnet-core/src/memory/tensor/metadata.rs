@@ -2,25 +2,61 @@
 
 use bitnet_backend::{BitNetDType, BitNetError, Device, ErrorKind, Result};
 
-/// Shape, element type and device of a tensor.
+use super::Layout;
+
+/// Shape, strides, element type, scale and device of a tensor.
 ///
-/// Making one never fails; the sizes it implies are checked where they are asked for.
+/// Making one never fails; the sizes it implies are checked where they are asked for. The values of a tensor with a
+/// scale are its stored numbers times the scale: that of a quantised tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorMetadata {
-    shape: Vec<usize>,
+    layout: Layout,
     dtype: BitNetDType,
     device: Device,
+    /// The bits of the scale.
+    scale: Option<u32>,
 }
 
 impl TensorMetadata {
-    /// Describes a tensor. An empty shape is a scalar.
+    /// Describes a row-major tensor. An empty shape is a scalar.
     pub fn new(shape: Vec<usize>, dtype: BitNetDType, device: Device) -> Self {
-        TensorMetadata { shape, dtype, device }
+        Self::with_layout(Layout::row_major(shape), dtype, device)
+    }
+
+    /// Describes a tensor whose elements lie as `layout` says.
+    pub fn with_layout(layout: Layout, dtype: BitNetDType, device: Device) -> Self {
+        TensorMetadata { layout, dtype, device, scale: None }
+    }
+
+    /// Describes a tensor whose values are its stored numbers times `scale`.
+    ///
+    /// # Errors
+    /// `Mismatch` for a scale that is not a finite number above zero.
+    pub fn with_scale(self, scale: Option<f32>) -> Result<Self> {
+        if let Some(scale) = scale.filter(|scale| !(*scale > 0.0 && scale.is_finite())) {
+            return Err(BitNetError::mismatch("scale of a tensor", "a finite number above zero", scale));
+        }
+        Ok(TensorMetadata { scale: scale.map(f32::to_bits), ..self })
+    }
+
+    /// Describes the same elements in another layout: a view, or a copy in another order.
+    pub fn relaid(&self, layout: Layout) -> Self {
+        TensorMetadata { layout, ..self.clone() }
+    }
+
+    /// Returns shape, strides and offset.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Returns the length of each dimension, outermost first.
     pub fn shape(&self) -> &[usize] {
-        &self.shape
+        self.layout.shape()
+    }
+
+    /// Returns the distance, in elements, between neighbours along each dimension.
+    pub fn strides(&self) -> &[isize] {
+        self.layout.strides()
     }
 
     /// Returns the element type.
@@ -33,32 +69,26 @@ impl TensorMetadata {
         self.device
     }
 
-    /// Returns the number of dimensions.
-    pub fn rank(&self) -> usize {
-        self.shape.len()
+    /// Returns what stored numbers are multiplied by to give values, where that is stated.
+    pub fn scale(&self) -> Option<f32> {
+        self.scale.map(f32::from_bits)
     }
 
-    /// Returns the distance, in elements, between neighbours along each dimension (row-major).
-    ///
-    /// # Errors
-    /// As [`element_count`](Self::element_count).
-    pub fn strides(&self) -> Result<Vec<usize>> {
-        let mut strides = vec![1; self.shape.len()];
-        self.extent(|dimension, inner| strides[dimension] = inner)?;
-        Ok(strides)
+    /// Returns the number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.layout.rank()
     }
 
     /// Returns the number of elements.
     ///
     /// # Errors
-    /// `TensorTooLarge` when the product of the non-zero dimensions does not fit a `usize`; an empty
+    /// `TensorTooLarge` when the product of the non-zero dimensions does not fit an `isize`; an empty
     /// tensor of such a shape is refused too, as its strides cannot be stated.
     pub fn element_count(&self) -> Result<usize> {
-        let extent = self.extent(|_, _| {})?;
-        Ok(if self.shape.contains(&0) { 0 } else { extent })
+        self.layout.element_count().ok_or_else(|| self.too_large())
     }
 
-    /// Returns the bytes that the packed elements occupy.
+    /// Returns the bytes that the elements occupy when packed without gaps.
     ///
     /// # Errors
     /// `TensorTooLarge` when that or the element count does not fit a `usize`.
@@ -66,18 +96,8 @@ impl TensorMetadata {
         self.dtype.size_bytes(self.element_count()?).ok_or_else(|| self.too_large())
     }
 
-    /// Multiplies the non-zero dimensions from the innermost out, showing each its inner product.
-    fn extent(&self, mut visit: impl FnMut(usize, usize)) -> Result<usize> {
-        let mut extent: usize = 1;
-        for (dimension, &length) in self.shape.iter().enumerate().rev() {
-            visit(dimension, extent);
-            extent = extent.checked_mul(length.max(1)).ok_or_else(|| self.too_large())?;
-        }
-        Ok(extent)
-    }
-
-    pub(super) fn too_large(&self) -> BitNetError {
-        BitNetError::new(ErrorKind::TensorTooLarge { dtype: self.dtype, shape: self.shape.clone() })
+    fn too_large(&self) -> BitNetError {
+        BitNetError::new(ErrorKind::TensorTooLarge { dtype: self.dtype, shape: self.shape().to_vec() })
     }
 }
 
@@ -90,19 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn strides_are_row_major_in_elements() {
+    fn sizes_count_elements_and_bytes() {
         let tensor = metadata(&[2, 3, 5], BitNetDType::F32);
-        assert_eq!(tensor.strides().unwrap(), [15, 5, 1]);
         assert_eq!((tensor.element_count().unwrap(), tensor.size_bytes().unwrap()), (30, 120));
-    }
-
-    #[test]
-    fn scalars_have_one_element_and_empty_tensors_none() {
         let scalar = metadata(&[], BitNetDType::F16);
         assert_eq!((scalar.element_count().unwrap(), scalar.size_bytes().unwrap()), (1, 2));
         let empty = metadata(&[4, 0, 3], BitNetDType::F16);
         assert_eq!((empty.element_count().unwrap(), empty.size_bytes().unwrap()), (0, 0));
-        assert_eq!(empty.strides().unwrap(), [3, 3, 1]);
     }
 
     #[test]
@@ -113,16 +127,16 @@ mod tests {
     #[test]
     fn sizes_beyond_the_address_space_are_typed_errors() {
         let half = usize::MAX / 2 + 1;
-        let bytes_only = metadata(&[half], BitNetDType::F32);
-        assert_eq!(bytes_only.element_count().unwrap(), half);
         for result in [
-            bytes_only.size_bytes(),
+            metadata(&[half / 2], BitNetDType::F64).size_bytes(),
+            metadata(&[half], BitNetDType::F32).size_bytes(),
             metadata(&[half, 2], BitNetDType::BitNet158).element_count(),
             metadata(&[0, half, 2], BitNetDType::F32).element_count(),
         ] {
             let error = result.unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::TensorTooLarge { .. }), "{error}");
         }
-        assert!(metadata(&[0, half, 2], BitNetDType::F32).strides().is_err());
+        let most = metadata(&[half / 2], BitNetDType::F16);
+        assert_eq!(most.size_bytes().unwrap(), half);
     }
 }

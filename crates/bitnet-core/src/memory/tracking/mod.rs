@@ -12,6 +12,7 @@ mod pickle;
 mod report;
 mod scope;
 mod site;
+mod snapshot;
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -26,6 +27,7 @@ use self::events::Ring;
 pub use self::report::{DetailedMetrics, Leak, LiveBlock, Timeline, TimelineEvent, Usage};
 pub use self::scope::TagScope;
 use self::site::SiteCache;
+pub use self::snapshot::{PoolSnapshot, SnapshotBlock, SnapshotDifference};
 use super::counters::{Common, Counters, Totals};
 use super::records::Record;
 use super::small::{CLASSES, SIZES, Slot};

@@ -57,12 +57,18 @@ impl Matcher {
     }
 
     /// Returns the length and the id of the longest token that `text` begins with.
-    fn longest(&self, text: &[u8]) -> Option<(usize, u32)> {
-        if !self.first[usize::from(text[0])] {
-            return None;
+    pub(super) fn longest(&self, text: &[u8]) -> Option<(usize, u32)> {
+        let mut found = None;
+        self.prefixes(text, |length, id| found = Some((length, id)));
+        found
+    }
+
+    /// Hands over the length and the id of each token that `text` begins with, the shortest first.
+    pub(super) fn prefixes(&self, text: &[u8], mut found: impl FnMut(usize, u32)) {
+        if !text.first().is_some_and(|&byte| self.first[usize::from(byte)]) {
+            return;
         }
         let mut range = self.entries.as_slice();
-        let mut found = None;
         for (depth, &byte) in text.iter().enumerate() {
             // All of the range agree on `depth` bytes, and the one that has no more stands first.
             let byte_at = |entry: &(Arc<str>, u32)| entry.0.as_bytes().get(depth).copied();
@@ -72,11 +78,10 @@ impl Matcher {
             range = &range[..high];
             match range.first() {
                 None => break,
-                Some((token, id)) if token.len() == depth + 1 => found = Some((depth + 1, *id)),
+                Some((token, id)) if token.len() == depth + 1 => found(depth + 1, *id),
                 Some(_) => {}
             }
         }
-        found
     }
 }
 

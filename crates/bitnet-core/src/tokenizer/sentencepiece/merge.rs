@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::{SPACE, SentencePiece, TokenType};
+use super::{SPACE, SentencePiece, TokenType, Unknowns};
 use crate::tokenizer::TokenizerError;
 
 /// Words remembered, and the longest one worth it: natural text repeats a few thousand short words.
@@ -43,7 +43,7 @@ pub(super) struct Merger<'v, 't> {
     known: HashMap<&'t str, Vec<u32>>,
     /// Where each unused token was last put together: the length of its left side.
     unused: HashMap<u32, usize>,
-    after_unknown: bool,
+    unknowns: Unknowns,
 }
 
 impl<'v, 't> Merger<'v, 't> {
@@ -54,7 +54,7 @@ impl<'v, 't> Merger<'v, 't> {
             pairs: BinaryHeap::new(),
             known: HashMap::new(),
             unused: HashMap::new(),
-            after_unknown: false,
+            unknowns: Unknowns::default(),
         }
     }
 
@@ -77,11 +77,11 @@ impl<'v, 't> Merger<'v, 't> {
             return self.merge(word, ids);
         }
         if let Some(known) = self.known.get(word) {
-            self.after_unknown = false;
+            self.unknowns = Unknowns::default();
             ids.extend(known);
             return Ok(());
         }
-        let (from, continues_unknown) = (ids.len(), self.after_unknown);
+        let (from, continues_unknown) = (ids.len(), self.unknowns.is_open());
         self.merge(word, ids)?;
         // A run of unknown characters goes on from word to word, and what it gives depends on the word before.
         let has_unknown = self.vocabulary.unknown.is_some_and(|unknown| ids[from..].contains(&unknown));
@@ -167,30 +167,13 @@ impl<'v, 't> Merger<'v, 't> {
     }
 
     fn emit_whole(&mut self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        if let Some((id, _)) = self.vocabulary.mergeable(text) {
-            ids.push(id);
-            self.after_unknown = false;
-            return Ok(());
-        }
-        let from = ids.len();
-        for byte in text.bytes() {
-            match (self.vocabulary.bytes[usize::from(byte)], self.vocabulary.unknown) {
-                (Some(id), _) => ids.push(id),
-                (None, Some(unknown)) => {
-                    ids.truncate(from);
-                    if !std::mem::replace(&mut self.after_unknown, true) {
-                        ids.push(unknown);
-                    }
-                    return Ok(());
-                }
-                (None, None) => {
-                    let character = text.chars().next().unwrap_or(char::REPLACEMENT_CHARACTER);
-                    return Err(TokenizerError::UnknownCharacter { character, byte });
-                }
+        match self.vocabulary.mergeable(text) {
+            Some((id, _)) => {
+                self.unknowns.known(id, ids);
+                Ok(())
             }
+            None => self.unknowns.spell(self.vocabulary, text, ids),
         }
-        self.after_unknown = false;
-        Ok(())
     }
 }
 

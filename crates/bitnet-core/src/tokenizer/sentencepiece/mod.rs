@@ -1,6 +1,7 @@
-//! Sentencepiece-style BPE: characters merge by score, spaces are U+2581, what has no token becomes bytes.
+//! Sentencepiece: BPE, where characters merge by score, and unigram models, which take the pieces of the greatest sum;
+//! spaces are U+2581, what has no token becomes bytes.
 //!
-//! Contract, for both sources of a vocabulary (GGUF model `llama`, `tokenizer.model`):
+//! Contract, for both sources of a vocabulary (GGUF models `llama` and `t5`, `tokenizer.model`):
 //! - A text gets a space before it where the vocabulary asks for one, and so does text after a special token.
 //! - Control, unknown and byte tokens never come out of plain text; special tokens are matched in it only
 //!   where they are parsed, longest first.
@@ -8,22 +9,34 @@
 //!   begins anew (with a space before it); in a `tokenizer.model` they are matched after spaces became U+2581,
 //!   and the text around them goes on.
 //! - A character without a token becomes the tokens of its bytes, or else the unknown token, once for a run.
+//! - Where the vocabulary says so, characters are rewritten by its table, and of several spaces one stays, of those at
+//!   either end none.
 //!
-//! `merge` is the algorithm, `matcher` finds tokens in text, `model_file` and `protobuf` read `tokenizer.model`.
+//! `normalize` prepares text with `charsmap`, `merge` and `unigram` are the algorithms, `matcher` finds tokens in text,
+//! `unknown` spells what has none, `model_file` and `protobuf` read `tokenizer.model`.
 
+mod charsmap;
 mod matcher;
 mod merge;
 mod model_file;
+mod normalize;
 mod protobuf;
+mod unigram;
+mod unknown;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::vocabulary::{TokenType, Vocabulary, byte_of_token, malformed, quote};
 use super::{EncodeOptions, Piece, TokenizerError};
+use charsmap::CharsMap;
 use matcher::Matcher;
 use merge::Merger;
+use unigram::Unigram;
+use unknown::Unknowns;
 
+/// The model of a vocabulary from a `tokenizer.model` of the unigram kind.
+pub(super) const UNIGRAM: &str = "sentencepiece-unigram";
 /// The character that stands for a space.
 const SPACE: char = '\u{2581}';
 
@@ -43,6 +56,10 @@ pub(super) struct SentencePiece {
     splits_words: bool,
     has_unused: bool,
     space_prefix: bool,
+    /// Whether of several spaces one stays.
+    fewer_spaces: bool,
+    charsmap: Option<CharsMap>,
+    unigram: Option<Unigram>,
     /// Whether user-defined tokens are matched in the text as it is.
     raw_user_defined: bool,
     before: Vec<u32>,
@@ -57,7 +74,14 @@ impl SentencePiece {
     pub(super) fn new(mut vocabulary: Vocabulary, origin: &str) -> Result<Self, TokenizerError> {
         assume_ids(&mut vocabulary);
         let types = vocabulary.check(origin)?;
-        let (before, after) = vocabulary.ends(true, origin)?;
+        let from_t5 = vocabulary.model == "t5";
+        let (before, after) = vocabulary.ends(!from_t5, from_t5, origin)?;
+        let charsmap = vocabulary.charsmap.as_deref().filter(|table| !table.is_empty());
+        let charsmap = charsmap.map(|table| {
+            let expected = "a double array and texts";
+            let found = format_args!("{} bytes that are none", table.len());
+            CharsMap::new(table).ok_or_else(|| malformed(origin, "precompiled_charsmap", expected, found))
+        });
         let scores = vocabulary.scores.ok_or_else(|| malformed(origin, "scores", "a list", "nothing"))?;
         let mut this = SentencePiece {
             tokens: Vec::with_capacity(types.len()),
@@ -70,13 +94,17 @@ impl SentencePiece {
             splits_words: true,
             has_unused: types.contains(&TokenType::Unused),
             space_prefix: vocabulary.add_space_prefix.unwrap_or(true),
+            fewer_spaces: vocabulary.fewer_spaces.unwrap_or(false),
+            charsmap: charsmap.transpose()?,
+            unigram: None,
             raw_user_defined: vocabulary.model == "llama",
             before,
             after,
             types: Vec::new(),
         };
-        for ((token, score), (&kind, id)) in
-            vocabulary.tokens.into_iter().zip(scores).zip(types.iter().zip(0_u32..))
+        let is_unigram = from_t5 || vocabulary.model == UNIGRAM;
+        for ((token, &score), (&kind, id)) in
+            vocabulary.tokens.into_iter().zip(&scores).zip(types.iter().zip(0_u32..))
         {
             if score.is_nan() {
                 return Err(malformed(origin, &format!("scores[{id}]"), "a number", score));
@@ -87,6 +115,7 @@ impl SentencePiece {
         this.types = types;
         this.unknown = this.unknown.or_else(|| this.id_of_type(TokenType::Unknown));
         this.index_matchers();
+        this.unigram = is_unigram.then(|| Unigram::new(&this, &scores));
         Ok(this)
     }
 
@@ -145,7 +174,10 @@ impl SentencePiece {
                 Piece::Text(text) if self.raw_user_defined => self.encode_raw(text, &mut ids)?,
                 Piece::Text(text) => {
                     let text = self.normalize(text);
-                    self.encode_parts(self.user_defined.split(&text), &mut ids)?;
+                    match &self.unigram {
+                        Some(unigram) => unigram.encode(self, &text, &mut ids)?,
+                        None => self.encode_parts(self.user_defined.split(&text), &mut ids)?,
+                    }
                 }
             }
         }
@@ -178,21 +210,6 @@ impl SentencePiece {
         Ok(())
     }
 
-    /// Writes spaces as the vocabulary spells them. What stands before `text` is a special token or nothing.
-    fn normalize(&self, text: &str) -> String {
-        let mut normal = String::with_capacity(text.len() + text.len() / 4 + SPACE.len_utf8());
-        if self.space_prefix {
-            normal.push(SPACE);
-        }
-        for (index, part) in text.split(' ').enumerate() {
-            if index > 0 {
-                normal.push(SPACE);
-            }
-            normal.push_str(part);
-        }
-        normal
-    }
-
     /// Returns the token that a merge may make of `text`, with its rank.
     fn mergeable(&self, text: &str) -> Option<(u32, u32)> {
         let id = *self.ids.get(text)?;
@@ -204,7 +221,7 @@ impl SentencePiece {
         for &id in ids.iter().filter(|&&id| !(skip_special && self.is_special(id))) {
             self.append_bytes(id, &mut bytes);
         }
-        let bytes = bytes.strip_prefix(b" ").filter(|_| self.space_prefix).unwrap_or(&bytes);
+        let bytes = bytes.strip_prefix(b" ").filter(|_| self.drops_space()).unwrap_or(&bytes);
         String::from_utf8_lossy(bytes).into_owned()
     }
 
@@ -230,7 +247,7 @@ impl SentencePiece {
 
     /// Whether decoding drops the space that encoding put before a text.
     pub(super) fn drops_space(&self) -> bool {
-        self.space_prefix
+        self.space_prefix || self.fewer_spaces
     }
 
     pub(super) fn split_special<'t>(&self, text: &'t str) -> Vec<Piece<'t>> {

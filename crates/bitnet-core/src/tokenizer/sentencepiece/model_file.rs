@@ -1,13 +1,14 @@
 //! Reads a sentencepiece `tokenizer.model`: a protocol-buffer message of pieces with scores and types, and of the
 //! settings they were trained with.
 //!
-//! Read are BPE models whose normaliser is the identity, which is what the LLaMA-shaped checkpoints carry. Unigram, word
-//! and character models, and normalisers that rewrite characters, are refused by name: they give other ids.
+//! Read are BPE and unigram models, with any normaliser that goes before the pieces. Word and character models, spaces
+//! that stand behind their word or stay spaces, and tables that rewrite decoded text are refused by name.
 //!
 //! Fields (sentencepiece_model.proto): 1 piece {1 text, 2 score, 3 type}, 2 trainer {3 model type, 24 white space as
-//! suffix, 46 name of BOS, 47 of EOS, 48 of padding}, 3 normaliser {1 name, 2 table, 3 dummy prefix, 4 fewer
+//! suffix, 46 name of BOS, 47 of EOS, 48 of padding}, 3 normaliser {2 table, 3 dummy prefix, 4 fewer
 //! spaces, 5 escape spaces}, 5 denormaliser {2 table}.
 
+use super::UNIGRAM;
 use super::protobuf::{Damage, Message, Value};
 use crate::tokenizer::TokenizerError;
 use crate::tokenizer::vocabulary::{Vocabulary, quote};
@@ -19,8 +20,8 @@ struct Settings {
     bos: String,
     eos: String,
     padding: String,
-    normalizer: String,
-    has_table: bool,
+    table: Vec<u8>,
+    rewrites_output: bool,
     dummy_prefix: bool,
     fewer_spaces: bool,
     escape_spaces: bool,
@@ -34,8 +35,8 @@ impl Default for Settings {
             bos: "<s>".to_string(),
             eos: "</s>".to_string(),
             padding: "<pad>".to_string(),
-            normalizer: "identity".to_string(),
-            has_table: false,
+            table: Vec::new(),
+            rewrites_output: false,
             dummy_prefix: true,
             fewer_spaces: true,
             escape_spaces: true,
@@ -54,10 +55,10 @@ struct Pieces {
 impl Vocabulary {
     /// Reads a `tokenizer.model`; `origin` names it in errors.
     ///
-    /// Its model is `sentencepiece`; nothing says there whether BOS is added, so a text gets one.
+    /// Its model is `sentencepiece` or `sentencepiece-unigram`; nothing says there whether BOS is added, so a text gets one.
     ///
     /// Errors: [`TokenizerError::Malformed`] with the offset of the damage; [`TokenizerError::Unsupported`] for a
-    /// model that is no BPE, or a normaliser that is not the identity.
+    /// model that is neither BPE nor unigram, and for settings that are not read.
     pub fn from_sentencepiece(bytes: &[u8], origin: &str) -> Result<Self, TokenizerError> {
         let mut file = Message::new(bytes);
         let (mut pieces, mut settings) = (Pieces::default(), Settings::default());
@@ -81,7 +82,7 @@ impl Vocabulary {
         };
         let unknown = (0_u32..).zip(&pieces.types).find(|(_, kind)| **kind == 2).map(|(id, _)| id);
         Ok(Vocabulary {
-            model: "sentencepiece".to_string(),
+            model: if settings.model_type == 1 { UNIGRAM } else { "sentencepiece" }.to_string(),
             bos: find(&settings.bos, 3),
             eos: find(&settings.eos, 3),
             padding: find(&settings.padding, 3),
@@ -90,6 +91,8 @@ impl Vocabulary {
             scores: Some(pieces.scores),
             token_types: Some(pieces.types),
             add_space_prefix: Some(settings.dummy_prefix),
+            fewer_spaces: Some(settings.fewer_spaces),
+            charsmap: (!settings.table.is_empty()).then_some(settings.table),
             ..Vocabulary::default()
         })
     }
@@ -154,8 +157,7 @@ impl Settings {
     fn read_normalizer(&mut self, mut normalizer: Message<'_>) -> Result<(), Damage> {
         while let Some((number, value)) = normalizer.field()? {
             match (number, value) {
-                (1, Value::Bytes(name)) => self.normalizer = text(name),
-                (2, Value::Bytes(table)) => self.has_table |= !table.bytes().is_empty(),
+                (2, Value::Bytes(table)) => self.table = table.bytes().to_vec(),
                 (3, Value::Varint(flag)) => self.dummy_prefix = flag != 0,
                 (4, Value::Varint(flag)) => self.fewer_spaces = flag != 0,
                 (5, Value::Varint(flag)) => self.escape_spaces = flag != 0,
@@ -168,7 +170,7 @@ impl Settings {
     fn read_table(&mut self, mut denormalizer: Message<'_>) -> Result<(), Damage> {
         while let Some((number, value)) = denormalizer.field()? {
             if let (2, Value::Bytes(table)) = (number, value) {
-                self.has_table |= !table.bytes().is_empty();
+                self.rewrites_output |= !table.bytes().is_empty();
             }
         }
         Ok(())
@@ -183,18 +185,17 @@ impl Settings {
             _ => "unknown",
         };
         let refusals = [
-            (self.model_type != 2, "trainer_spec.model_type", kind, "only bpe models are read"),
             (
-                self.has_table,
-                "normalizer_spec",
-                self.normalizer.as_str(),
-                "only the identity is read, which changes no character",
+                !matches!(self.model_type, 1 | 2),
+                "trainer_spec.model_type",
+                kind,
+                "bpe and unigram models are read",
             ),
             (
-                self.fewer_spaces,
-                "normalizer_spec",
-                "remove_extra_whitespaces",
-                "spaces have to be kept as they are",
+                self.rewrites_output,
+                "denormalizer_spec",
+                "a table",
+                "text has to come out as the pieces spell it",
             ),
             (
                 !self.escape_spaces,

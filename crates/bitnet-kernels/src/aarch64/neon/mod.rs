@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+mod casts;
 mod flat;
 mod float;
 mod int8;
@@ -27,6 +28,7 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         ..SCALAR.row_quarters
     },
     flat: flat::ENTRIES,
+    casts: casts::ENTRIES,
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     // SAFETY: as above.

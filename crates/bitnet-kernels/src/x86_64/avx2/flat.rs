@@ -1,9 +1,10 @@
-//! `avx2-sparse`: bitmap and signs by bit deposit; the planar layouts are the scalar text compiled for 256 bits.
+//! `avx2-sparse`: bitmap and signs by bit deposit. `avx2-absmean`: both passes over master weights, four rows at a time.
+//! The planar layouts are the scalar text compiled for 256 bits.
 
 use std::arch::x86_64::*;
 
 use crate::FlatKernels;
-use crate::layout::flat_sparse::{self, SignWriter, bitmap_len, sign_bits, unpack_from};
+use crate::layout::flat_sparse::{self, SignWriter, bitmap_len, sign_word, unpack_from};
 use crate::layout::{flat_base3, flat_two_bit};
 use crate::scalar::flat;
 use crate::x86_64::{sse2, ssse3};
@@ -24,7 +25,13 @@ pub const ENTRIES: FlatKernels = FlatKernels {
     stream_base3: |packed, out| unsafe { unpack_base3::<true>(packed, out) },
     unpack_sparse: |bitmap, signs, out| match is_x86_feature_detected!("bmi2") {
         // SAFETY: as above, and BMI2 was just detected.
-        true => unsafe { unpack_sparse(bitmap, signs, out) },
+        true => unsafe { unpack_sparse::<false>(bitmap, signs, out) },
+        // SAFETY: AVX2 includes SSSE3.
+        false => unsafe { ssse3::flat::unpack_sparse(bitmap, signs, out) },
+    },
+    stream_sparse: |bitmap, signs, out| match is_x86_feature_detected!("bmi2") {
+        // SAFETY: as above, and BMI2 was just detected.
+        true => unsafe { unpack_sparse::<true>(bitmap, signs, out) },
         // SAFETY: AVX2 includes SSSE3.
         false => unsafe { ssse3::flat::unpack_sparse(bitmap, signs, out) },
     },
@@ -34,13 +41,17 @@ pub const ENTRIES: FlatKernels = FlatKernels {
         false => flat_sparse::pack(values, bitmap, signs),
     },
     // SAFETY: as above.
+    bitmaps: |values, there, negative| unsafe { bitmaps(values, there, negative) },
+    // SAFETY: as above.
     find_odd: |values| unsafe { find_odd(values) },
     // SAFETY: as above.
     count: |values| unsafe { count(values) },
     // SAFETY: as above.
-    add_magnitudes: |values, sums| unsafe { add_magnitudes(values, sums) },
+    add_magnitudes: |rows, sums| unsafe { add_magnitudes(rows, sums) },
     // SAFETY: as above.
-    add_codes: |weights, inverse, shift, out| unsafe { add_codes(weights, inverse, shift, out) },
+    pack_quarters: |rows, inverse, out| unsafe { pack_quarters(rows, inverse, out) },
+    // SAFETY: as above.
+    ternary: |weights, inverse, out| unsafe { ternary(weights, inverse, out) },
     ..sse2::flat::ENTRIES
 };
 
@@ -70,40 +81,97 @@ fn count(values: &[i8]) -> (usize, usize) {
 }
 
 #[target_feature(enable = "avx2")]
-fn add_magnitudes(values: &[f32], sums: &mut [f64; 8]) {
-    flat::add_magnitudes(values, sums);
+fn ternary(weights: &[f32], inverse: f32, out: &mut [i8]) {
+    flat::ternary(weights, inverse, out);
 }
 
-/// The contract of `scalar::flat::add_codes`: 32 weights a step.
+/// The contract of `scalar::flat::add_magnitudes`: two registers of four sums a row.
 #[target_feature(enable = "avx2")]
-fn add_codes(weights: &[f32], inverse: f32, shift: u32, out: &mut [u8]) {
-    let (steps, rest) = weights.as_chunks::<32>();
-    let (lines, rest_out) = out[..weights.len()].as_chunks_mut::<32>();
+fn add_magnitudes(rows: [&[f32]; 4], sums: &mut [[f64; 8]; 4]) {
+    let len = rows[0].len();
+    assert!(rows.iter().all(|row| row.len() == len), "rows of one length");
+    let magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
+    let whole = len / 8 * 8;
+    let mut lanes = [[_mm256_setzero_pd(); 2]; 4];
+    for (lanes, sums) in lanes.iter_mut().zip(sums.iter()) {
+        // SAFETY: eight sums are read in two halves.
+        *lanes = unsafe { [_mm256_loadu_pd(sums.as_ptr()), _mm256_loadu_pd(sums.as_ptr().add(4))] };
+    }
+    for at in (0..whole).step_by(8) {
+        for (lanes, row) in lanes.iter_mut().zip(rows) {
+            // SAFETY: `at + 8 <= len`, the length of every row.
+            let values = unsafe { _mm256_loadu_ps(row.as_ptr().add(at)) };
+            let values = _mm256_and_ps(values, magnitude);
+            lanes[0] = _mm256_add_pd(lanes[0], _mm256_cvtps_pd(_mm256_castps256_ps128(values)));
+            lanes[1] = _mm256_add_pd(lanes[1], _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(values)));
+        }
+    }
+    for (lanes, sums) in lanes.iter().zip(sums.iter_mut()) {
+        // SAFETY: eight sums are written in two halves.
+        unsafe {
+            _mm256_storeu_pd(sums.as_mut_ptr(), lanes[0]);
+            _mm256_storeu_pd(sums.as_mut_ptr().add(4), lanes[1]);
+        }
+    }
+    flat::add_magnitudes(rows.map(|row| &row[whole..]), sums);
+}
+
+/// The contract of `scalar::flat::pack_quarters`: 32 columns a step.
+#[target_feature(enable = "avx2")]
+fn pack_quarters(rows: [&[f32]; 4], inverse: f32, out: &mut [u8]) {
+    let len = out.len();
+    assert!(rows.iter().all(|row| row.len() == len), "rows as long as the line");
     let (scale, half, minus_half) = (_mm256_set1_ps(inverse), _mm256_set1_ps(0.5), _mm256_set1_ps(-0.5));
     // Packing goes by halves of registers; this puts the eights in order.
     let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    let (one, shift_by) = (_mm256_set1_epi8(1), _mm_cvtsi32_si128(shift as i32));
-    for (weights, line) in steps.iter().zip(lines) {
-        let mut signs = [_mm256_setzero_si256(); 4];
-        for (sign, eight) in signs.iter_mut().zip(weights.as_chunks::<8>().0) {
-            // SAFETY: `eight` holds 32 bytes.
-            let scaled = _mm256_mul_ps(unsafe { _mm256_loadu_ps(eight.as_ptr()) }, scale);
-            let above = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(scaled, half));
-            let below = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(scaled, minus_half));
-            *sign = _mm256_sub_epi32(below, above);
+    let whole = len / 32 * 32;
+    for at in (0..whole).step_by(32) {
+        let mut line = _mm256_setzero_si256();
+        for row in rows.into_iter().rev() {
+            let mut values = [_mm256_setzero_si256(); 4];
+            for (k, value) in values.iter_mut().enumerate() {
+                // SAFETY: `at + 32 <= len`, the length of every row.
+                let weights = unsafe { _mm256_loadu_ps(row.as_ptr().add(at + 8 * k)) };
+                let scaled = _mm256_mul_ps(weights, scale);
+                let above = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GT_OQ>(scaled, half));
+                let below = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LT_OQ>(scaled, minus_half));
+                *value = _mm256_sub_epi32(below, above);
+            }
+            let [a, b, c, d] = values;
+            let packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+            // The sum of values times powers of 4, as bytes: with code 1 added in every place it has no negative digit.
+            let twice = _mm256_add_epi8(line, line);
+            line = _mm256_add_epi8(_mm256_add_epi8(twice, twice), packed);
         }
-        let [a, b, c, d] = signs;
-        let packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
-        let codes = _mm256_add_epi8(_mm256_permutevar8x32_epi32(packed, order), one);
-        // A code is at most 2 and moves by at most 6: it stays in its byte.
-        let codes = _mm256_sll_epi16(codes, shift_by);
-        // SAFETY: `line` holds 32 bytes.
+        let line = _mm256_add_epi8(line, _mm256_set1_epi8(0b01_01_01_01));
+        // SAFETY: `at + 32 <= len`, the length of `out`.
         unsafe {
-            let place = line.as_mut_ptr().cast();
-            _mm256_storeu_si256(place, _mm256_or_si256(_mm256_loadu_si256(place), codes));
+            let line = _mm256_permutevar8x32_epi32(line, order);
+            _mm256_storeu_si256(out.as_mut_ptr().add(at).cast(), line);
         }
     }
-    flat::add_codes(rest, inverse, shift, rest_out);
+    flat::pack_quarters(rows.map(|row| &row[whole..]), inverse, &mut out[whole..]);
+}
+
+/// The contract of `scalar::flat::bitmaps`.
+#[target_feature(enable = "avx2")]
+fn bitmaps(values: &[i8], there: &mut [u64], negative: &mut [u64]) {
+    let words = values.len().div_ceil(64);
+    assert!(there.len() == words && negative.len() == words, "bitmaps of {} values", values.len());
+    let (parts, rest) = values.as_chunks::<64>();
+    for (part, (there, negative)) in parts.iter().zip(there.iter_mut().zip(negative.iter_mut())) {
+        let [mut first, mut second] = [0, 0];
+        for (half, values) in part.as_chunks::<32>().0.iter().enumerate() {
+            // SAFETY: `values` holds 32 bytes.
+            let values = unsafe { _mm256_loadu_si256(values.as_ptr().cast()) };
+            // Both non-zero values have bit 0 set, which the shift puts on top of each byte.
+            let set = _mm256_movemask_epi8(_mm256_slli_epi16::<7>(values)) as u32;
+            first |= u64::from(set) << (32 * half);
+            second |= u64::from(_mm256_movemask_epi8(values) as u32) << (32 * half);
+        }
+        (*there, *negative) = (first, second);
+    }
+    flat::bitmaps(rest, &mut there[parts.len()..], &mut negative[parts.len()..]);
 }
 
 /// Writes 32 values past the caches; a fence has to follow.
@@ -191,22 +259,36 @@ fn spread(bits: u32) -> __m256i {
     _mm256_cmpeq_epi8(_mm256_and_si256(repeated, single), single)
 }
 
-/// The contract of `layout::flat_sparse::unpack`: 32 values a step.
+/// The contract of `layout::flat_sparse::unpack`: 64 values a step; with `PAST`, past the caches where `out` begins at a
+/// multiple of 16 bytes.
 #[target_feature(enable = "avx2,bmi2,popcnt")]
-fn unpack_sparse(bitmap: &[u8], signs: &[u8], out: &mut [i8]) {
+pub fn unpack_sparse<const PAST: bool>(bitmap: &[u8], signs: &[u8], out: &mut [i8]) {
     assert_eq!(bitmap.len(), bitmap_len(out.len()), "bitmap of {} values", out.len());
-    let (steps, rest) = out.as_chunks_mut::<32>();
-    let (words, rest_bitmap) = bitmap.split_at(4 * steps.len());
+    let past = PAST && out.as_ptr().align_offset(16) == 0;
+    let (steps, rest) = out.as_chunks_mut::<64>();
+    let (words, rest_bitmap) = bitmap.split_at(8 * steps.len());
     let mut at = 0;
-    for (out, &word) in steps.iter_mut().zip(words.as_chunks::<4>().0) {
-        let there = u32::from_le_bytes(word);
-        let negative = _pdep_u32(sign_bits(signs, at) as u32, there);
-        let values = _mm256_sub_epi8(spread(negative), spread(there & !negative));
-        // SAFETY: `out` holds 32 bytes.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), values) };
+    for (out, &word) in steps.iter_mut().zip(words.as_chunks::<8>().0) {
+        let there = u64::from_le_bytes(word);
+        let negative = _pdep_u64(sign_word(signs, at), there);
+        let positive = there & !negative;
+        for (half, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let bits = |word: u64| (word >> (32 * half)) as u32;
+            let values = _mm256_sub_epi8(spread(bits(negative)), spread(bits(positive)));
+            // SAFETY: `out` holds 32 bytes, and begins at a multiple of 16 where the first does.
+            unsafe {
+                match past {
+                    true => write_past(out.as_mut_ptr(), values),
+                    false => _mm256_storeu_si256(out.as_mut_ptr().cast(), values),
+                }
+            }
+        }
         at += there.count_ones() as usize;
     }
     unpack_from(rest_bitmap, signs, at, rest);
+    if past {
+        _mm_sfence();
+    }
 }
 
 /// The contract of `layout::flat_sparse::pack`: 32 values a step.

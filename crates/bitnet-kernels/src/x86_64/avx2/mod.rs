@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code)]
 
+mod affine;
+mod casts;
 mod dequantize;
 pub(super) mod flat;
 mod float;
@@ -17,6 +19,7 @@ pub(super) mod ternary;
 use crate::layout::int8_rows::{self, Int8Row};
 use crate::scalar::attention::{self, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
+use crate::scalar::int8::{RowFacts, TokenFacts};
 use crate::scalar::quantize::{self, QuantizedRow};
 use crate::scalar::{gate, int8 as scalar_int8, norm, rope, ternary as scalar_ternary};
 use crate::{Isa, Kernels, TernaryKernels};
@@ -41,8 +44,14 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         f32: |codes, cols, x, out| unsafe { row_fifths_f32(codes, cols, x, out) },
     },
     flat: flat::ENTRIES,
+    affine: affine::ENTRIES,
+    casts: casts::ENTRIES,
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
+    // SAFETY: as above.
+    int8_logits: |acc, rows, token, out| unsafe { int8_logits(acc, rows, token, out) },
+    // SAFETY: as above.
+    int8_candidates: |logits, rows, token, floor| unsafe { int8_candidates(logits, rows, token, floor) },
     // SAFETY: as above.
     quantize_int8_row: |row, out| unsafe { quantize_int8_row(row, out) },
     // SAFETY: as above.
@@ -85,6 +94,16 @@ fn row_quarters_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 4]]) 
 #[target_feature(enable = "avx2,f16c")]
 fn row_fifths_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 5]]) {
     scalar_ternary::row_fifths_f32(codes, cols, x, out);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn int8_logits(acc: &[i32], rows: RowFacts<'_>, token: TokenFacts, out: &mut [f32]) -> f32 {
+    scalar_int8::int8_logits(acc, rows, token, out)
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn int8_candidates(logits: &[f32], rows: RowFacts<'_>, token: TokenFacts, floor: f32) -> usize {
+    scalar_int8::int8_candidates(logits, rows, token, floor)
 }
 
 #[target_feature(enable = "avx2,f16c")]

@@ -21,6 +21,9 @@ pub fn int8_i16(rows: &[i8], cols: usize, x: &[i16], out: &mut [i32]) {
         out.fill(0);
         return;
     }
+    if x.len() == cols {
+        return one_token(rows, x, out);
+    }
     for (row, out) in rows.chunks_exact(cols).zip(out.chunks_exact_mut(x.len() / cols)) {
         for (x, out) in x.chunks(TOKENS * cols).zip(out.chunks_mut(TOKENS)) {
             match out.len() {
@@ -31,6 +34,53 @@ pub fn int8_i16(rows: &[i8], cols: usize, x: &[i16], out: &mut [i32]) {
             }
         }
     }
+}
+
+/// The products of one token, rows of the first half beside those of the second: the prefetchers of the hardware,
+/// which stop at the end of a page, then follow two streams.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn one_token(rows: &[i8], x: &[i16], out: &mut [i32]) {
+    let (cols, half) = (x.len(), out.len() / 2);
+    let (first, second) = rows.split_at(half * cols);
+    let (first_out, second_out) = out.split_at_mut(half);
+    let (pairs, last) = second.split_at(half * cols);
+    let (pairs_out, last_out) = second_out.split_at_mut(half);
+    let pairs = first.chunks_exact(cols).zip(pairs.chunks_exact(cols));
+    for ((a, b), (a_out, b_out)) in pairs.zip(first_out.iter_mut().zip(pairs_out)) {
+        [*a_out, *b_out] = pair([a, b], x);
+    }
+    for (row, out) in last.chunks_exact(cols).zip(last_out) {
+        [*out] = products::<1>(row, x);
+    }
+}
+
+/// Returns the products of two rows of one length with a token.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn pair(rows: [&[i8]; 2], x: &[i16]) -> [i32; 2] {
+    let cols = x.len();
+    assert!(rows.iter().all(|row| row.len() == cols));
+    let mut sums = [[[_mm512_setzero_si512(); 2]; 1]; 2];
+    let unrolled = cols / (UNROLL * WIDTH) * (UNROLL * WIDTH);
+    for start in (0..unrolled).step_by(UNROLL * WIDTH) {
+        for step in 0..UNROLL {
+            let at = start + step * WIDTH;
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                if step % 2 == 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(at + AHEAD));
+                }
+                // SAFETY: 32 columns from `at` exist in the rows and the token.
+                unsafe { add_step(sums, step % 2, row.as_ptr(), x.as_ptr(), cols, at) };
+            }
+        }
+    }
+    let mut out = [0; 2];
+    for ((out, row), [sums]) in out.iter_mut().zip(rows).zip(sums) {
+        // Fewer columns than a turn of the loop above.
+        let [rest] = products::<1>(&row[unrolled..], &x[unrolled..]);
+        *out = _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1])) + rest;
+    }
+    out
 }
 
 /// Returns the products of a row with `T` tokens.

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+mod casts;
 mod flat;
 mod float;
 mod int8;
@@ -24,6 +25,7 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         ..avx2::ENTRIES.row_quarters
     },
     flat: flat::ENTRIES,
+    casts: casts::ENTRIES,
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     // SAFETY: as above.

@@ -24,6 +24,9 @@ pub fn row_quarters_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]
         return;
     }
     let cols = x.len() / tokens;
+    if let [sum] = *sums {
+        return one_token(codes, x, sum, out);
+    }
     let mut start = 0;
     while start < tokens {
         // Tiles of nearly one size, so that none of a few tokens is left over.
@@ -44,6 +47,59 @@ pub fn row_quarters_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]
         }
         start = range.end;
     }
+}
+
+/// Writes the products of one token, lines of the first half beside those of the second: the prefetchers of the
+/// hardware, which stop at the end of a page, then follow two streams.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn one_token(codes: &[u8], x: &[i8], sum: i32, out: &mut [[i32; 4]]) {
+    let (cols, half) = (x.len(), out.len() / 2);
+    let (first, second) = codes.split_at(half * cols);
+    let (first_out, second_out) = out.split_at_mut(half);
+    let (pairs, last) = second.split_at(half * cols);
+    let (pairs_out, last_out) = second_out.split_at_mut(half);
+    let lines = first.chunks_exact(cols).zip(pairs.chunks_exact(cols));
+    for ((a, b), (a_out, b_out)) in lines.zip(first_out.iter_mut().zip(pairs_out)) {
+        [*a_out, *b_out] = pair([a, b], x, sum);
+    }
+    for (line, out) in last.chunks_exact(cols).zip(last_out.chunks_exact_mut(1)) {
+        tile::<1, true>(line, x, &[sum], out);
+    }
+}
+
+/// Returns the products of the four quarters of two lines of one length with one token.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn pair(lines: [&[u8]; 2], x: &[i8], sum: i32) -> [[i32; 4]; 2] {
+    let cols = x.len();
+    assert!(lines.iter().all(|line| line.len() == cols));
+    let mut totals = [[[_mm512_setzero_si512(); 4]; 1]; 2];
+    let unrolled = cols / (2 * WIDTH) * (2 * WIDTH);
+    for at in (0..unrolled).step_by(2 * WIDTH) {
+        for step in [at, at + WIDTH] {
+            for (totals, line) in totals.iter_mut().zip(lines) {
+                _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(step + AHEAD).cast());
+                // SAFETY: columns up to `at + 128` exist in the lines and the token.
+                unsafe { add_step(totals, u64::MAX, line.as_ptr(), x.as_ptr(), cols, step) };
+            }
+        }
+    }
+    for at in (unrolled..cols).step_by(WIDTH) {
+        // The last step may be short: what lies past the row reads as 0 and adds nothing.
+        let mask = u64::MAX >> (WIDTH - WIDTH.min(cols - at));
+        for (totals, line) in totals.iter_mut().zip(lines) {
+            // SAFETY: the columns that the mask admits exist.
+            unsafe { add_step(totals, mask, line.as_ptr(), x.as_ptr(), cols, at) };
+        }
+    }
+    let mut out = [[0; 4]; 2];
+    for (out, [totals]) in out.iter_mut().zip(totals) {
+        // Codes are values + 1, so the sum of the activations came along once.
+        let products = _mm_sub_epi32(add_lanes(totals), _mm_set1_epi32(sum));
+        // SAFETY: an array of 16 bytes; `storeu` asks for no alignment.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), products) };
+    }
+    out
 }
 
 /// Writes the products of the four quarters for `T` tokens, in one or `TWO` sets of sums.

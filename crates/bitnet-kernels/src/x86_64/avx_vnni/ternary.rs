@@ -33,6 +33,9 @@ pub fn row_quarters_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]
         return;
     }
     let cols = x.len() / tokens;
+    if let [sum] = *sums {
+        return one_token(codes, x, sum, out);
+    }
     let mut start = 0;
     while start < tokens {
         let count = tile_tokens(tokens - start);
@@ -62,6 +65,56 @@ fn tile_tokens(left: usize) -> usize {
         _ if matches!(left % TOKENS, 0 | 3) => TOKENS,
         _ => 3,
     }
+}
+
+/// Writes the products of one token, lines of the first half beside those of the second: the prefetchers of the
+/// hardware, which stop at the end of a page, then follow two streams.
+#[target_feature(enable = "avx2,avxvnni")]
+fn one_token(codes: &[u8], x: &[i8], sum: i32, out: &mut [[i32; 4]]) {
+    let (cols, half) = (x.len(), out.len() / 2);
+    let (first, second) = codes.split_at(half * cols);
+    let (first_out, second_out) = out.split_at_mut(half);
+    let (pairs, last) = second.split_at(half * cols);
+    let (pairs_out, last_out) = second_out.split_at_mut(half);
+    let lines = first.chunks_exact(cols).zip(pairs.chunks_exact(cols));
+    let outs = first_out.chunks_exact_mut(1).zip(pairs_out.chunks_exact_mut(1));
+    for ((a, b), (a_out, b_out)) in lines.zip(outs) {
+        let [a, b] = pair([a, b], x);
+        write(a_out, &[sum], [a]);
+        write(b_out, &[sum], [b]);
+    }
+    for (line, out) in last.chunks_exact(cols).zip(last_out.chunks_exact_mut(1)) {
+        few::<1, true>(line, x, &[sum], out);
+    }
+}
+
+/// Returns the lanes of `sum(code * 4^i * x)` of the quarters of two lines of one length.
+#[inline(never)]
+#[target_feature(enable = "avx2,avxvnni")]
+fn pair(lines: [&[u8]; 2], x: &[i8]) -> [[__m256i; 4]; 2] {
+    let cols = x.len();
+    assert!(lines.iter().all(|line| line.len() == cols));
+    let mut sums = [[[_mm256_setzero_si256(); 4]; 1]; 2];
+    let unrolled = cols / (UNROLL * WIDTH) * (UNROLL * WIDTH);
+    for start in (0..unrolled).step_by(UNROLL * WIDTH) {
+        for at in (start..start + UNROLL * WIDTH).step_by(WIDTH) {
+            for (sums, line) in sums.iter_mut().zip(lines) {
+                if at % (2 * WIDTH) == 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(at + AHEAD).cast());
+                }
+                // SAFETY: columns up to `at + 32` exist in the lines and the token.
+                unsafe { add_step::<1, 4, 0>(sums, line.as_ptr().add(at), x.as_ptr().add(at), cols) };
+            }
+        }
+    }
+    for (sums, line) in sums.iter_mut().zip(lines) {
+        // Fewer columns than a turn of the loop above.
+        let [rest] = pass::<1, 4, 0, false>(&line[unrolled..], &x[unrolled..]);
+        for (sum, rest) in sums[0].iter_mut().zip(rest) {
+            *sum = _mm256_add_epi32(*sum, rest);
+        }
+    }
+    sums.map(|[sums]| sums)
 }
 
 /// Writes the products of the four quarters for one or two tokens: few enough sums for one pass.

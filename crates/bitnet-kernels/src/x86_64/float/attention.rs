@@ -6,6 +6,8 @@ use super::{Element, Register, products, reduce};
 use crate::scalar::attention::{AttentionBlock, AttentionState, BLOCK, merged, scratch_len, softmax, stride};
 use crate::scalar::lanes::LANES;
 
+/// Rows up to which keys and values are widened in registers, once a row, rather than once in memory.
+const DIRECT: usize = 2;
 /// Positions whose sums wait for one another before they are added up across lanes.
 const KEYS: usize = 8;
 
@@ -33,52 +35,81 @@ pub unsafe fn attend<V: Register, E: Element, const Q: usize, const W: usize>(
     let (scores, wide) = scratch.split_at_mut(rows * BLOCK);
     // SAFETY: the lengths were asserted, of `wide` there are 64 rows; features by the contract.
     unsafe {
+        if rows <= DIRECT && head_dim == stride {
+            // Too few rows for the widening to pay.
+            score_all::<V, E, Q>(keys.as_ptr(), longest, rows, (queries, stride), block.scale, scores);
+            let scores = scores.as_chunks_mut::<BLOCK>().0;
+            return weigh_all::<V, E, W>(values.as_ptr(), counts, scores, states, out);
+        }
         widen::<V, E>(keys, longest, head_dim, wide);
-        for first in (0..longest).step_by(KEYS) {
-            let count = KEYS.min(longest - first);
-            let key = |k: usize| wide.as_ptr().add((first + k.min(count - 1)) * stride);
-            let mut row = 0;
-            while row + Q <= rows {
-                score::<V, Q>(
-                    queries.as_ptr().add(row * stride),
-                    stride,
-                    key,
-                    block.scale,
-                    &mut scores[row * BLOCK + first..],
-                );
-                row += Q;
+        score_all::<V, f32, Q>(wide.as_ptr(), longest, rows, (queries, stride), block.scale, scores);
+        widen::<V, E>(values, longest, head_dim, wide);
+        weigh_all::<V, f32, W>(wide.as_ptr(), counts, scores.as_chunks_mut::<BLOCK>().0, states, out);
+    }
+}
+
+/// Writes the scores of all rows with the first `longest` keys, `stride` apart.
+///
+/// # Safety
+/// The keys and queries exist, `scores` holds `BLOCK` a row; features as [`attend`].
+#[inline(always)]
+unsafe fn score_all<V: Register, E: Element, const Q: usize>(
+    keys: *const E,
+    longest: usize,
+    rows: usize,
+    (queries, stride): (&[f32], usize),
+    scale: f32,
+    scores: &mut [f32],
+) {
+    for first in (0..longest).step_by(KEYS) {
+        let count = KEYS.min(longest - first);
+        let mut row = 0;
+        while row < rows {
+            let wide = row + Q <= rows;
+            // SAFETY: by the contract.
+            unsafe {
+                let key = |k: usize| keys.add((first + k.min(count - 1)) * stride);
+                let (queries, out) = (queries.as_ptr().add(row * stride), &mut scores[row * BLOCK + first..]);
+                if wide {
+                    score::<V, E, Q>(queries, stride, key, scale, out);
+                } else {
+                    score::<V, E, 1>(queries, stride, key, scale, out);
+                }
             }
-            while row < rows {
-                score::<V, 1>(
-                    queries.as_ptr().add(row * stride),
-                    stride,
-                    key,
-                    block.scale,
-                    &mut scores[row * BLOCK + first..],
-                );
-                row += 1;
+            row += if wide { Q } else { 1 };
+        }
+    }
+}
+
+/// Turns the scores of all rows into weights and merges the weighted values.
+///
+/// # Safety
+/// The values that `counts` names exist, slices are of as many rows; features as [`attend`].
+#[inline(always)]
+unsafe fn weigh_all<V: Register, E: Element, const W: usize>(
+    values: *const E,
+    counts: &[usize],
+    scores: &mut [[f32; BLOCK]],
+    states: &mut [AttentionState],
+    out: &mut [f32],
+) {
+    let rows = counts.len();
+    let stride = out.len() / rows.max(1);
+    let mut row = 0;
+    while row < rows {
+        let wide = row + W <= rows;
+        let at = row..row + if wide { W } else { 1 };
+        let (scores, states) = (&mut scores[at.clone()], &mut states[at.clone()]);
+        let out = &mut out[at.start * stride..at.end * stride];
+        // SAFETY: by the contract.
+        unsafe {
+            if wide {
+                weigh::<V, E, W>(values, &counts[at.clone()], scores, states, out);
+            } else {
+                weigh::<V, E, 1>(values, &counts[at.clone()], scores, states, out);
             }
         }
-        widen::<V, E>(values, longest, head_dim, wide);
-    }
-    let scores = scores.as_chunks_mut::<BLOCK>().0;
-    let mut row = 0;
-    while row + W <= rows {
-        let at = row..row + W;
-        let (scores, states) = (&mut scores[at.clone()], &mut states[at.clone()]);
-        // SAFETY: as above.
-        unsafe {
-            weigh::<V, W>(wide, &counts[at], scores, states, &mut out[row * stride..(row + W) * stride])
-        };
-        row += W;
-    }
-    for row in row..rows {
-        let at = row..row + 1;
-        let (scores, states) = (&mut scores[at.clone()], &mut states[at.clone()]);
-        // SAFETY: as above.
-        unsafe {
-            weigh::<V, 1>(wide, &counts[at], scores, states, &mut out[row * stride..(row + 1) * stride])
-        };
+        row = at.end;
     }
 }
 
@@ -104,12 +135,12 @@ unsafe fn widen<V: Register, E: Element>(rows: &[E], count: usize, head_dim: usi
 /// Writes the scores of `Q` rows with eight keys, `BLOCK` apart.
 ///
 /// # Safety
-/// `Q` rows of `stride` floats at `queries`, one at each key; features as [`attend`].
+/// `Q` rows of `stride` floats at `queries`, one of as many elements at each key; features as [`attend`].
 #[inline(always)]
-unsafe fn score<V: Register, const Q: usize>(
+unsafe fn score<V: Register, E: Element, const Q: usize>(
     queries: *const f32,
     stride: usize,
-    key: impl Fn(usize) -> *const f32,
+    key: impl Fn(usize) -> *const E,
     scale: f32,
     out: &mut [f32],
 ) {
@@ -122,7 +153,7 @@ unsafe fn score<V: Register, const Q: usize>(
             a[q] = queries.add(q * stride);
         }
         for k in (0..KEYS).step_by(2) {
-            let pairs = products::<V, Q, 2>(a, [key(k), key(k + 1)], stride);
+            let pairs = products::<V, E, Q, 2>(a, [key(k), key(k + 1)], stride);
             for q in 0..Q {
                 _mm256_storeu_ps(eights[q].as_mut_ptr().add(8 * k), pairs[q][0]);
                 _mm256_storeu_ps(eights[q].as_mut_ptr().add(8 * (k + 1)), pairs[q][1]);
@@ -138,10 +169,10 @@ unsafe fn score<V: Register, const Q: usize>(
 /// Turns the scores of `Q` rows into weights and merges the weighted values.
 ///
 /// # Safety
-/// `wide` holds the rows that `counts` names; slices are `Q` rows; features as [`attend`].
+/// The values that `counts` names exist; slices are `Q` rows; features as [`attend`].
 #[inline(always)]
-unsafe fn weigh<V: Register, const Q: usize>(
-    wide: &[f32],
+unsafe fn weigh<V: Register, E: Element, const Q: usize>(
+    values: *const E,
     counts: &[usize],
     scores: &mut [[f32; BLOCK]],
     states: &mut [AttentionState],
@@ -158,7 +189,7 @@ unsafe fn weigh<V: Register, const Q: usize>(
         // SAFETY: `start + 32` is at most the stride of every row; rows by the contract.
         unsafe {
             let mut sums = [[V::splat(0.0); 4]; Q];
-            let column = wide.as_ptr().add(start);
+            let column = values.add(start);
             for position in 0..common {
                 let value = column.add(position * stride);
                 let mut weights = [V::splat(0.0); Q];
@@ -166,7 +197,7 @@ unsafe fn weigh<V: Register, const Q: usize>(
                     weights[q] = V::splat(scores[q][position]);
                 }
                 for r in 0..V::COUNT {
-                    let value = V::load(value.add(r * V::WIDTH));
+                    let value = E::load::<V>(value.add(r * V::WIDTH));
                     for q in 0..Q {
                         sums[q][r] = sums[q][r].add(weights[q].mul(value));
                     }
@@ -176,7 +207,7 @@ unsafe fn weigh<V: Register, const Q: usize>(
                 for position in common..counts[q] {
                     let weight = V::splat(scores[q][position]);
                     for r in 0..V::COUNT {
-                        let value = V::load(column.add(position * stride + r * V::WIDTH));
+                        let value = E::load::<V>(column.add(position * stride + r * V::WIDTH));
                         sums[q][r] = sums[q][r].add(weight.mul(value));
                     }
                 }

@@ -60,21 +60,32 @@ unsafe fn dots<V: Register, E: Element, const T: usize>(row: &[E], x: &[f32], ou
             }
         }
         for t in 0..T {
-            if whole == cols {
-                let half = V::COUNT / 2;
-                let mut sum = sums[t][0].add(sums[t][half]);
-                for r in 1..half {
-                    sum = sum.add(sums[t][r].add(sums[t][half + r]));
-                }
-                out[t] = reduce::one(sum.eight());
-                continue;
-            }
-            let mut lanes = [0.0f32; LANES];
-            for r in 0..V::COUNT {
-                sums[t][r].store(lanes.as_mut_ptr().add(r * V::WIDTH));
-            }
-            out[t] = finish(&mut lanes, &row[whole..], &x[t * cols + whole..(t + 1) * cols]);
+            out[t] = total(sums[t], &row[whole..], &x[t * cols + whole..(t + 1) * cols]);
         }
+    }
+}
+
+/// Adds up the lanes of `sums`, after the products past the last whole 32.
+///
+/// # Safety
+/// As [`dense`].
+#[inline(always)]
+unsafe fn total<V: Register, E: Element>(sums: [V; 4], row: &[E], x: &[f32]) -> f32 {
+    // SAFETY: the lanes are `COUNT` registers; features by the contract.
+    unsafe {
+        if row.is_empty() {
+            let half = V::COUNT / 2;
+            let mut sum = sums[0].add(sums[half]);
+            for r in 1..half {
+                sum = sum.add(sums[r].add(sums[half + r]));
+            }
+            return reduce::one(sum.eight());
+        }
+        let mut lanes = [0.0f32; LANES];
+        for r in 0..V::COUNT {
+            sums[r].store(lanes.as_mut_ptr().add(r * V::WIDTH));
+        }
+        finish(&mut lanes, row, x)
     }
 }
 
@@ -113,6 +124,10 @@ pub unsafe fn dense_rows<V: Register, E: Element, const Q: usize>(
     }
     let tokens = x.len() / cols;
     assert!(out.len() == rows.len() / cols * tokens);
+    if tokens == 1 {
+        // SAFETY: by the contract.
+        return unsafe { one_token::<V, E>(rows, x, out) };
+    }
     if tokens <= FEW {
         for (row, out) in rows.chunks_exact(cols).zip(out.chunks_exact_mut(tokens)) {
             // SAFETY: by the contract.
@@ -128,6 +143,59 @@ pub unsafe fn dense_rows<V: Register, E: Element, const Q: usize>(
             unsafe { block::<V, E, Q>(rows, cols, x, out, (first, tokens)) };
         }
     }
+}
+
+/// [`dense_rows`] of one token, rows of the first half beside those of the second: the prefetchers of the hardware,
+/// which stop at the end of a page, then follow two streams.
+///
+/// # Safety
+/// As [`dense`].
+#[inline(always)]
+unsafe fn one_token<V: Register, E: Element>(rows: &[E], x: &[f32], out: &mut [f32]) {
+    let (cols, half) = (x.len(), out.len() / 2);
+    let (first, second) = rows.split_at(half * cols);
+    let (first_out, second_out) = out.split_at_mut(half);
+    let (pairs, last) = second.split_at(half * cols);
+    let (pairs_out, last_out) = second_out.split_at_mut(half);
+    let pairs = first.chunks_exact(cols).zip(pairs.chunks_exact(cols));
+    // SAFETY: by the contract.
+    unsafe {
+        for ((a, b), (a_out, b_out)) in pairs.zip(first_out.iter_mut().zip(pairs_out)) {
+            [*a_out, *b_out] = pair::<V, E>([a, b], x);
+        }
+        for (row, out) in last.chunks_exact(cols).zip(last_out.chunks_exact_mut(1)) {
+            dots::<V, E, 1>(row, x, out);
+        }
+    }
+}
+
+/// The products of two rows with `x`.
+///
+/// # Safety
+/// As [`dense`]; slices have one length.
+#[inline(always)]
+unsafe fn pair<V: Register, E: Element>(rows: [&[E]; 2], x: &[f32]) -> [f32; 2] {
+    let whole = x.len() / LANES * LANES;
+    let mut out = [0.0; 2];
+    // SAFETY: offsets lie below `whole`; features by the contract.
+    unsafe {
+        let mut sums = [[V::splat(0.0); 4]; 2];
+        for start in (0..whole).step_by(LANES) {
+            for row in 0..2 {
+                let at = rows[row].as_ptr().wrapping_add(start);
+                _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(AHEAD));
+                for r in 0..V::COUNT {
+                    let wide: V = E::load(at.add(r * V::WIDTH));
+                    let x = V::load(x.as_ptr().add(start + r * V::WIDTH));
+                    sums[row][r] = sums[row][r].add(wide.mul(x));
+                }
+            }
+        }
+        for row in 0..2 {
+            out[row] = total(sums[row], &rows[row][whole..], &x[whole..]);
+        }
+    }
+    out
 }
 
 /// Values that start at a cache line: a register never crosses one.

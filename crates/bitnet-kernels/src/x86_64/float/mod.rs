@@ -95,11 +95,11 @@ impl Element for bf16 {
 /// at once as wide ones.
 ///
 /// # Safety
-/// `len` is a multiple of 32; each pointer has `len` floats; the features of `V` and AVX2 are there.
+/// `len` is a multiple of 32; each pointer has `len` elements; the features of `V` and AVX2 are there.
 #[inline(always)]
-unsafe fn products<V: Register, const Q: usize, const K: usize>(
+unsafe fn products<V: Register, E: Element, const Q: usize, const K: usize>(
     a: [*const f32; Q],
-    b: [*const f32; K],
+    b: [*const E; K],
     len: usize,
 ) -> [[__m256; K]; Q] {
     // SAFETY: every read lies below `len`; features by the contract.
@@ -113,7 +113,7 @@ unsafe fn products<V: Register, const Q: usize, const K: usize>(
                     let at = start + s * (LANES / 2);
                     let mut right = [V::splat(0.0); K];
                     for k in 0..K {
-                        right[k] = V::load(b[k].add(at));
+                        right[k] = E::load::<V>(b[k].add(at));
                     }
                     for q in 0..Q {
                         let left = V::load(a[q].add(at));

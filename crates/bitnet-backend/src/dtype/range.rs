@@ -1,0 +1,135 @@
+//! What values a type can hold.
+
+use super::BitNetDType;
+
+/// The values that elements of a type can have, as exact numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum NumericRange {
+    /// A floating-point type; every bound is a value of the type, and an `f64` holds it exactly.
+    Float {
+        /// Greatest finite value; the least one is its negative.
+        max: f64,
+        /// Least positive value with full precision.
+        smallest_normal: f64,
+        /// Least positive value.
+        smallest: f64,
+        /// Distance from 1 to the next greater value.
+        epsilon: f64,
+    },
+    /// An integer type; any distance between neighbours is 1.
+    Integer {
+        /// Least value.
+        min: i128,
+        /// Greatest value.
+        max: i128,
+    },
+}
+
+impl NumericRange {
+    /// Returns the least finite value; rounded to the nearest `f64` for 64-bit integers.
+    pub fn min(&self) -> f64 {
+        match *self {
+            NumericRange::Float { max, .. } => -max,
+            NumericRange::Integer { min, .. } => min as f64,
+        }
+    }
+
+    /// Returns the greatest finite value; rounded to the nearest `f64` for 64-bit integers.
+    pub fn max(&self) -> f64 {
+        match *self {
+            NumericRange::Float { max, .. } => max,
+            NumericRange::Integer { max, .. } => max as f64,
+        }
+    }
+
+    /// Returns the distance from 1 to the next greater value.
+    pub fn epsilon(&self) -> f64 {
+        match *self {
+            NumericRange::Float { epsilon, .. } => epsilon,
+            NumericRange::Integer { .. } => 1.0,
+        }
+    }
+}
+
+/// The range of an IEEE 754 format with `exponent` bits of exponent and `mantissa` bits stored of the significand.
+fn ieee(exponent: u32, mantissa: u32) -> NumericRange {
+    let power = |exponent: i32| f64::from_bits(((1023 + exponent) as u64) << 52);
+    let bias = (1 << (exponent - 1)) - 1;
+    let epsilon = power(-(mantissa as i32));
+    let smallest_normal = power(1 - bias);
+    NumericRange::Float {
+        max: (2.0 - epsilon) * power(bias),
+        smallest_normal,
+        smallest: smallest_normal * epsilon,
+        epsilon,
+    }
+}
+
+fn integer(bits: u32, signed: bool) -> NumericRange {
+    let values = 1i128 << bits;
+    let min = if signed { -values / 2 } else { 0 };
+    NumericRange::Integer { min, max: min + values - 1 }
+}
+
+impl BitNetDType {
+    /// Returns what values elements can have.
+    pub fn range(self) -> NumericRange {
+        match self {
+            BitNetDType::F64 => ieee(11, 52),
+            BitNetDType::F32 => ieee(8, 23),
+            BitNetDType::F16 => ieee(5, 10),
+            BitNetDType::BF16 => ieee(8, 7),
+            BitNetDType::I64 => integer(64, true),
+            BitNetDType::I32 => integer(32, true),
+            BitNetDType::I16 => integer(16, true),
+            BitNetDType::I8 => integer(8, true),
+            BitNetDType::I4 => integer(4, true),
+            BitNetDType::U64 => integer(64, false),
+            BitNetDType::U32 => integer(32, false),
+            BitNetDType::U16 => integer(16, false),
+            BitNetDType::U8 => integer(8, false),
+            BitNetDType::Bool => NumericRange::Integer { min: 0, max: 1 },
+            BitNetDType::BitNet158 | BitNetDType::TernaryBase3 => NumericRange::Integer { min: -1, max: 1 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn float(dtype: BitNetDType) -> [f64; 4] {
+        match dtype.range() {
+            NumericRange::Float { max, smallest_normal, smallest, epsilon } => {
+                [max, smallest_normal, smallest, epsilon]
+            }
+            other => panic!("{dtype}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn float_ranges_are_those_of_the_language_and_of_the_formats() {
+        let smallest = f64::from_bits(1);
+        assert_eq!(float(BitNetDType::F64), [f64::MAX, f64::MIN_POSITIVE, smallest, f64::EPSILON]);
+        let f32s = [f32::MAX, f32::MIN_POSITIVE, f32::from_bits(1), f32::EPSILON].map(f64::from);
+        assert_eq!(float(BitNetDType::F32), f32s);
+        assert_eq!(float(BitNetDType::F16), [65504.0, 6.103515625e-5, 5.960464477539063e-8, 9.765625e-4]);
+        let bf16 = [0x7f7f_0000, 0x0080_0000, 0x0001_0000].map(|bits| f64::from(f32::from_bits(bits)));
+        assert_eq!(float(BitNetDType::BF16), [bf16[0], bf16[1], bf16[2], 0.0078125]);
+        assert_eq!((BitNetDType::F16.range().min(), BitNetDType::F16.range().max()), (-65504.0, 65504.0));
+    }
+
+    #[test]
+    fn integer_ranges_are_exact() {
+        let range = |min: i128, max: i128| NumericRange::Integer { min, max };
+        assert_eq!(BitNetDType::I64.range(), range(i64::MIN.into(), i64::MAX.into()));
+        assert_eq!(BitNetDType::U64.range(), range(0, u64::MAX.into()));
+        assert_eq!(BitNetDType::I32.range(), range(i32::MIN.into(), i32::MAX.into()));
+        assert_eq!(BitNetDType::U16.range(), range(0, 65535));
+        assert_eq!(BitNetDType::I8.range(), range(-128, 127));
+        assert_eq!(BitNetDType::I4.range(), range(-8, 7));
+        assert_eq!(BitNetDType::TernaryBase3.range(), BitNetDType::BitNet158.range());
+        assert_eq!((BitNetDType::BitNet158.range().min(), BitNetDType::Bool.range().max()), (-1.0, 1.0));
+        assert_eq!(BitNetDType::I16.range().epsilon(), 1.0);
+    }
+}

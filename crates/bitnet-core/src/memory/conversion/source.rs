@@ -1,0 +1,189 @@
+//! Where the elements of a conversion come from.
+
+use std::ops::Range;
+
+use bitnet_backend::{BitNetDType, BitNetError, ErrorKind, Result};
+use bitnet_kernels::Kernels;
+
+use super::fill::Job;
+use super::number::BLOCK;
+use crate::memory::tensor::{BitNetTensor, Layout};
+
+/// Bytes that a block of any type has at most.
+pub const BLOCK_BYTES: usize = 8 * BLOCK;
+
+/// Elements in row-major order.
+pub trait Source: Sync {
+    /// Returns the number of elements.
+    fn len(&self) -> usize;
+
+    /// Returns their type.
+    fn dtype(&self) -> BitNetDType;
+
+    /// Returns what stored numbers are multiplied by.
+    fn scale(&self) -> Option<f32>;
+
+    /// Returns all bytes, when the elements lie in memory one after the other.
+    fn whole(&self) -> Option<&[u8]>;
+
+    /// Returns the bytes of up to a block of elements, which begins at a multiple of [`BLOCK`]; writes them to `room`
+    /// ([`BLOCK_BYTES`]) where they do not lie in memory.
+    ///
+    /// # Errors
+    /// Those of an earlier conversion.
+    fn read<'s>(&'s self, kernels: &Kernels, range: Range<usize>, room: &'s mut [u8]) -> Result<&'s [u8]>;
+}
+
+/// Elements in memory, one after the other.
+pub struct Plain<'a> {
+    pub bytes: &'a [u8],
+    pub dtype: BitNetDType,
+    pub scale: Option<f32>,
+    pub len: usize,
+}
+
+impl Source for Plain<'_> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn dtype(&self) -> BitNetDType {
+        self.dtype
+    }
+
+    fn scale(&self) -> Option<f32> {
+        self.scale
+    }
+
+    fn whole(&self) -> Option<&[u8]> {
+        Some(self.bytes)
+    }
+
+    fn read<'s>(&'s self, _: &Kernels, range: Range<usize>, _: &'s mut [u8]) -> Result<&'s [u8]> {
+        let at = |index| self.dtype.size_bytes(index).unwrap_or(usize::MAX).min(self.bytes.len());
+        Ok(&self.bytes[at(range.start)..at(range.end)])
+    }
+}
+
+/// Elements of a view with strides, of a type with whole bytes.
+pub struct Strided<'a> {
+    bytes: &'a [u8],
+    layout: &'a Layout,
+    dtype: BitNetDType,
+    scale: Option<f32>,
+    len: usize,
+}
+
+impl Source for Strided<'_> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn dtype(&self) -> BitNetDType {
+        self.dtype
+    }
+
+    fn scale(&self) -> Option<f32> {
+        self.scale
+    }
+
+    fn whole(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn read<'s>(&'s self, _: &Kernels, range: Range<usize>, room: &'s mut [u8]) -> Result<&'s [u8]> {
+        let room = &mut room[..self.dtype.size_bytes(range.len()).unwrap_or(0)];
+        match self.dtype.element_bytes() {
+            Some(8) => gather::<8>(self.layout, self.bytes, range.start, room),
+            Some(4) => gather::<4>(self.layout, self.bytes, range.start, room),
+            Some(2) => gather::<2>(self.layout, self.bytes, range.start, room),
+            _ => gather::<1>(self.layout, self.bytes, range.start, room),
+        }
+        Ok(room)
+    }
+}
+
+/// Copies elements from `first` on in row-major order, as many as `out` holds.
+fn gather<const W: usize>(layout: &Layout, bytes: &[u8], first: usize, out: &mut [u8]) {
+    let (elements, shape, strides) = (bytes.as_chunks::<W>().0, layout.shape(), layout.strides());
+    let mut out = out.as_chunks_mut::<W>().0;
+    let Some((&inner, outer)) = shape.split_last() else {
+        return out.copy_from_slice(&elements[layout.offset()..][..1]);
+    };
+    let stride = strides[outer.len()];
+    // The index of `first`, outermost dimension first, and its position.
+    let mut index = vec![0; shape.len()];
+    let mut rest = first;
+    for (index, &length) in index.iter_mut().zip(shape).rev() {
+        (*index, rest) = (rest % length, rest / length);
+    }
+    while !out.is_empty() {
+        let start = index.iter().zip(strides).map(|(&index, &stride)| index as isize * stride).sum::<isize>()
+            + layout.offset() as isize;
+        let at = index[outer.len()];
+        let (row, later) = out.split_at_mut(out.len().min(inner - at));
+        if stride == 1 {
+            row.copy_from_slice(&elements[start as usize..][..row.len()]);
+        } else {
+            for (step, out) in row.iter_mut().enumerate() {
+                *out = elements[(start + step as isize * stride) as usize];
+            }
+        }
+        out = later;
+        index[outer.len()] = 0;
+        for (index, &length) in index[..outer.len()].iter_mut().zip(outer).rev() {
+            *index += 1;
+            if *index < length {
+                break;
+            }
+            *index = 0;
+        }
+    }
+}
+
+/// Returns the elements of a tensor; `scaled` says whether its scale counts.
+///
+/// # Errors
+/// `Unsupported` for a tensor that is not in host memory.
+pub fn of_tensor(tensor: &BitNetTensor, scaled: bool) -> Result<Box<dyn Source + '_>> {
+    if !tensor.device().is_cpu() {
+        return Err(BitNetError::new(ErrorKind::Unsupported {
+            backend: "cpu",
+            operation: format!("conversion of a {} tensor on {}", tensor.dtype(), tensor.device()),
+            reason: "the elements are not in host memory".into(),
+        }));
+    }
+    let (dtype, len) = (tensor.dtype(), tensor.element_count());
+    let scale = tensor.scale().filter(|_| scaled);
+    if tensor.is_contiguous() {
+        return Ok(Box::new(Plain { bytes: tensor.as_bytes()?, dtype, scale, len }));
+    }
+    Ok(Box::new(Strided { bytes: tensor.memory().bytes(), layout: tensor.layout(), dtype, scale, len }))
+}
+
+/// What a conversion makes of another source.
+pub struct Converted<'a>(pub Job<'a>);
+
+impl Source for Converted<'_> {
+    fn len(&self) -> usize {
+        self.0.source.len()
+    }
+
+    fn dtype(&self) -> BitNetDType {
+        self.0.cast.to
+    }
+
+    fn scale(&self) -> Option<f32> {
+        self.0.scale
+    }
+
+    fn whole(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn read<'s>(&'s self, _: &Kernels, range: Range<usize>, room: &'s mut [u8]) -> Result<&'s [u8]> {
+        let room = &mut room[..self.0.cast.to.size_bytes(range.len()).unwrap_or(0)];
+        self.0.fill_range(range, room)?;
+        Ok(room)
+    }
+}

@@ -1,0 +1,139 @@
+//! The elements of base-3 tensors: five ternary values a byte.
+//!
+//! ```text
+//! byte = (v0 + 1) + 3 (v1 + 1) + 9 (v2 + 1) + 27 (v3 + 1) + 81 (v4 + 1)        values 5 i .. 5 i + 5 in byte i
+//! ```
+//!
+//! Bytes above 242 do not occur, and places past the last value hold digit 1, the value 0. Unlike the planar base-3
+//! packing of weights, the place of a value does not depend on the length of the sequence, so that a tensor may begin
+//! at any whole byte of another.
+
+use bitnet_backend::{BitNetDType, BitNetError, Result};
+
+/// Values of a byte.
+pub const VALUES: usize = 5;
+
+/// The digits of every byte as values; those of bytes above 242 are not used.
+const DIGITS: [[i8; VALUES]; 256] = {
+    let mut table = [[0; VALUES]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut rest, mut place) = (byte, 0);
+        while place < VALUES {
+            table[byte][place] = (rest % 3) as i8 - 1;
+            rest /= 3;
+            place += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// Packs values, five a byte.
+///
+/// # Errors
+/// `Mismatch` for a value that is not -1, 0 or +1, and when `out` does not have the bytes of the values.
+pub fn pack(values: &[i8], out: &mut [u8]) -> Result<()> {
+    check_len(values.len(), out.len())?;
+    // Whole blocks without an early exit vectorise; the place is looked for only when there is one.
+    let odd = |value: i8| value.wrapping_add(1) as u8 > 2;
+    if values.iter().fold(false, |seen, &value| seen | odd(value)) {
+        let at = values.iter().position(|&value| odd(value)).unwrap_or(0);
+        return Err(BitNetError::mismatch(format!("value {at}"), "-1, 0 or +1", values[at]));
+    }
+    let byte = |values: &[i8; VALUES]| {
+        let [a, b, c, d, e] = values.map(|value| value.wrapping_add(1) as u8);
+        // Digit i stands in byte i and meets the power 3^i at byte 4 - i, so that all meet in byte 4, below which no
+        // sum reaches 256.
+        const POWERS: u64 = 1 << 32 | 3 << 24 | 9 << 16 | 27 << 8 | 81;
+        (u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]).wrapping_mul(POWERS) >> 32) as u8
+    };
+    let (fives, rest) = values.as_chunks::<VALUES>();
+    out.iter_mut().zip(fives).for_each(|(out, five)| *out = byte(five));
+    if let (Some(out), false) = (out.last_mut(), rest.is_empty()) {
+        let mut five = [0; VALUES];
+        five[..rest.len()].copy_from_slice(rest);
+        *out = byte(&five);
+    }
+    Ok(())
+}
+
+/// Unpacks `out.len()` values.
+///
+/// # Errors
+/// `Mismatch` when `packed` does not have the bytes of the values, or at the first byte that [`pack`] does not write.
+pub fn unpack(packed: &[u8], out: &mut [i8]) -> Result<()> {
+    check_len(out.len(), packed.len())?;
+    if let Some(at) = find_invalid(packed, out.len()) {
+        return Err(BitNetError::mismatch(
+            format!("byte {at} of {} ternary values", out.len()),
+            "five base-3 digits, and 1 past the last value",
+            packed[at],
+        ));
+    }
+    for (values, &byte) in out.chunks_mut(VALUES).zip(packed) {
+        values.copy_from_slice(&DIGITS[usize::from(byte)][..values.len()]);
+    }
+    Ok(())
+}
+
+/// Returns the offset of the first byte that [`pack`] does not write for so many values.
+pub fn find_invalid(packed: &[u8], values: usize) -> Option<usize> {
+    let above = packed.iter().position(|&byte| byte > 242);
+    above.or_else(|| {
+        let used = values % VALUES;
+        let last = packed.last().filter(|_| used > 0)?;
+        DIGITS[usize::from(*last)][used..].iter().any(|&value| value != 0).then(|| packed.len() - 1)
+    })
+}
+
+fn check_len(values: usize, bytes: usize) -> Result<()> {
+    match BitNetDType::TernaryBase3.size_bytes(values) {
+        Some(expected) if expected == bytes => Ok(()),
+        expected => Err(BitNetError::mismatch(
+            format!("bytes of {values} ternary values in base 3"),
+            expected.unwrap_or(usize::MAX),
+            bytes,
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_round_trip_at_every_length() {
+        // A prime period, so that exchanged places cannot cancel.
+        let values: Vec<i8> = (0..251).map(|i: i32| (i * i % 7 % 3) as i8 - 1).collect();
+        for len in 0..values.len() {
+            let mut packed = vec![0; BitNetDType::TernaryBase3.size_bytes(len).unwrap()];
+            pack(&values[..len], &mut packed).unwrap();
+            let mut out = vec![7; len];
+            unpack(&packed, &mut out).unwrap();
+            assert_eq!(out, values[..len]);
+            assert_eq!(find_invalid(&packed, len), None);
+        }
+    }
+
+    #[test]
+    fn the_first_value_is_the_lowest_digit() {
+        let mut byte = [0];
+        pack(&[1, 0, 0, 0, -1], &mut byte).unwrap();
+        assert_eq!(byte, [2 + 3 + 9 + 27]);
+        pack(&[-1], &mut byte).unwrap();
+        assert_eq!(byte, [3 + 9 + 27 + 81]);
+    }
+
+    #[test]
+    fn what_is_not_ternary_is_refused() {
+        let error = pack(&[0, 2], &mut [0]).unwrap_err().to_string();
+        assert_eq!(error, "value 1: expected -1, 0 or +1, found 2");
+        assert!(pack(&[0; 5], &mut [0; 2]).is_err());
+        assert!(unpack(&[243], &mut [0; 5]).is_err());
+        assert_eq!(find_invalid(&[121, 243, 121], 15), Some(1));
+        // Digit 2 in the place past the last value.
+        assert_eq!(find_invalid(&[121, 121 + 81], 9), Some(1));
+        assert_eq!(find_invalid(&[121, 121 + 81], 10), None);
+    }
+}

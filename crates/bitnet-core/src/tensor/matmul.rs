@@ -1,0 +1,245 @@
+//! Matrix products.
+//!
+//! Floats go through the crate `gemm`, which reads transposed and strided operands where they lie; halves are widened
+//! to f32 first and the result is rounded once. Integers are summed in their own type and wrap around, but the
+//! product of 8-bit signed ones is i32. A ternary matrix with i8 goes through the ternary kernels.
+
+use bitnet_backend::{BitNetDType, Result};
+
+use super::arithmetic::Arithmetic;
+use super::broadcast::{broadcast, common_type};
+use super::elementwise::for_arithmetic;
+use super::output::{build, pool_of, shapes, unsupported};
+use super::source::unpacked;
+use super::walk::Walk;
+use crate::memory::tensor::{BitNetTensor, Layout};
+
+impl BitNetTensor {
+    /// Multiplies matrices: `[.., m, k]` with `[.., k, n]` gives `[.., m, n]`, the outer dimensions broadcast.
+    ///
+    /// A left operand of one dimension is a row and a right one a column, and the result lacks that dimension.
+    /// Floats are computed in their common type. i8 with i8 gives i32, and so does i8 with a ternary matrix of two
+    /// dimensions, which [`linear`](Self::linear) takes without unpacking it first.
+    ///
+    /// # Errors
+    /// `Mismatch` with both shapes when they do not fit; `Unsupported` for a scalar, truth values, types without a
+    /// common one, floats in a build without the feature `gemm`, or when neither memory belongs to a pool; otherwise
+    /// as an allocation.
+    pub fn matmul(&self, other: &Self) -> Result<Self> {
+        let name = "matmul";
+        let (left_rank, right_rank) = (self.shape().len(), other.shape().len());
+        if left_rank == 0 || right_rank == 0 {
+            return Err(unsupported(name, &[self, other], "a scalar is no matrix; mul scales"));
+        }
+        let left = if left_rank == 1 { self.unsqueeze(0)? } else { self.clone() };
+        let right = if right_rank == 1 { other.unsqueeze(1)? } else { other.clone() };
+        let depth = |shape: &[usize], from_end: usize| shape[shape.len() - from_end];
+        let batch = |shape: &[usize]| shape[..shape.len() - 2].to_vec();
+        let outer = broadcast(&batch(left.shape()), &batch(right.shape()));
+        let (Some(outer), true) = (outer, depth(left.shape(), 1) == depth(right.shape(), 2)) else {
+            return Err(shapes(name, "[.., m, k] and [.., k, n]", self, other));
+        };
+        let product = Product {
+            rows: depth(left.shape(), 2),
+            depth: depth(left.shape(), 1),
+            cols: depth(right.shape(), 1),
+            outer,
+        };
+        let mut result = product.of(&left, &right)?;
+        if left_rank == 1 {
+            result = result.squeeze(-2)?;
+        }
+        if right_rank == 1 { result.squeeze(-1) } else { Ok(result) }
+    }
+
+    /// Multiplies rows with the rows of a weight matrix: `[.., k]` with `[n, k]` gives `[.., n]`, as
+    /// [`matmul`](Self::matmul) with the transposed weights. Packed ternary weights with i8 give i32.
+    ///
+    /// # Errors
+    /// As `matmul`.
+    pub fn linear(&self, weights: &Self) -> Result<Self> {
+        let (shape, rows) = (self.shape(), weights.shape());
+        let fits = rows.len() == 2 && !shape.is_empty() && shape.last() == rows.last();
+        if !fits {
+            return Err(shapes("linear", "[.., k] and [n, k]", self, weights));
+        }
+        if !is_ternary(weights) {
+            let weights = unpacked(weights, "linear")?;
+            return self.matmul(&weights.transpose(0, 1)?);
+        }
+        let (outer, depth) = (&shape[..shape.len() - 1], rows[1]);
+        let tokens = outer.iter().product();
+        let result = super::ternary::product("linear", &self.reshape(&[tokens, depth])?, weights, weights)?;
+        result.reshape(&[outer, &rows[..1]].concat())
+    }
+}
+
+/// Reports whether elements are packed ternary codes.
+fn is_ternary(tensor: &BitNetTensor) -> bool {
+    matches!(tensor.dtype(), BitNetDType::BitNet158 | BitNetDType::TernaryBase3)
+}
+
+/// The lengths of a product.
+struct Product {
+    rows: usize,
+    depth: usize,
+    cols: usize,
+    outer: Vec<usize>,
+}
+
+impl Product {
+    fn of(&self, left: &BitNetTensor, right: &BitNetTensor) -> Result<BitNetTensor> {
+        use BitNetDType::I8;
+        match (left.dtype(), right.dtype()) {
+            (_, I8) if is_ternary(left) && self.outer.is_empty() => {
+                let product = super::ternary::product("matmul", &right.transpose(0, 1)?, left, right)?;
+                return product.transpose(0, 1)?.contiguous();
+            }
+            (I8, _) if is_ternary(right) && self.outer.is_empty() => {
+                let turned = unpacked(right, "matmul")?.transpose(0, 1)?.contiguous()?;
+                return super::ternary::product("matmul", left, &turned, right);
+            }
+            _ => {}
+        }
+        let pool = pool_of("matmul", &[left, right])?;
+        let (plain_left, plain_right) = (unpacked(left, "matmul")?, unpacked(right, "matmul")?);
+        let dtype = common_type("matmul", &plain_left, &plain_right)?;
+        match dtype {
+            BitNetDType::Bool => {
+                Err(unsupported("matmul", &[left, right], "truth values are no numbers; cast them"))
+            }
+            dtype if dtype.is_float() => self.floats(&plain_left, &plain_right, dtype),
+            dtype => {
+                let wide = if dtype == I8 { BitNetDType::I32 } else { dtype };
+                let (left, right) = (plain_left.cast(wide)?, plain_right.cast(wide)?);
+                for_arithmetic!(wide, C, _S => self.integers::<C>(&left, &right, wide, pool), bool => {
+                    Err(unsupported("matmul", &[&left, &right], "no numbers"))
+                })
+            }
+        }
+    }
+
+    fn shape(&self) -> Vec<usize> {
+        [&self.outer[..], &[self.rows, self.cols]].concat()
+    }
+
+    /// Returns where the matrices of both operands begin, for each outer index.
+    fn starts(&self, left: &BitNetTensor, right: &BitNetTensor) -> Result<Walk<2>> {
+        let outer = |tensor: &BitNetTensor| {
+            let (layout, rank) = (tensor.layout(), tensor.shape().len() - 2);
+            let parts = (layout.shape()[..rank].to_vec(), layout.strides()[..rank].to_vec());
+            Layout::strided(parts.0, parts.1, layout.offset()).broadcast_to(&self.outer)
+        };
+        let (left, right) = (outer(left)?, outer(right)?);
+        Ok(Walk::new(&self.outer, [left.strides(), right.strides()], [left.offset(), right.offset()]))
+    }
+
+    #[cfg(feature = "gemm")]
+    fn floats(&self, left: &BitNetTensor, right: &BitNetTensor, dtype: BitNetDType) -> Result<BitNetTensor> {
+        let computed = if dtype == BitNetDType::F64 { dtype } else { BitNetDType::F32 };
+        let (left, right) = (cast_in_pool(left, right, computed)?, cast_in_pool(right, left, computed)?);
+        // One right matrix for all: the outer dimensions are rows of one left matrix, where strides can say so.
+        let merged = self.outer.iter().product::<usize>().checked_mul(self.rows);
+        if let (false, Some(rows), 2) = (self.outer.is_empty(), merged, right.shape().len())
+            && left.shape()[..self.outer.len()] == self.outer[..]
+            && let Some(layout) = left.layout().reshape(&[rows, self.depth])?
+        {
+            let one = Product { rows, depth: self.depth, cols: self.cols, outer: Vec::new() };
+            return one.floats(&left.view("matmul", layout)?, &right, dtype)?.reshape(&self.shape());
+        }
+        let product = match computed {
+            BitNetDType::F64 => self.native::<f64>(&left, &right, computed),
+            _ => self.native::<f32>(&left, &right, computed),
+        }?;
+        product.cast(dtype)
+    }
+
+    #[cfg(feature = "gemm")]
+    fn native<T: super::source::Number + Default + From<bool>>(
+        &self,
+        left: &BitNetTensor,
+        right: &BitNetTensor,
+        dtype: BitNetDType,
+    ) -> Result<BitNetTensor> {
+        use super::gemm::{Matrix, product};
+        use super::source::Source;
+        let starts = self.starts(left, right)?;
+        let sources = [Source::of(left), Source::of(right)];
+        let [Some(left_elements), Some(right_elements)] = sources.map(|source| T::direct(&source)) else {
+            unreachable!("both operands were cast to the type");
+        };
+        let strides = |tensor: &BitNetTensor| {
+            let strides = tensor.layout().strides();
+            (strides[strides.len() - 2], strides[strides.len() - 1])
+        };
+        let (left_strides, right_strides) = (strides(left), strides(right));
+        let pool = pool_of("matmul", &[left, right])?;
+        build(&self.shape(), dtype, pool, "matmul", |out: &mut [T]| {
+            let each = self.rows * self.cols;
+            for (index, out) in out.chunks_mut(each.max(1)).enumerate() {
+                let [left_start, right_start] = starts.positions(index);
+                let left = Matrix {
+                    elements: left_elements,
+                    start: left_start,
+                    row_stride: left_strides.0,
+                    col_stride: left_strides.1,
+                };
+                let right = Matrix {
+                    elements: right_elements,
+                    start: right_start,
+                    row_stride: right_strides.0,
+                    col_stride: right_strides.1,
+                };
+                product((self.rows, self.depth, self.cols), left, right, out);
+            }
+            Ok(())
+        })
+    }
+
+    #[cfg(not(feature = "gemm"))]
+    fn floats(&self, left: &BitNetTensor, right: &BitNetTensor, _: BitNetDType) -> Result<BitNetTensor> {
+        Err(unsupported("matmul", &[left, right], "this build lacks the feature gemm"))
+    }
+
+    /// Multiplies integers of one type, row by row of the right operand.
+    fn integers<C: Arithmetic>(
+        &self,
+        left: &BitNetTensor,
+        right: &BitNetTensor,
+        dtype: BitNetDType,
+        pool: &crate::memory::HybridMemoryPool,
+    ) -> Result<BitNetTensor> {
+        let (left, right) = (left.contiguous()?, right.contiguous()?);
+        let starts = self.starts(&left, &right)?;
+        let (left_elements, right_elements) = (left.memory_elements::<C>(), right.memory_elements::<C>());
+        build(&self.shape(), dtype, pool, "matmul", |out: &mut [C]| {
+            out.fill(C::default());
+            if self.depth == 0 {
+                return Ok(());
+            }
+            for (index, out) in out.chunks_mut((self.rows * self.cols).max(1)).enumerate() {
+                let [left_start, right_start] = starts.positions(index);
+                let rows = left_elements[left_start..].chunks_exact(self.depth).take(self.rows);
+                for (row, out) in rows.zip(out.chunks_exact_mut(self.cols)) {
+                    for (&factor, values) in
+                        row.iter().zip(right_elements[right_start..].chunks_exact(self.cols))
+                    {
+                        out.iter_mut()
+                            .zip(values)
+                            .for_each(|(out, &value)| *out = out.plus(factor.times(value)));
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Casts an operand, in the pool of the other where its own memory belongs to none.
+#[cfg(feature = "gemm")]
+fn cast_in_pool(tensor: &BitNetTensor, other: &BitNetTensor, dtype: BitNetDType) -> Result<BitNetTensor> {
+    if tensor.dtype() == dtype || tensor.memory().pool().is_some() {
+        return tensor.cast(dtype);
+    }
+    tensor.copy_to(pool_of("matmul", &[tensor, other])?)?.cast(dtype)
+}
