@@ -1,4 +1,5 @@
-//! Conversion of one number to another type: the seam between tensor operations and `memory::conversion`.
+//! Conversion of one number to another type, where operands are converted on the way into an operation. Whole tensors
+//! that become floats go through `memory::conversion`, which gives the same numbers.
 //!
 //! Floats are rounded half to even, once; integers keep their low bits; a float becomes the nearest integer towards
 //! zero within the range of the type, NaN becomes 0.

@@ -7,6 +7,7 @@ use super::output::{build, unsupported};
 use super::source::{Number, Source, unpacked};
 use super::walk::{Walk, fill};
 use crate::memory::HybridMemoryPool;
+use crate::memory::conversion::{ConversionConfig, ConversionEngine};
 use crate::memory::tensor::BitNetTensor;
 
 /// Calls `$body` with `$type` standing for the elements of a whole-byte type; `bool` is `u8`.
@@ -137,6 +138,10 @@ impl BitNetTensor {
             return Ok(self.clone());
         }
         let pool = self.result_pool("cast")?;
+        if dtype.is_float() {
+            return ConversionEngine::new(ConversionConfig::balanced(), pool.clone())?.convert(self, dtype);
+        }
+        // The engine rounds to the nearest integer, where NumPy and PyTorch round towards zero.
         let source = unpacked(self, "cast")?;
         if dtype == BitNetDType::Bool {
             return for_number!(source.dtype(), T => truth::<T>(&source, pool), packed => unreachable!("unpacked"));

@@ -9,7 +9,7 @@ use super::broadcast::{common_shape, common_type, float_type, walk};
 use super::cast::Cast;
 use super::output::{build, pool_of, unsupported};
 use super::source::{Number, Source, unpacked};
-use super::walk::{TILE, fill};
+use super::walk::{Kernel, TILE, fill};
 use crate::memory::Element;
 use crate::memory::tensor::BitNetTensor;
 
@@ -44,7 +44,7 @@ pub(crate) fn pairs<C: Copy, O>(inputs: [&[C]; 2], out: &mut [O], each: impl Fn(
 
 /// Runs a kernel that computes in `C` and rounds what it gives to `S`.
 pub(crate) fn rounded<const N: usize, C: Number, S: Element + Cast<C>>(
-    kernel: &(dyn Fn([&[C]; N], &mut [C]) + Sync),
+    kernel: &Kernel<'_, N, C, C>,
 ) -> impl Fn([&[C]; N], &mut [S]) + Sync {
     move |inputs, out| {
         let mut exact = [C::ONE; TILE];
@@ -62,7 +62,7 @@ fn compute<C: Arithmetic, S: Element + Cast<C>>(
     left: &BitNetTensor,
     right: &BitNetTensor,
     dtype: BitNetDType,
-    kernel: &(dyn Fn([&[C]; 2], &mut [C]) + Sync),
+    kernel: &Kernel<'_, 2, C, C>,
 ) -> Result<BitNetTensor> {
     let shape = common_shape(operation, left, right)?;
     let pool = pool_of(operation, &[left, right])?;
@@ -132,8 +132,7 @@ fn numbers<C: Arithmetic, S: Element + Cast<C>>(
     dtype: BitNetDType,
 ) -> Result<BitNetTensor> {
     let name = operation.name();
-    let run =
-        |kernel: &(dyn Fn([&[C]; 2], &mut [C]) + Sync)| compute::<C, S>(name, left, right, dtype, kernel);
+    let run = |kernel: &Kernel<'_, 2, C, C>| compute::<C, S>(name, left, right, dtype, kernel);
     // Integers have no remainder by 0 and no negative powers; kernels cannot fail, so they leave a note.
     let undefined = AtomicBool::new(false);
     let zero = C::default();
@@ -201,7 +200,7 @@ fn compared<C: Arithmetic>(
     let walk = walk(&shape, [&left, &right])?;
     let sources = [Source::of(&left), Source::of(&right)];
     build(&shape, BitNetDType::Bool, pool, name, |out: &mut [u8]| {
-        let mut run = |kernel: &(dyn Fn([&[C]; 2], &mut [u8]) + Sync)| fill(&walk, sources, out, kernel);
+        let mut run = |kernel: &Kernel<'_, 2, C, u8>| fill(&walk, sources, out, kernel);
         match comparison {
             Comparison::Eq => run(&|inputs, out| pairs(inputs, out, |a, b| u8::from(a == b))),
             Comparison::Ne => run(&|inputs, out| pairs(inputs, out, |a, b| u8::from(a != b))),

@@ -1,4 +1,11 @@
-//! Operations on tensors, with the meaning that NumPy and PyTorch give them.
+//! Operations on tensors, with the meaning that NumPy and PyTorch give them: methods of [`BitNetTensor`].
+//!
+//! Two frames do the work. `walk` writes one element of a result for each index of its operands (`elementwise`,
+//! `unary`, `activation`, `convert`), `reduce` makes one of many (`reductions`, `statistics`); both merge the
+//! dimensions that one stride walks through and hand slices to kernels. An operand of another type, or one that does
+//! not lie together, reaches a kernel through a small tile (`source`). `broadcast` says what two operands have in
+//! common, `output` where results come from. `docs/tensors.md` states the rules; a new operation is a kernel and a
+//! method that calls a frame.
 
 mod activation;
 mod arithmetic;
@@ -27,3 +34,8 @@ pub use activation::Activation;
 pub(crate) use convert::{cast_slice_from_f64, copy};
 
 pub use crate::memory::tensor::{BitNetDType, BitNetTensor, Layout, TensorMetadata};
+
+/// The page on tensors, whose example has to run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../../docs/tensors.md")]
+struct Page;

@@ -18,6 +18,9 @@ const SHORT_ROW: usize = 64;
 #[cfg(feature = "parallel")]
 const PARALLEL_BYTES: usize = 1 << 20;
 
+/// Computes elements of a result from equally many elements of each operand.
+pub(crate) type Kernel<'a, const N: usize, C, O> = dyn Fn([&[C]; N], &mut [O]) + Sync + 'a;
+
 /// Merged dimensions of `N` operands.
 #[derive(Debug, Clone)]
 pub(crate) struct Walk<const N: usize> {
@@ -100,7 +103,7 @@ pub(crate) fn fill<const N: usize, C: Number, O: Element>(
     walk: &Walk<N>,
     sources: [Source<'_>; N],
     out: &mut [O],
-    kernel: &(dyn Fn([&[C]; N], &mut [O]) + Sync),
+    kernel: &Kernel<'_, N, C, O>,
 ) {
     if out.is_empty() {
         return;
@@ -139,7 +142,7 @@ fn fill_rows<const N: usize, C: Number, O: Element>(
     first_col: usize,
     out: &mut [O],
     cols: usize,
-    kernel: &(dyn Fn([&[C]; N], &mut [O]) + Sync),
+    kernel: &Kernel<'_, N, C, O>,
 ) {
     let steps = walk.inner.1;
     let row_steps = walk.outer.last().map_or([0; N], |(_, strides)| *strides);

@@ -45,10 +45,8 @@ impl BitNetTensor {
         pool: &HybridMemoryPool,
     ) -> Result<Self> {
         let count = ((end - start) / step).ceil();
-        if !(start.is_finite() && end.is_finite() && step.is_finite() && step != 0.0)
-            || !count.is_finite()
-            || count > (1u64 << 53) as f64
-        {
+        let is_finite = [start, end, step, count].iter().all(|number| number.is_finite());
+        if !is_finite || step == 0.0 || count > (1u64 << 53) as f64 {
             let found = format!("{start} to {end} by {step}");
             return Err(BitNetError::mismatch("bounds of arange", "a finite sequence", found));
         }
