@@ -35,6 +35,7 @@ pub fn check() -> Result<()> {
     }
     test_metal()?;
     test_quant_candle()?;
+    test_tensors()?;
     test_hub()
 }
 
@@ -44,6 +45,14 @@ fn test_quant_candle() -> Result<()> {
     run(cargo(["clippy"]).args(quant).args(["--lib", "--test", "candle", "--", "-D", "warnings"]))?;
     run(cargo(["test"]).args(quant).args(["--test", "candle"]))?;
     run(cargo(["test"]).args(quant).args(["--doc", "candle"]))
+}
+
+/// Runs the tests of tensors in what the default build leaves out: compression, `ndarray`, candle.
+fn test_tensors() -> Result<()> {
+    let core = ["--package", "bitnet-core", "--features", "mmap,compression,ndarray,candle", "--lib"];
+    run(cargo(["clippy"]).args(core).args(["--tests", "--", "-D", "warnings"]))?;
+    run(cargo(["test"]).args(core).args(["memory::tensor"]))?;
+    run(cargo(["test"]).args(["--package", "bitnet-backend", "--features", "candle", "candle"]))
 }
 
 /// Runs the tests of the hub: its modules, and the program against a hub on this machine.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::process::{capture, cargo, run};
+use crate::process::{capture, cargo, root, run};
 
 /// Arguments of the command that runs all tests; the README promises exactly this one.
 pub const TEST: [&str; 2] = ["test", "--workspace"];
@@ -38,11 +38,12 @@ pub fn test_scalar() -> Result<()> {
 }
 
 /// The tests that are too long for every change: package, test program, test.
-const STRESS: [[&str; 3]; 4] = [
+const STRESS: [[&str; 3]; 5] = [
     ["bitnet-inference", "stress", "random_schedules_change_no_bit"],
     ["bitnet-inference", "stress", "the_whole_held_out_text_has_its_loss"],
     ["bitnet-model", "gguf_damage", "many_damaged_files_never_bring_loading_down"],
     ["bitnet-fuzzing", "smoke", "every_parser_for_minutes"],
+    ["bitnet-kernels", "tiers", "casts::every_binary32_rounds_as_the_half_crate_does"],
 ];
 
 /// Runs the tests that are too long for every change, by name: a test that has gone is an error here, where a
@@ -62,7 +63,62 @@ pub fn stress() -> Result<()> {
         bail!("{long} is not there");
     }
     println!("passed: {long}");
-    loom()
+    loom()?;
+    miri()
+}
+
+/// Parts of the memory pool that Miri runs: its bookkeeping, and a few blocks from request to return.
+const MIRI_POOL: [&str; 12] = [
+    "memory::word::",
+    "memory::bias::",
+    "memory::latch::",
+    "memory::handle::",
+    "memory::records::",
+    "memory::counters::",
+    "memory::planner::",
+    "memory::cpu::tests::requests",
+    "memory::tests::memory_handles_die",
+    "memory::tests::memory_handles_of_another_pool",
+    "memory::tests::pinned_memory",
+    "memory::tests::threads::racing_frees",
+];
+
+/// Parts of the tensors that Miri runs, on a big-endian machine too: layouts, files, handles and DLPack. Mappings and
+/// other processes are beyond it.
+const MIRI_TENSORS: [&str; 6] = [
+    "memory::tensor::base3",
+    "memory::tensor::file",
+    "memory::tensor::handle",
+    "memory::tensor::interop",
+    "memory::tensor::bitnet_tensor",
+    "memory::tensor::layout",
+];
+
+/// Interprets a part of the tests of memory and tensors, which finds undefined behaviour. Needs a nightly toolchain.
+fn miri() -> Result<()> {
+    let runs: [(&str, &[&str], &[&str]); 3] = [
+        ("the bookkeeping of the memory pool", &[], &MIRI_POOL),
+        ("tensors", &["--no-default-features"], &MIRI_TENSORS),
+        (
+            "tensors on a big-endian machine",
+            &["--no-default-features", "--target", "s390x-unknown-linux-gnu"],
+            &MIRI_TENSORS,
+        ),
+    ];
+    for (what, flags, tests) in runs {
+        let args = ["run", "nightly", "cargo", "miri", "test", "--package", "bitnet-core", "--lib"];
+        let mut command = std::process::Command::new("rustup");
+        command.args(args).args(flags).arg("--").args(tests);
+        command.current_dir(root()).env("CARGO_TARGET_DIR", "target/miri");
+        // Memory of the pool is reached through addresses, and tests ask for the time and write files.
+        command.env("MIRIFLAGS", "-Zmiri-permissive-provenance -Zmiri-disable-isolation");
+        let output = capture(&mut command)?;
+        if !output.stdout.contains(" passed; 0 failed") || output.stdout.contains(" 0 passed") {
+            bail!("{what}: not all tests ran under Miri");
+        }
+        println!("passed: {what} under Miri");
+    }
+    Ok(())
 }
 
 /// Runs the model checks of the memory pool, which replace its atomics and locks.
@@ -73,7 +129,7 @@ fn loom() -> Result<()> {
     // A folder of its own: the flag would rebuild everything in the usual one.
     command.env("RUSTFLAGS", format!("{flags} --cfg loom")).env("CARGO_TARGET_DIR", "target/loom");
     let output = capture(&mut command)?;
-    if !output.stdout.contains("4 passed") {
+    if !output.stdout.contains("7 passed") {
         bail!("the model checks of the memory pool did not all run");
     }
     println!("passed: the model checks of the memory pool");

@@ -66,11 +66,15 @@ pub trait Backend: Send {
     /// `Unsupported` ops; mismatches between ops, buffers and matrices; exhausted memory.
     fn load_graph(&mut self, graph: Graph, limits: StepLimits) -> Result<()>;
 
-    /// Makes KV blocks `0..count` exist in every layer. Never shrinks.
+    /// Makes KV blocks `0..count` exist in every layer. Takes none away.
     ///
     /// # Errors
     /// Exhausted memory; the blocks there before remain.
     fn reserve_kv_blocks(&mut self, count: usize) -> Result<()>;
+
+    /// Gives the memory of the KV blocks from `count` on back. They exist no more, and no step names them before
+    /// they are reserved again.
+    fn release_kv_blocks(&mut self, count: usize);
 
     /// Enqueues one op of the loaded graph for the tokens of `step`.
     ///

@@ -1,6 +1,6 @@
 //! The error root: what went wrong, and in which layer or tensor.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -123,12 +123,13 @@ impl BitNetError {
         }))
     }
 
-    /// Makes an [`ErrorKind::Mismatch`].
+    /// Makes an [`ErrorKind::Mismatch`]. What was looked at and what was found may come from a file of a stranger: their
+    /// beginning is enough.
     pub fn mismatch(what: impl Into<String>, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
         BitNetError::new(ErrorKind::Mismatch {
-            what: what.into(),
+            what: beginning(what.into()),
             expected: expected.to_string(),
-            found: found.to_string(),
+            found: beginning(found.to_string()),
         })
     }
 
@@ -163,12 +164,41 @@ impl BitNetError {
     }
 }
 
+/// Cuts a long text.
+fn beginning(mut text: String) -> String {
+    const BYTES: usize = 400;
+    if text.len() > BYTES {
+        text.truncate(text.floor_char_boundary(BYTES));
+        text.push_str("...");
+    }
+    text
+}
+
 impl fmt::Display for BitNetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = OneLine(f);
         for place in self.0.context.iter().rev() {
-            write!(f, "{place}: ")?;
+            write!(line, "{place}: ")?;
         }
-        self.0.kind.fmt(f)
+        write!(line, "{}", self.0.kind)
+    }
+}
+
+/// Escapes control characters, which names and messages of strangers may contain.
+struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            match part.strip_suffix(char::is_control) {
+                Some(plain) => {
+                    self.0.write_str(plain)?;
+                    write!(self.0, "{}", part[plain.len()..].escape_default())?;
+                }
+                None => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -199,6 +229,14 @@ mod tests {
     fn context_prints_outermost_first_on_one_line() {
         let error = BitNetError::mismatch("rows", 4, 5).context("q_proj").context("layer 3");
         assert_eq!(error.to_string(), "layer 3: q_proj: rows: expected 4, found 5");
+    }
+
+    #[test]
+    fn names_of_strangers_neither_break_the_line_nor_fill_it() {
+        let error = BitNetError::mismatch("a\nb", 4, "\u{e9}".repeat(1000)).context("x\ty\n");
+        let line = error.to_string();
+        assert!(line.starts_with("x\\ty\\n: a\\nb: expected 4, found \u{e9}\u{e9}"), "{line}");
+        assert!(line.ends_with("\u{e9}...") && line.len() < 500, "{line}");
     }
 
     #[test]

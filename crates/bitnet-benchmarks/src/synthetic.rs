@@ -1,14 +1,18 @@
 //! Models of published shapes with random weights, made in memory.
 
+use std::sync::Arc;
+
 use bitnet_core::backend::{
-    BitNetDType, LinearWeights, TernaryWire, WeightBytes, WeightScale, WeightStorage,
+    BitNetDType, Device, LinearWeights, TernaryWire, WeightBytes, WeightScale, WeightStorage,
 };
+use bitnet_core::memory::{HybridMemoryPool, PoolBuffer};
 use bitnet_inference::model::config::ModelClass;
 use bitnet_inference::model::{
     ActivationMode, Family, Head, Layer, Model, ModelConfig, NormWeights, Projection,
 };
 use half::bf16;
 
+use crate::BenchError;
 use crate::shape::Shape;
 
 /// Longest sequence of a synthetic model.
@@ -95,6 +99,43 @@ pub fn model(shape: &Shape, layers: usize, seed: u64) -> Model {
     }
 }
 
+/// Weights in a pool, whose memory is on huge pages where the system has them.
+struct Copied(PoolBuffer<u8>);
+
+impl AsRef<[u8]> for Copied {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Copies all matrices to huge pages, as `--weights copy` does with files.
+///
+/// # Errors
+/// The system refuses the memory.
+pub fn copied(mut model: Model) -> Result<Model, BenchError> {
+    let pool = HybridMemoryPool::new()?;
+    let copy = |weights: &mut LinearWeights| -> Result<(), BenchError> {
+        if let WeightStorage::Ternary { bytes, .. } | WeightStorage::Dense { bytes, .. } =
+            &mut weights.storage
+        {
+            let mut copy = PoolBuffer::zeroed(&pool, bytes.len(), &Device::Cpu, &weights.name)?;
+            copy.copy_from_slice(bytes);
+            *bytes = WeightBytes::new(Arc::new(Copied(copy)));
+        }
+        Ok(())
+    };
+    copy(&mut model.embedding)?;
+    if let Head::Separate(head) = &mut model.head {
+        copy(head)?;
+    }
+    for Layer { q, k, v, o, gate, up, down, .. } in &mut model.layers {
+        for projection in [q, k, v, o, gate, up, down] {
+            copy(&mut projection.weights)?;
+        }
+    }
+    Ok(model)
+}
+
 fn config(shape: &Shape, layers: usize) -> ModelConfig {
     ModelConfig {
         model_type: "bitnet".into(),
@@ -148,6 +189,22 @@ mod tests {
         }
         assert_eq!((codes.len(), counts[3]), (30_001, 0));
         assert!(counts[..3].iter().all(|&count| (38_000..42_000).contains(&count)), "{counts:?}");
+    }
+
+    #[test]
+    fn copied_weights_are_the_same_bytes_elsewhere() {
+        let shape = Shape { vocab: 40, hidden: 64, intermediate: 96, ..crate::shape::SHAPES[3] };
+        let before = model(&shape, 2, 3);
+        let after = copied(before.clone()).unwrap();
+        assert_eq!(before.matrices().count(), after.matrices().count());
+        for (before, after) in before.matrices().zip(after.matrices()) {
+            let stored = |weights: &LinearWeights| match &weights.storage {
+                WeightStorage::Ternary { bytes, .. } | WeightStorage::Dense { bytes, .. } => bytes.clone(),
+                other => panic!("{other:?}"),
+            };
+            let (before, after) = (stored(before), stored(after));
+            assert!(*before == *after && before.as_ptr() != after.as_ptr());
+        }
     }
 
     #[test]

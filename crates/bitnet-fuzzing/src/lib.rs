@@ -29,7 +29,7 @@ pub struct Target {
 }
 
 /// Every parser.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 15] = [
     target("safetensors_header", targets::safetensors_header, seeds::safetensors_header, 3000),
     target("safetensors_folder", targets::safetensors_folder, seeds::safetensors_folder, 300),
     target("shard_index", targets::shard_index, seeds::shard_index, 2000),
@@ -43,6 +43,8 @@ pub const TARGETS: [Target; 13] = [
     target("tokenizer_config", targets::tokenizer_config, seeds::tokenizer_config, 3000),
     target("chat_template", targets::chat_template, seeds::chat_template, 3000),
     target("saved_chat", targets::saved_chat, seeds::saved_chat, 10_000),
+    target("tensor_file", targets::tensor_file, seeds::tensor_file, 3000),
+    target("pool_snapshot", targets::pool_snapshot, seeds::pool_snapshot, 10_000),
 ];
 
 /// Keeps panics that the tokenizer catches and returns as errors from whoever watches for panics, as the command

@@ -4,6 +4,10 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
+use bitnet_core::device::Device;
+use bitnet_core::memory::tensor::file::to_bytes;
+use bitnet_core::memory::tensor::{BitNetDType, BitNetTensor};
+use bitnet_core::memory::{CleanupConfig, HybridMemoryPool, MemoryPoolConfig, PoolBuffer, TrackingConfig};
 use bitnet_core::tokenizer::Vocabulary;
 use bitnet_inference::model::convert::{ConvertOptions, Output, OutputFile, Target, convert};
 use bitnet_inference::model::{ModelFiles, ModelSource};
@@ -228,4 +232,32 @@ pub fn saved_chat() -> Vec<Vec<u8>> {
     let talk = r#"{"schema": 1, "model": "m", "messages": [{"role": "system", "content": ""},
         {"role": "user", "content": "a\n\ud83d\udc51"}, {"role": "assistant", "content": "b"}]}"#;
     vec![talk.into(), r#"{"schema":1,"messages":[]}"#.into()]
+}
+
+pub fn tensor_file() -> Vec<Vec<u8>> {
+    let pool = HybridMemoryPool::new().expect("a pool");
+    let ones =
+        |shape: &[usize], dtype| BitNetTensor::ones(shape, dtype, &Device::Cpu, &pool).expect("a tensor");
+    let tensors: Vec<_> =
+        BitNetDType::ALL.into_iter().map(|dtype| (dtype.name(), ones(&[2, 3], dtype))).collect();
+    let all: Vec<_> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let codes = ones(&[3], BitNetDType::I8);
+    let scaled = codes.metadata().clone().with_scale(Some(0.25)).expect("a scale");
+    let scaled = BitNetTensor::from_memory(scaled, codes.memory().clone()).expect("a tensor");
+    let empty = ones(&[0, 2], BitNetDType::F16);
+    let few = [("a", &scaled), ("b", &empty)];
+    [to_bytes(&all), to_bytes(&few), to_bytes(&[])].map(|bytes| bytes.expect("a file")).into()
+}
+
+pub fn pool_snapshot() -> Vec<Vec<u8>> {
+    let config = MemoryPoolConfig {
+        enable_advanced_tracking: true,
+        tracking_config: Some(TrackingConfig::default()),
+        cleanup_config: Some(CleanupConfig::default()),
+        ..MemoryPoolConfig::default()
+    };
+    let pool = HybridMemoryPool::with_config(config).expect("a pool");
+    let _buffer = PoolBuffer::<u8>::zeroed(&pool, 100, &Device::Cpu, "buffer").expect("memory");
+    let plain = HybridMemoryPool::new().expect("a pool");
+    [&pool, &plain].map(|pool| pool.snapshot().to_json().expect("a document").into_bytes()).into()
 }

@@ -2,7 +2,11 @@
 
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::Arc;
 
+use bitnet_core::device::Device;
+use bitnet_core::memory::tensor::file::{TensorFile, to_bytes};
+use bitnet_core::memory::{HybridMemoryPool, PoolBuffer, PoolSnapshot};
 use bitnet_core::tokenizer::{EncodeOptions, Tokenizer};
 use bitnet_inference::ModelText;
 use bitnet_inference::chat::{ChatTemplate, Message, saved};
@@ -183,6 +187,48 @@ pub fn saved_chat(bytes: &[u8]) {
             assert_eq!(saved::from_json(json.as_bytes(), "talk.json").as_ref(), Ok(&messages));
         }
         Err(error) => named(&error, "talk.json"),
+    }
+}
+
+/// A safetensors file in memory, and every tensor of it written again.
+pub fn tensor_file(bytes: &[u8]) {
+    let pool = HybridMemoryPool::new().expect("a pool");
+    let mut memory = PoolBuffer::zeroed(&pool, bytes.len(), &Device::Cpu, "file").expect("memory");
+    memory.copy_from_slice(bytes);
+    let file = match TensorFile::parse(Arc::new(memory), "t.safetensors") {
+        Ok(file) => file,
+        Err(error) => return named(&error, "t.safetensors"),
+    };
+    let mut tensors = Vec::new();
+    for name in file.names() {
+        match file.tensor(name) {
+            Ok(tensor) => tensors.push((name, tensor)),
+            Err(error) => named(&error, "t.safetensors"),
+        }
+    }
+    let named_tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let again = to_bytes(&named_tensors).expect("what was read can be written");
+    let mut memory = PoolBuffer::zeroed(&pool, again.len(), &Device::Cpu, "file").expect("memory");
+    memory.copy_from_slice(&again);
+    let second = TensorFile::parse(Arc::new(memory), "again").expect("what was written can be read");
+    for (name, tensor) in &tensors {
+        let copy = second.tensor(name).expect("every tensor was written");
+        assert_eq!((copy.metadata().shape(), copy.dtype()), (tensor.shape(), tensor.dtype()));
+        assert!(copy.as_bytes().ok() == tensor.as_bytes().ok() && copy.scale() == tensor.scale());
+    }
+}
+
+/// A snapshot of a memory pool, written again, and a pool of its settings.
+pub fn pool_snapshot(bytes: &[u8]) {
+    match PoolSnapshot::from_json(bytes, "pool.json") {
+        Ok(snapshot) => {
+            let json = snapshot.to_json().expect("what was read can be written");
+            let again =
+                PoolSnapshot::from_json(json.as_bytes(), "again").expect("what was written can be read");
+            assert_eq!(again, snapshot);
+            assert!(snapshot.difference(&snapshot).is_empty());
+        }
+        Err(error) => named(&error, "pool.json"),
     }
 }
 

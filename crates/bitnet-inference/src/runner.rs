@@ -34,24 +34,77 @@ struct Sequence {
 /// Hands out KV blocks: freed ones first, lowest id first, else new ones.
 #[derive(Debug, Default)]
 struct BlockAllocator {
+    /// The greatest id first.
     free: Vec<BlockId>,
     created: usize,
 }
 
+/// Most KV blocks that are made at once.
+const MOST_GROWTH: usize = 64;
+
 impl BlockAllocator {
-    fn take(&mut self, backend: &mut dyn Backend) -> Result<BlockId, EngineError> {
-        if let Some(block) = self.free.pop() {
-            return Ok(block);
+    fn take(
+        &mut self,
+        backend: &mut dyn Backend,
+        pool: Option<&HybridMemoryPool>,
+    ) -> Result<BlockId, EngineError> {
+        if self.free.is_empty() {
+            self.grow(backend, pool)?;
         }
-        backend.reserve_kv_blocks(self.created + 1)?;
-        self.created += 1;
-        Ok(BlockId((self.created - 1) as u32))
+        // `grow` adds one at least.
+        let next = BlockId(self.created as u32);
+        Ok(self.free.pop().unwrap_or(next))
+    }
+
+    /// Makes blocks: an eighth of those there are and one more, or that one alone where memory is getting short.
+    fn grow(
+        &mut self,
+        backend: &mut dyn Backend,
+        pool: Option<&HybridMemoryPool>,
+    ) -> Result<(), EngineError> {
+        let level = pool.map_or(MemoryPressureLevel::None, relieve);
+        let calm = level < MemoryPressureLevel::Medium;
+        let more = if calm { (1 + self.created / 8).min(MOST_GROWTH) } else { 1 };
+        let grown = match backend.reserve_kv_blocks(self.created + more) {
+            Ok(()) => more,
+            Err(_) if more > 1 => {
+                backend.release_kv_blocks(self.created);
+                backend.reserve_kv_blocks(self.created + 1)?;
+                1
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let new = self.created..self.created + grown;
+        self.created = new.end;
+        self.give_back(new.map(|id| BlockId(id as u32)));
+        Ok(())
     }
 
     fn give_back(&mut self, blocks: impl Iterator<Item = BlockId>) {
         self.free.extend(blocks);
         self.free.sort_unstable_by(|a, b| b.cmp(a));
     }
+
+    /// Gives the memory of free blocks back, of those above every block in use.
+    fn shrink(&mut self, backend: &mut dyn Backend) {
+        let above = |&(index, block): &(usize, &BlockId)| block.0 as usize + index + 1 == self.created;
+        let count = self.free.iter().enumerate().take_while(above).count();
+        if count > 0 {
+            self.free.drain(..count);
+            self.created -= count;
+            backend.release_kv_blocks(self.created);
+        }
+    }
+}
+
+/// Looks at the memory and, where it is short, gives the system back what nobody uses; returns how short it is then.
+fn relieve(pool: &HybridMemoryPool) -> MemoryPressureLevel {
+    let level = pool.check_pressure();
+    if level < MemoryPressureLevel::High {
+        return level;
+    }
+    pool.cleanup(CleanupStrategy::Idle);
+    pool.check_pressure()
 }
 
 /// A loaded graph with its sequences. One sequence is the special case of many.
@@ -87,18 +140,17 @@ impl Runner {
 
     /// Starts an empty sequence, unless memory is too short for one.
     ///
-    /// Under high pressure the pool first gives back to the system what nobody uses.
+    /// Under high pressure, KV blocks that no sequence has and whatever else of the pool nobody uses go back to the
+    /// system first.
     ///
     /// # Errors
     /// [`EngineError::MemoryPressure`] while the pressure is critical.
     pub fn admit(&mut self) -> Result<SequenceId, EngineError> {
         if let Some(pool) = &self.pool {
-            let mut level = pool.check_pressure();
-            if level >= MemoryPressureLevel::High {
-                pool.cleanup(CleanupStrategy::Idle);
-                level = pool.check_pressure();
+            if pool.check_pressure() >= MemoryPressureLevel::High {
+                self.blocks.shrink(&mut *self.backend);
             }
-            if level == MemoryPressureLevel::Critical {
+            if relieve(pool) == MemoryPressureLevel::Critical {
                 return Err(EngineError::MemoryPressure { running: self.sequences.len() });
             }
         }
@@ -145,6 +197,7 @@ impl Runner {
     pub fn release(&mut self, id: SequenceId) {
         if let Some(sequence) = self.sequences.remove(&id) {
             self.blocks.give_back(sequence.blocks.into_iter());
+            self.shrink_under_pressure();
         }
     }
 
@@ -165,7 +218,18 @@ impl Runner {
         sequence.len = sequence.len.min(len);
         let kept = sequence.len.div_ceil(KV_BLOCK_TOKENS);
         self.blocks.give_back(sequence.blocks.drain(kept..));
+        self.shrink_under_pressure();
         Ok(())
+    }
+
+    /// Gives KV blocks that have just become free back to the system, if memory was short at the last look.
+    fn shrink_under_pressure(&mut self) {
+        if let Some(pool) = &self.pool
+            && pool.pressure_level() >= MemoryPressureLevel::High
+        {
+            self.blocks.shrink(&mut *self.backend);
+            relieve(pool);
+        }
     }
 
     /// Appends tokens to sequences in one pass.
@@ -199,7 +263,7 @@ impl Runner {
                 .get_mut(&feed.sequence)
                 .ok_or(EngineError::UnknownSequence(feed.sequence.0))?;
             while sequence.blocks.len() < end.div_ceil(KV_BLOCK_TOKENS) {
-                sequence.blocks.push(self.blocks.take(&mut *self.backend)?);
+                sequence.blocks.push(self.blocks.take(&mut *self.backend, self.pool.as_ref())?);
             }
             self.step.push_sequence(feed.tokens, past, &sequence.blocks, feed.logits);
         }

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bitnet_core::backend::{Backend, BitNetError, BufferKind, ErrorKind, StepLimits};
+use bitnet_core::backend::{Backend, BitNetError, BufferKind, ErrorKind, LogitsWanted, StepLimits};
 use bitnet_core::cpu::{CpuBackend, CpuOptions, HeadPrecision, TernaryLayout};
 use bitnet_core::memory::{HybridMemoryPool, MemoryPoolConfig, PoolBuilder};
 use bitnet_inference::model::{LoadOptions, ModelFiles, ModelSource, load};
+use bitnet_inference::runner::{Feed, SequenceId};
 use bitnet_inference::{Engine, EngineError, GenerateOptions};
 use bitnet_testing::{ModelShape, SyntheticFamily, SyntheticModel, shapes, temp::TempDir};
 
@@ -146,6 +147,142 @@ fn under_pressure_running_sequences_go_on_and_new_ones_wait() {
     assert_eq!(resumed.filter_map(|piece| piece.unwrap().id).collect::<Vec<_>>(), ids);
     machine(root.path(), 900);
     assert_eq!(generate(&mut engine).unwrap(), ids);
+}
+
+/// Returns the bytes of KV blocks, as the engine and as the pool know them.
+fn kv(engine: &Engine, pool: &HybridMemoryPool) -> usize {
+    let bytes = engine.memory().iter().find(|part| part.part == "kv").map_or(0, |part| part.bytes);
+    let tags = pool.get_detailed_metrics().unwrap().by_tag;
+    let tagged = tags.iter().find(|usage| usage.name == "kv").map_or(0, |usage| usage.current_bytes);
+    assert_eq!(tagged, bytes as u64);
+    bytes
+}
+
+#[test]
+fn kv_memory_grows_less_under_pressure_and_goes_back() {
+    let (folder, root) = (small("memory-kv"), TempDir::new("memory-kv-machine"));
+    machine(root.path(), 900);
+    let pool = tracked().pressure_root(root.path()).build().unwrap();
+    let mut engine = open(folder.path(), &pool).unwrap();
+    let tokens = vec![1; 64];
+    let feed = |engine: &mut Engine, sequence, blocks: usize| {
+        (0..blocks).for_each(|_| engine.runner().forward_all(sequence, &tokens, |_, _| {}).unwrap());
+    };
+    let sequences: Vec<_> = (0..3).map(|_| engine.runner().admit().unwrap()).collect();
+    feed(&mut engine, sequences[0], 1);
+    let block = kv(&engine, &pool);
+    feed(&mut engine, sequences[0], 7);
+    assert_eq!(kv(&engine, &pool), 8 * block);
+    // While there is plenty, one more than is needed is made ready from the ninth on.
+    feed(&mut engine, sequences[1], 1);
+    assert_eq!(kv(&engine, &pool), 10 * block);
+    machine(root.path(), 270);
+    feed(&mut engine, sequences[1], 2);
+    assert_eq!(kv(&engine, &pool), 11 * block, "medium pressure: no more than is needed");
+    // High: what a sequence leaves goes back, above what another one has.
+    machine(root.path(), 150);
+    feed(&mut engine, sequences[2], 1);
+    assert_eq!(kv(&engine, &pool), 12 * block);
+    engine.runner().release(sequences[2]);
+    assert_eq!(kv(&engine, &pool), 11 * block);
+    engine.runner().truncate(sequences[1], 64).unwrap();
+    assert_eq!(kv(&engine, &pool), 9 * block);
+    assert_eq!(pool.footprint().purgeable, 0);
+    let ids = |engine: &mut Engine| {
+        engine.runner().forward(&[feed_of(sequences[1], &[5])]).unwrap();
+        let mut ids = Vec::new();
+        engine.runner().argmax(&mut ids).unwrap();
+        engine.runner().truncate(sequences[1], 64).unwrap();
+        ids
+    };
+    let under_pressure = ids(&mut engine);
+    // Recovered: it grows in steps again, and computes the same.
+    machine(root.path(), 900);
+    assert_eq!(ids(&mut engine), under_pressure);
+    let fresh = engine.runner().admit().unwrap();
+    feed(&mut engine, fresh, 3);
+    assert_eq!(kv(&engine, &pool), 13 * block);
+}
+
+fn feed_of(sequence: SequenceId, tokens: &[u32]) -> Feed<'_> {
+    Feed { sequence, tokens, logits: LogitsWanted::Last }
+}
+
+/// Set in the child of the test below, whose memory is limited: the megabytes of a step, and whether to touch them.
+const CHILD: &str = "BITNET_TEST_LIMITED_ENGINE";
+
+/// Runs out of memory that is really limited, and recovers.
+fn live_within_limits(step: usize, touch: bool) {
+    let folder = small("memory-limited");
+    let pool = tracked().build().unwrap();
+    let mut engine = open(folder.path(), &pool).unwrap();
+    let ids = generate(&mut engine).unwrap();
+    let running = engine.runner().admit().unwrap();
+    let mut ballast = Vec::new();
+    let error = loop {
+        let handle = pool.allocate(step << 20, 64, &Default::default()).unwrap();
+        if touch {
+            pool.pin_mut(&handle).unwrap().fill(1);
+        }
+        ballast.push(handle);
+        match generate(&mut engine) {
+            Ok(found) => assert_eq!(found, ids),
+            Err(error) => break error,
+        }
+        assert!(ballast.len() < 1000, "no limit was met: {:?}", pool.pressure_level());
+    };
+    assert!(matches!(error, EngineError::MemoryPressure { running: 1 }), "{error}");
+    assert!(ballast.len() > 4, "{} steps", ballast.len());
+    let options = GenerateOptions { max_tokens: Some(8), ..Default::default() };
+    let resumed = engine.resume(Some(running), &[1, 2, 3], &options).unwrap();
+    assert_eq!(resumed.filter_map(|piece| piece.unwrap().id).collect::<Vec<_>>(), ids);
+    ballast.into_iter().for_each(|handle| pool.deallocate(handle).unwrap());
+    assert_eq!(generate(&mut engine).unwrap(), ids);
+}
+
+/// Runs the named test in a process of its own, after `limit`, a line of shell.
+fn run_limited(name: &str, limit: &str, child: &str) {
+    let command = format!("{limit} && exec \"$0\" {name} --exact --test-threads=1");
+    let test = std::env::current_exe().unwrap();
+    let output =
+        std::process::Command::new("sh").args(["-c", &command]).arg(test).env(CHILD, child).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_engine_lives_within_a_limited_address_space() {
+    if std::env::var_os(CHILD).is_some() {
+        return live_within_limits(64, false);
+    }
+    run_limited("an_engine_lives_within_a_limited_address_space", "ulimit -v 2000000", "addresses");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_engine_lives_within_a_control_group() {
+    if std::env::var_os(CHILD).is_some() {
+        return live_within_limits(4, true);
+    }
+    let name = format!("bitnet-test-{}", std::process::id());
+    let versions = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+    for (mount, limit) in versions {
+        let group = Path::new(mount).join(&name);
+        if std::fs::create_dir(&group).is_err() {
+            continue;
+        }
+        let done = std::fs::write(group.join(limit), (192u64 << 20).to_string()).map(|()| {
+            let enter = format!("echo $$ > {}", group.join("cgroup.procs").display());
+            run_limited("an_engine_lives_within_a_control_group", &enter, "group");
+        });
+        let _ = std::fs::remove_dir(&group);
+        if done.is_ok() {
+            return;
+        }
+    }
+    println!("SKIPPED: no control group of memory can be made here");
 }
 
 #[test]

@@ -78,9 +78,10 @@ pub struct Kernels {
     pub merge: fn(own: &[AttentionState], values: &[f32], states: &mut [AttentionState], out: &mut [f32]),
     /// [`attention::finish`].
     pub finish: fn(states: &[AttentionState], out: &mut [f32]),
-    /// [`dequantize::dequantize`].
+    /// [`dequantize::dequantize`]. The outputs come by reference: an array that is copied right after it was written
+    /// waits for the stores before it.
     pub dequantize:
-        fn(acc: &[[i32; 4]], step: usize, scale: (f32, f32), accumulate: bool, out: [&mut [f32]; 4]),
+        fn(acc: &[[i32; 4]], step: usize, scale: (f32, f32), accumulate: bool, out: &mut [&mut [f32]; 4]),
 }
 
 /// The scalar table, for tiers to take over what they do not replace.

@@ -59,11 +59,18 @@ pub(crate) fn pack_quarters(
 /// Returns the lines of a row-quarters matrix, each written by `line(index, out)` into zeros.
 pub(crate) fn for_lines(rows: usize, cols: usize, line: impl Fn(usize, &mut [u8]) + Sync + Send) -> Vec<u8> {
     let mut packed = vec![0u8; rows.div_ceil(4) * cols];
+    fill_lines(&mut packed, cols, line);
+    packed
+}
+
+/// Has each line of `cols` bytes written by `line(index, out)`.
+pub(crate) fn fill_lines(packed: &mut [u8], cols: usize, line: impl Fn(usize, &mut [u8]) + Sync + Send) {
+    if cols == 0 {
+        return;
+    }
     #[cfg(feature = "parallel")]
-    if rows.saturating_mul(cols) >= PARALLEL_ELEMENTS {
-        packed.par_chunks_mut(cols).enumerate().for_each(|(index, out)| line(index, out));
-        return packed;
+    if packed.len() >= PARALLEL_ELEMENTS / 4 {
+        return packed.par_chunks_mut(cols).enumerate().for_each(|(index, out)| line(index, out));
     }
     packed.chunks_mut(cols).enumerate().for_each(|(index, out)| line(index, out));
-    packed
 }

@@ -194,6 +194,39 @@ fn gradients_are_finite_differences_of_the_pass_with_frozen_quantisers() {
     assert_close(gradients.norm.as_ref().unwrap(), &slopes(|s| &mut s.gains, COLS), 1e-4);
 }
 
+/// The file that `tools/make_bit_linear_reference.py` wrote.
+fn torch() -> SafeTensors {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    SafeTensors::read(&folder.join("tests/data/bit_linear_torch.safetensors"))
+}
+
+#[test]
+fn outputs_and_gradients_are_those_of_pytorch() {
+    let file = torch();
+    let [rows, cols] = file.get("weight").shape[..] else { panic!("a matrix") };
+    for name in ["plain", "norm"] {
+        let layer = BitLinear::from_master(file.f32s("weight"), rows, cols).unwrap();
+        let layer = layer.with_bias(file.f32s("bias")).unwrap();
+        let layer = match name {
+            "norm" => layer.with_norm(RmsNorm { weight: file.f32s("gains"), eps: EPS }).unwrap(),
+            _ => layer,
+        };
+        let wide = |part: &str| -> Vec<f64> {
+            file.f32s(&format!("{name}.{part}")).iter().map(|&value| f64::from(value)).collect()
+        };
+        let x = file.f32s("x");
+        assert_close(&layer.forward(&x).unwrap(), &file.f64s(&format!("{name}.y")), 1e-5);
+        let gradients = layer.backward(&x, &file.f32s("gradient")).unwrap();
+        assert_close(&gradients.input, &wide("dx"), 1e-5);
+        assert_close(&gradients.weights, &wide("dweight"), 1e-5);
+        assert_close(gradients.bias.as_ref().unwrap(), &wide("dbias"), 1e-5);
+        match &gradients.norm {
+            Some(gains) => assert_close(gains, &wide("dgains"), 1e-5),
+            None => assert_eq!(name, "plain"),
+        }
+    }
+}
+
 /// Plain descent on the latent weights brings the ternary layer nearer to a ternary target.
 #[test]
 fn descent_through_the_estimator_lowers_the_loss() {

@@ -11,7 +11,7 @@ use bitnet_kernels::probe::ComputeProbe;
 use bitnet_kernels::{Isa, Kernels};
 use serde::Serialize;
 
-use crate::args::{BenchArgs, Suite};
+use crate::args::{BenchArgs, Suite, WeightsArg};
 use crate::failure;
 use crate::output::{Out, SCHEMA, bytes, note, rate};
 
@@ -129,7 +129,8 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
             let shape = shape(&args.shape)?;
             *name = format!("{}, synthetic weights", shape.name);
             note(&format!("making {name}"));
-            synthetic::model(&shape, shape.layers, 0)
+            let model = synthetic::model(&shape, shape.layers, 0);
+            if args.weights == WeightsArg::Copy { synthetic::copied(model)? } else { model }
         }
     };
     let positions = model.config.max_positions;

@@ -75,6 +75,12 @@ impl<T: Element> BlockStore<T> {
         }
         Ok(())
     }
+
+    /// Gives all blocks but the first `count` back: first what is lent, then what it points into.
+    fn truncate(&mut self, count: usize) {
+        self.lent.truncate(count);
+        self.owned.truncate(count);
+    }
 }
 
 impl KvCache {
@@ -108,6 +114,14 @@ impl KvCache {
         match &mut self.blocks {
             Blocks::F32(store) => store.reserve(pool, len, count),
             Blocks::F16(store) => store.reserve(pool, len, count),
+        }
+    }
+
+    /// Gives all blocks but the first `count` back to the pool.
+    pub fn truncate(&mut self, count: usize) {
+        match &mut self.blocks {
+            Blocks::F32(store) => store.truncate(count),
+            Blocks::F16(store) => store.truncate(count),
         }
     }
 

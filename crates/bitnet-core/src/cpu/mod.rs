@@ -423,6 +423,12 @@ impl Backend for CpuBackend {
         }
     }
 
+    fn release_kv_blocks(&mut self, count: usize) {
+        if let Some(loaded) = &mut self.loaded {
+            loaded.kv.truncate(count);
+        }
+    }
+
     fn execute(&mut self, op: &Op, step: &Step) -> Result<()> {
         self.run(step, Some(op))
     }

@@ -1,7 +1,7 @@
 //! What the machine is: processor, caches, memory, and how much of it this process may use.
 //!
 //! Linux tells all of it in files, which are read below a root folder so that tests can supply their own.
-//! Elsewhere only the number of usable cores is known.
+//! Elsewhere only the number of usable cores and the memory are known.
 
 use std::collections::BTreeSet;
 use std::env::consts::{ARCH, OS};
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use super::caches::{self, Cache};
-use super::cgroup;
+use super::{cgroup, memory};
 
 /// The machine as this process sees it. `None` and an empty list mean that the system does not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,10 +51,8 @@ impl MachineInfo {
         let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
         let cpu_folder = root.join("sys/devices/system/cpu");
         let allowed = usable_cpus(&text("proc/self/status"), &text("sys/devices/system/cpu/online"));
-        let meminfo = text("proc/meminfo");
-        let memory_total = kibibytes(&meminfo, "MemTotal");
+        let (memory_total, available) = memory::of_machine(root);
         let limit = cgroup::memory_limit(root, memory_total);
-        let available = kibibytes(&meminfo, "MemAvailable");
         MachineInfo {
             os: OS,
             arch: ARCH,

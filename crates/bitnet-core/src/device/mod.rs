@@ -8,6 +8,7 @@ mod bandwidth;
 mod caches;
 pub(crate) mod cgroup;
 pub(crate) mod machine;
+pub(crate) mod memory;
 #[cfg(test)]
 mod metal_device_availability_tests;
 mod resident;

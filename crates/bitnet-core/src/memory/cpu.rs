@@ -34,7 +34,7 @@ fn refused(size: usize) -> BitNetError {
     })
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, not(miri)))]
 mod system {
     use std::ptr;
 
@@ -109,7 +109,7 @@ mod system {
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(any(not(unix), miri))]
 mod system {
     use std::alloc::{Layout, alloc_zeroed, dealloc};
     use std::ptr;

@@ -9,10 +9,11 @@ use loom::model::Builder;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
+use super::bias::{Bias, Gate, NO_TICKET};
 use super::cpu::CpuMemory;
 use super::heap::{Heap, HeapSettings, LargeStrategy};
 use super::records::Records;
-use super::small::{Ground, Slot, SmallBlockPool, class_of};
+use super::small::{Ground, Slot, SmallBlockPool, Taker, class_of};
 use super::word::{Refusal, Seen, Word};
 
 fn model(run: impl Fn() + Send + Sync + 'static) {
@@ -89,6 +90,119 @@ fn a_move_and_a_pin_never_meet() {
     });
 }
 
+/// A block whose record is granted to the thread that makes it.
+struct Granted {
+    gate: Gate,
+    bias: Bias,
+    word: Word,
+    inside: AtomicUsize,
+}
+
+impl Granted {
+    fn new() -> (Arc<Self>, u32) {
+        let granted =
+            Granted { gate: Gate::new(1), bias: Bias::new(), word: Word::new(), inside: AtomicUsize::new(0) };
+        granted.bias.grant(1);
+        let generation = granted.word.activate();
+        (Arc::new(granted), generation)
+    }
+
+    /// Frees as the owner does.
+    fn free(&self, generation: u32) -> bool {
+        if self.gate.enter(&self.bias, || self.word.free_alone(generation)).is_some() {
+            return true;
+        }
+        self.bias.open(1, |_| panic!("the owner waited for itself"));
+        self.word.free(generation).is_ok()
+    }
+
+    /// Makes sure that a thread that is not the owner may exchange the word.
+    fn open(&self) {
+        self.bias.open(NO_TICKET, |owner| {
+            assert_eq!(owner, 1);
+            self.gate.wait();
+        });
+    }
+}
+
+#[test]
+fn an_owner_and_others_free_a_block_once() {
+    for others in [1, 2] {
+        model(move || {
+            let (block, generation) = Granted::new();
+            let others: Vec<_> = (0..others)
+                .map(|_| {
+                    let block = Arc::clone(&block);
+                    thread::spawn(move || {
+                        block.open();
+                        block.word.free(generation).is_ok()
+                    })
+                })
+                .collect();
+            // With two others, what matters is that one waits for the other.
+            let freed = usize::from(others.len() == 1 && block.free(generation));
+            let freed: usize =
+                freed + others.into_iter().map(|o| usize::from(o.join().unwrap())).sum::<usize>();
+            assert_eq!(freed, 1);
+            assert_eq!(block.word.see(), (Seen::Free, generation + 1));
+        });
+    }
+}
+
+#[test]
+fn an_owner_frees_no_block_that_another_has_pinned() {
+    model(|| {
+        let (block, generation) = Granted::new();
+        let other = {
+            let block = Arc::clone(&block);
+            thread::spawn(move || {
+                block.open();
+                if block.word.pin_exclusive(generation).is_err() {
+                    return false;
+                }
+                assert_eq!(block.inside.fetch_add(1, Ordering::SeqCst), 0);
+                block.inside.fetch_sub(1, Ordering::SeqCst);
+                block.word.unpin();
+                true
+            })
+        };
+        if block.free(generation) {
+            // Whoever has the block next has it alone.
+            assert_eq!(block.inside.fetch_add(1, Ordering::SeqCst), 0);
+            block.inside.fetch_sub(1, Ordering::SeqCst);
+        } else {
+            assert!(other.join().unwrap());
+            return;
+        }
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_block_is_granted_again_when_it_is_free() {
+    model(|| {
+        let (block, generation) = Granted::new();
+        let late = {
+            let block = Arc::clone(&block);
+            thread::spawn(move || {
+                block.open();
+                block.word.free(generation).is_ok()
+            })
+        };
+        // The owner alone has the block now, and takes it into use again, while the late one may be revoking.
+        if block.free(generation) {
+            block.bias.grant(1);
+            let next = block.word.activate();
+            assert_eq!(next, generation + 1);
+            assert!(block.free(next));
+            assert!(!late.join().unwrap());
+        } else {
+            assert!(late.join().unwrap());
+        }
+        assert_eq!(block.word.see().0, Seen::Free);
+    });
+}
+
 #[test]
 fn threads_hand_blocks_over_without_losing_or_sharing_one() {
     model(|| {
@@ -109,7 +223,8 @@ fn threads_hand_blocks_over_without_losing_or_sharing_one() {
             move || {
                 let ground = Ground { records: &records, heap: &heap, device: 0 };
                 let mut slots = [Slot { record: 0, object: 0 }; 2];
-                let count = pool.take(ground, class, &mut slots).unwrap();
+                let taker = Taker { ticket: NO_TICKET, wait: &|_| (), ended: &|_| false };
+                let count = pool.take(ground, class, taker, &mut slots).unwrap();
                 for slot in &slots[..count] {
                     let record = records.get(slot.record).unwrap();
                     // A block that two threads had at hand would be live already.

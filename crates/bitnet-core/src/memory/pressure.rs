@@ -1,7 +1,7 @@
 //! Memory pressure: how much is left for this process, and who wants to know.
 //!
 //! Three things count, and the worst decides: the share of the memory in use of the machine or, where tighter,
-//! of the control group; the share of the pool's own limits; and how long tasks stall for memory (PSI). A
+//! of the control group or of the addresses that the process may have; the share of the pool's own limits; and how long tasks stall for memory (PSI). A
 //! level rises at once and falls only when the figure is clearly below its threshold.
 
 use std::fs;
@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::device::cgroup;
-use crate::device::machine::kibibytes;
+use crate::device::{cgroup, memory};
 
 /// How short memory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -40,7 +39,7 @@ pub type PressureCallback = Box<dyn Fn(MemoryPressureLevel) + Send + Sync>;
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub struct PressureReading {
-    /// Bytes that this process may use: of the machine or, where less, of its control group.
+    /// Bytes that this process may use: of the machine or, where tighter, of its control group or its address space.
     pub limit: Option<u64>,
     /// Bytes that are left of it.
     pub available: Option<u64>,
@@ -51,20 +50,16 @@ pub struct PressureReading {
 }
 
 impl PressureReading {
-    /// Reads the files of Linux below `root`; elsewhere everything is unknown.
+    /// Reads the files of Linux below `root`. Elsewhere the machine's memory is known (macOS, Windows and other
+    /// systems that `sysinfo` knows) and stalls are not.
     pub fn read(root: &Path) -> Self {
-        let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
-        let (total, free) = (kibibytes(&meminfo, "MemTotal"), kibibytes(&meminfo, "MemAvailable"));
-        let group = cgroup::memory_limit(root, total);
-        let (mut limit, mut available) = (total, free);
-        if let Some(group) = group {
-            // The tighter of the two is the one with the smaller share left.
-            let share = |left: u64, of: u64| left as f64 / of.max(1) as f64;
-            let machine = total.zip(free).map(|(total, free)| share(free, total));
-            if machine.is_none_or(|machine| share(group.room, group.limit) <= machine) {
-                (limit, available) = (Some(group.limit), Some(group.room));
-            }
-        }
+        let (total, free) = memory::of_machine(root);
+        let group = cgroup::memory_limit(root, total).map(|group| (group.limit, group.room));
+        // The tightest is the one with the smallest share left.
+        let share = |&(limit, left): &(u64, u64)| left as f64 / limit.max(1) as f64;
+        let bounds = [total.zip(free), group, memory::address_space(root)];
+        let tightest = bounds.into_iter().flatten().min_by(|a, b| share(a).total_cmp(&share(b)));
+        let (limit, available) = tightest.map_or((total, free), |(limit, left)| (Some(limit), Some(left)));
         let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
         let unified = own.lines().find_map(|line| line.strip_prefix("0::/"));
         let group_file = unified.map(|path| root.join("sys/fs/cgroup").join(path).join("memory.pressure"));

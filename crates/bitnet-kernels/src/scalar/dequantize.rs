@@ -13,9 +13,9 @@ pub fn dequantize(
     step: usize,
     (divisor, factor): (f32, f32),
     accumulate: bool,
-    out: [&mut [f32]; 4],
+    out: &mut [&mut [f32]; 4],
 ) {
-    for (part, out) in out.into_iter().enumerate() {
+    for (part, out) in out.iter_mut().enumerate() {
         for (line, out) in out.iter_mut().enumerate() {
             let value = acc[line * step][part] as f32 / divisor * factor;
             *out = if accumulate { *out + value } else { value };

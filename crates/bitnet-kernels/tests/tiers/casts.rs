@@ -1,4 +1,5 @@
 //! Casts of every tier against the `half` crate and plain definitions.
+#![allow(clippy::type_complexity, reason = "a row of a table is a name, a kernel and its definition")]
 
 use bitnet_kernels::{CastKernels, CodeRule, Extent};
 use half::{bf16, f16};
@@ -8,9 +9,7 @@ use crate::inputs::{bits, period, tiers};
 /// Around the ends of registers, and long enough for writing past the caches.
 const LENGTHS: [usize; 16] = [0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 1001];
 
-type Narrow = fn(&[[u8; 4]], &mut [[u8; 2]], bool);
-type Widen = fn(&[[u8; 2]], &mut [[u8; 4]], bool);
-type Across = fn(&[[u8; 2]], &mut [[u8; 2]], bool);
+type Cast<const I: usize, const O: usize> = fn(&[[u8; I]], &mut [[u8; O]], bool);
 
 fn bytes4(values: &[u32]) -> Vec<[u8; 4]> {
     values.iter().map(|bits| bits.to_ne_bytes()).collect()
@@ -24,12 +23,7 @@ fn floats(values: &[f32]) -> Vec<[u8; 4]> {
     bytes4(&bits(values))
 }
 
-fn check<const I: usize, const O: usize>(
-    name: &str,
-    cast: fn(&[[u8; I]], &mut [[u8; O]], bool),
-    x: &[[u8; I]],
-    expected: &[[u8; O]],
-) {
+fn check<const I: usize, const O: usize>(name: &str, cast: Cast<I, O>, x: &[[u8; I]], expected: &[[u8; O]]) {
     for past in [false, true] {
         let mut out = vec![[0xa5; O]; x.len()];
         cast(x, &mut out, past);
@@ -53,7 +47,7 @@ fn edges(to_f32: fn(u16) -> f32, fraction: u32) -> Vec<u32> {
 #[test]
 fn halves_widen_as_the_half_crate_does_on_every_tier() {
     let all: Vec<u16> = (0..=u16::MAX).collect();
-    let casts: [(&str, fn(&CastKernels) -> Widen, fn(u16) -> f32); 2] = [
+    let casts: [(&str, fn(&CastKernels) -> Cast<2, 4>, fn(u16) -> f32); 2] = [
         ("f16_to_f32", |k| k.f16_to_f32, |bits| f16::from_bits(bits).to_f32()),
         ("bf16_to_f32", |k| k.bf16_to_f32, |bits| bf16::from_bits(bits).to_f32()),
     ];
@@ -71,7 +65,7 @@ fn floats_round_to_halves_as_the_half_crate_does_on_every_tier() {
     // Numbers below the normal ones of f16, whose spacing is not that of their own exponent.
     x.extend((0..1u32 << 14).map(|step| 0x3300_0000 + step * 7919));
     x.extend((0..1u32 << 17).map(|step| step.wrapping_mul(32_771)));
-    let casts: [(&str, fn(&CastKernels) -> Narrow, fn(f32) -> u16); 2] = [
+    let casts: [(&str, fn(&CastKernels) -> Cast<4, 2>, fn(f32) -> u16); 2] = [
         ("f32_to_f16", |k| k.f32_to_f16, |x| f16::from_f32(x).to_bits()),
         ("f32_to_bf16", |k| k.f32_to_bf16, |x| bf16::from_f32(x).to_bits()),
     ];
@@ -85,7 +79,7 @@ fn floats_round_to_halves_as_the_half_crate_does_on_every_tier() {
 #[test]
 fn halves_of_one_kind_become_the_other_through_their_values_on_every_tier() {
     let all: Vec<u16> = (0..=u16::MAX).collect();
-    let casts: [(&str, fn(&CastKernels) -> Across, fn(u16) -> u16); 2] = [
+    let casts: [(&str, fn(&CastKernels) -> Cast<2, 2>, fn(u16) -> u16); 2] = [
         ("f16_to_bf16", |k| k.f16_to_bf16, |b| bf16::from_f32(f16::from_bits(b).to_f32()).to_bits()),
         ("bf16_to_f16", |k| k.bf16_to_f16, |b| f16::from_f32(bf16::from_bits(b).to_f32()).to_bits()),
     ];

@@ -222,8 +222,8 @@ fn dequantised_sums_land_in_their_rows() {
                     let mut rows = [(); 4].map(|()| floats(lines));
                     let before = rows.clone();
                     let [a, b, c, d] = &mut rows;
-                    let out = [&mut a[..], &mut b[..], &mut c[..], &mut d[..last]];
-                    (kernels.dequantize)(&acc, step, (37.25, 1.7), accumulate, out);
+                    let mut out = [&mut a[..], &mut b[..], &mut c[..], &mut d[..last]];
+                    (kernels.dequantize)(&acc, step, (37.25, 1.7), accumulate, &mut out);
                     for (part, (row, before)) in rows.iter().zip(&before).enumerate() {
                         for (line, (&found, &before)) in row.iter().zip(before).enumerate() {
                             let value = acc[line * step][part] as f32 / 37.25 * 1.7;

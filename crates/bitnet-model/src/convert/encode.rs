@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitnet_core::backend::{BitNetDType, LinearWeights, WeightScale, WeightStorage};
 use bitnet_core::memory::HybridMemoryPool;
-use bitnet_core::memory::conversion::Streaming;
+use bitnet_core::memory::conversion::{
+    ConversionConfig, ConversionEngine, Streaming, machine_order, to_file_order,
+};
 use bitnet_quant::ggml::{GgmlType, TernaryRows, dequantize, quantize};
 use bitnet_quant::packing::row_quarters;
 
@@ -17,6 +19,7 @@ pub(super) type Write<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
 /// Encodes matrices through one buffer.
 pub(super) struct Encoder {
     streaming: Streaming,
+    engine: ConversionEngine,
     /// The file, for errors.
     file: String,
 }
@@ -46,8 +49,10 @@ pub(super) fn float_type(dtype: BitNetDType) -> GgmlType {
 impl Encoder {
     /// Makes an encoder for a file that is called `file` in errors.
     pub(super) fn new(file: &str) -> Result<Self, ConvertError> {
-        let streaming = Streaming::new(&HybridMemoryPool::new()?)?;
-        Ok(Encoder { streaming, file: file.to_owned() })
+        let pool = HybridMemoryPool::new()?;
+        let streaming = Streaming::new(&pool)?;
+        let engine = ConversionEngine::new(ConversionConfig::default(), pool)?;
+        Ok(Encoder { streaming, engine, file: file.to_owned() })
     }
 
     fn run(
@@ -110,7 +115,7 @@ impl Encoder {
             }
             WeightStorage::Ternary { bytes, scale, .. } => {
                 let (lines, scale) = (row_quarters::quads(rows), factor(*scale));
-                self.floats(weights, ty, row_bytes, write, |row, values| {
+                self.floats(weights, ty, row_bytes, write, |_, row, values| {
                     let row = order(row);
                     let (line, shift) = (&bytes[row % lines * cols..], 2 * (row / lines));
                     for (value, byte) in values.iter_mut().zip(line) {
@@ -124,10 +129,12 @@ impl Encoder {
                 if source == ty {
                     return self.run(rows, width, |row, out| out.copy_from_slice(row_of(row)), write);
                 }
-                self.floats(weights, ty, row_bytes, write, |row, values| {
-                    // The lengths are those of the row.
-                    let decoded = dequantize(source, row_of(row), values);
-                    debug_assert!(decoded.is_ok(), "{decoded:?}");
+                self.floats(weights, ty, row_bytes, write, |engine, row, values| {
+                    let row = machine_order(*dtype, row_of(row));
+                    let wide = (BitNetDType::F32, bytemuck::cast_slice_mut(values));
+                    let widened = engine.convert_elements(cols, (*dtype, &row), wide);
+                    // The lengths are those of the row, and floats always become floats.
+                    debug_assert!(widened.is_ok(), "{widened:?}");
                 })
             }
             other => Err(ConvertError::tensor(name, format!("expected codes or floats, found {other:?}"))),
@@ -141,7 +148,7 @@ impl Encoder {
         ty: GgmlType,
         row_bytes: usize,
         write: Write<'_>,
-        read: impl Fn(usize, &mut [f32]) + Sync + Send,
+        read: impl Fn(&ConversionEngine, usize, &mut [f32]) + Sync + Send,
     ) -> Result<(), ConvertError> {
         const NONE: usize = usize::MAX;
         let limit = match ty {
@@ -151,17 +158,18 @@ impl Encoder {
             GgmlType::Q6_K => 65_504.0 * 127.0 * 31.0,
             _ => f32::MAX,
         };
+        let Encoder { streaming, engine, file } = self;
         let overflow = AtomicUsize::new(NONE);
         let fill = |row: usize, out: &mut [u8]| {
             let mut values = vec![0f32; weights.cols];
-            read(row, &mut values);
+            read(engine, row, &mut values);
             if !values.iter().all(|value| value.abs() <= limit) {
                 overflow.fetch_min(row, Ordering::Relaxed);
             }
-            let encoded = quantize(ty, &values, out);
-            debug_assert!(encoded.is_ok(), "{encoded:?}");
+            encode(engine, ty, &values, out);
         };
-        self.run(weights.rows, row_bytes, fill, write)?;
+        streaming
+            .run(weights.rows, row_bytes, fill, |piece| write(piece).map_err(ConvertError::write(file)))?;
         match overflow.into_inner() {
             NONE => Ok(()),
             row => {
@@ -171,6 +179,24 @@ impl Encoder {
             }
         }
     }
+}
+
+/// Encodes a row whose length the type divides.
+fn encode(engine: &ConversionEngine, ty: GgmlType, values: &[f32], out: &mut [u8]) {
+    let dtype = match ty {
+        GgmlType::F32 => BitNetDType::F32,
+        GgmlType::F16 => BitNetDType::F16,
+        GgmlType::BF16 => BitNetDType::BF16,
+        _ => {
+            let encoded = quantize(ty, values, out);
+            debug_assert!(encoded.is_ok(), "{encoded:?}");
+            return;
+        }
+    };
+    let wide = (BitNetDType::F32, bytemuck::cast_slice(values));
+    let narrowed = engine.convert_elements(values.len(), wide, (dtype, &mut *out));
+    debug_assert!(narrowed.is_ok(), "{narrowed:?}");
+    to_file_order(dtype, out);
 }
 
 /// Returns the shortest type that holds every value exactly: BF16, F16, else F32.

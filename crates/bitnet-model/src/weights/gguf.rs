@@ -26,7 +26,7 @@ use crate::family::{ActivationMode, Family};
 use super::linear::Matrix;
 use super::model::StoredAs;
 use super::reader::Reader;
-use super::rows::{Blocks, RowOrder, reorder, scaled};
+use super::rows::{Blocks, RowOrder, reorder};
 
 /// A float matrix in memory or in the file, its rows in our order.
 struct Floats {
@@ -142,7 +142,9 @@ impl Reader<'_, '_> {
             (1.0, RowOrder::AsStored) => (floats, "kept as stored: not ternary"),
             (1.0, _) => (floats, "as stored, rows in the order of heads: not ternary"),
             _ => {
-                let bytes = scaled(floats.dtype, &floats.bytes, factor).into();
+                let wide = self.widen(floats.dtype, &floats.bytes)?;
+                let bytes: Vec<u8> = wide.iter().flat_map(|value| (value * factor).to_le_bytes()).collect();
+                let bytes = bytes.into();
                 (Floats { dtype: BitNetDType::F32, bytes }, "multiplied by its scale: not ternary")
             }
         };
@@ -169,7 +171,7 @@ impl Reader<'_, '_> {
         blocks: Blocks<'_>,
         factor: f32,
     ) -> Result<(BitNetDType, WeightBytes), LoadError> {
-        let narrow = if factor == 1.0 { blocks.to_f16() } else { Ok(None) };
+        let narrow = if factor == 1.0 { blocks.to_f16(self.engine) } else { Ok(None) };
         let (dtype, bytes) = match narrow.map_err(|error| self.invalid(name, error))? {
             Some(bytes) => (BitNetDType::F16, bytes),
             None => (BitNetDType::F32, blocks.to_f32(factor).map_err(|error| self.invalid(name, error))?),

@@ -14,6 +14,8 @@ mod rows;
 mod scan;
 
 use bitnet_core::backend::{LinearWeights, WeightStorage};
+use bitnet_core::memory::HybridMemoryPool;
+use bitnet_core::memory::conversion::{ConversionConfig, ConversionEngine};
 use bitnet_quant::ggml::I2sLayout;
 
 use crate::config::ModelConfig;
@@ -115,7 +117,10 @@ pub(crate) fn stream<E: From<LoadError>>(
     let config = ModelConfig::read(files)?;
     let checkpoint = files.open_checkpoint(options.access)?;
     let detection = family::detect(&config, &checkpoint);
-    let mut reader = Reader::new(&config, &checkpoint, &detection, options);
+    let engine =
+        ConversionEngine::new(ConversionConfig::default(), HybridMemoryPool::new().map_err(LoadError::from)?);
+    let engine = engine.map_err(LoadError::from)?;
+    let mut reader = Reader::new(&config, &checkpoint, &detection, &engine, options);
     let embedding = reader.table(reader.naming().embedding())?;
     let head = head(&mut reader)?;
     let final_norm = reader.norm(reader.naming().final_norm(), config.hidden, config.rms_eps)?;
@@ -131,6 +136,8 @@ pub(crate) fn stream<E: From<LoadError>>(
     }
     reader.check_leftovers()?;
     let (tensors, notes) = reader.finish();
+    let stats = engine.get_stats();
+    trace::debug!("{} runs of floats converted in {:?}", stats.total_conversions, stats.time);
     let family = resolve(&detection, ternary);
     let mut assumptions = checkpoint.assumptions().to_vec();
     assumptions.extend(config.assumptions.iter().cloned());

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use bitnet_core::backend::{BitNetDType, LinearWeights, WeightStorage};
+use bitnet_core::memory::conversion::{ConversionEngine, machine_order};
 use bitnet_quant::ggml::{GgmlType, I2sLayout};
-use half::{bf16, f16};
 
 use crate::checkpoint::{Checkpoint, StoredDType, Tensor};
 use crate::config::ModelConfig;
@@ -26,6 +26,7 @@ pub(super) struct Reader<'a, 'o> {
     pub(super) config: &'a ModelConfig,
     pub(super) detection: &'a Detection,
     checkpoint: &'a Checkpoint,
+    pub(super) engine: &'a ConversionEngine,
     options: &'a mut LoadOptions<'o>,
     taken: BTreeSet<String>,
     /// Tensors read since the last call of [`release_read`](Self::release_read).
@@ -40,6 +41,7 @@ impl<'a, 'o> Reader<'a, 'o> {
         config: &'a ModelConfig,
         checkpoint: &'a Checkpoint,
         detection: &'a Detection,
+        engine: &'a ConversionEngine,
         options: &'a mut LoadOptions<'o>,
     ) -> Self {
         let progress = LoadProgress {
@@ -49,7 +51,7 @@ impl<'a, 'o> Reader<'a, 'o> {
             bytes_total: checkpoint.tensors().map(|(_, tensor)| tensor.bytes.len() as u64).sum(),
         };
         let (taken, fresh, tensors, notes) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
-        Reader { config, detection, checkpoint, options, taken, fresh, tensors, notes, progress }
+        Reader { config, detection, checkpoint, engine, options, taken, fresh, tensors, notes, progress }
     }
 
     /// Returns what tensors are called.
@@ -138,7 +140,7 @@ impl<'a, 'o> Reader<'a, 'o> {
     ) -> Result<(), LoadError> {
         let Some(at) = scan::find_non_finite(dtype, bytes) else { return Ok(()) };
         let element = dtype.size_bytes(at).zip(dtype.element_bytes());
-        let found = widen(dtype, element.map_or(&[], |(start, size)| &bytes[start..start + size]));
+        let found = self.widen(dtype, element.map_or(&[], |(start, size)| &bytes[start..start + size]))?;
         let found = found.first().copied().unwrap_or(f32::NAN);
         let (row, col) = (at / cols.max(1), at % cols.max(1));
         let message = format_args!("element [{row}, {col}]: expected a finite number, found {found}");
@@ -235,7 +237,7 @@ impl<'a, 'o> Reader<'a, 'o> {
     ) -> Result<Vec<f32>, LoadError> {
         let tensor = self.find(name, format_args!("a float vector [{width}]"))?;
         self.check_shape(name, tensor, &[width])?;
-        let values = widen(self.float_dtype(name, tensor)?, &tensor.bytes);
+        let values = self.widen(self.float_dtype(name, tensor)?, &tensor.bytes)?;
         if let Some((index, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
             let expected = format!("finite values (element {index})");
             return Err(self.refuse(LoadErrorKind::Values, name, expected, value));
@@ -251,7 +253,7 @@ impl<'a, 'o> Reader<'a, 'o> {
             let found = format!("{:?}", tensor.shape);
             return Err(self.refuse(LoadErrorKind::Shape, name, "shape [1]: one scale a tensor", found));
         }
-        let values = widen(self.float_dtype(name, tensor)?, &tensor.bytes);
+        let values = self.widen(self.float_dtype(name, tensor)?, &tensor.bytes)?;
         let scale = values.first().copied().unwrap_or(f32::NAN);
         // The reciprocal takes part in the arithmetic too.
         if !(scale > 0.0 && scale.is_finite() && (1.0 / scale).is_finite()) {
@@ -284,18 +286,21 @@ impl<'a, 'o> Reader<'a, 'o> {
         Ok(())
     }
 
+    /// Widens little-endian floats to f32.
+    pub(super) fn widen(&self, dtype: BitNetDType, bytes: &[u8]) -> Result<Vec<f32>, LoadError> {
+        let count = bytes.len() / dtype.element_bytes().unwrap_or(1);
+        let mut values = vec![0f32; count];
+        let out = bytemuck::cast_slice_mut(&mut values);
+        self.engine.convert_elements(
+            count,
+            (dtype, &machine_order(dtype, bytes)),
+            (BitNetDType::F32, out),
+        )?;
+        Ok(values)
+    }
+
     /// Returns the report on all tensors, and the notes.
     pub(super) fn finish(self) -> (Vec<TensorInfo>, Vec<String>) {
         (self.tensors, self.notes)
-    }
-}
-
-/// Widens little-endian floats to f32.
-pub(super) fn widen(dtype: BitNetDType, bytes: &[u8]) -> Vec<f32> {
-    let halves = |widen: fn([u8; 2]) -> f32| bytes.as_chunks::<2>().0.iter().map(|&b| widen(b)).collect();
-    match dtype {
-        BitNetDType::F16 => halves(|b| f16::from_le_bytes(b).to_f32()),
-        BitNetDType::BF16 => halves(|b| bf16::from_le_bytes(b).to_f32()),
-        _ => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
     }
 }

@@ -1,9 +1,9 @@
 //! Rows of a matrix on their way into memory: reordered, decoded, widened.
 
 use bitnet_core::backend::BitNetDType;
+use bitnet_core::memory::conversion::{ConversionEngine, to_file_order};
 use bitnet_quant::ggml::{GgmlError, GgmlType, I2sLayout, dequantize, dequantize_i2_s};
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 /// Elements below which a matrix is not worth waking other threads for.
 const PARALLEL_ELEMENTS: usize = 1 << 16;
@@ -110,7 +110,7 @@ impl Blocks<'_> {
     ///
     /// # Errors
     /// Rows that are no whole number of blocks.
-    pub(super) fn to_f16(self) -> Result<Option<Vec<u8>>, GgmlError> {
+    pub(super) fn to_f16(self, engine: &ConversionEngine) -> Result<Option<Vec<u8>>, GgmlError> {
         let mut out = vec![0u8; self.rows * self.cols * 2];
         let done = fill_rows(&mut out, self.cols * 2, |row, line| {
             let mut values = vec![0.0; self.cols];
@@ -118,11 +118,11 @@ impl Blocks<'_> {
             if values.iter().any(|value| value.is_finite() && value.abs() > f16::MAX.to_f32()) {
                 return Err(None);
             }
-            let mut halves = vec![f16::ZERO; self.cols];
-            halves.convert_from_f32_slice(&values);
-            for (out, half) in line.as_chunks_mut::<2>().0.iter_mut().zip(&halves) {
-                *out = half.to_le_bytes();
-            }
+            let wide = (BitNetDType::F32, bytemuck::cast_slice(&values));
+            let narrowed = engine.convert_elements(self.cols, wide, (BitNetDType::F16, &mut *line));
+            // Both lines are of the matrix, and floats always become floats.
+            debug_assert!(narrowed.is_ok(), "{narrowed:?}");
+            to_file_order(BitNetDType::F16, line);
             Ok(())
         });
         match done {
@@ -133,13 +133,11 @@ impl Blocks<'_> {
     }
 }
 
-/// Multiplies little-endian floats of `dtype`, widened to f32, by `factor`.
-pub(super) fn scaled(dtype: BitNetDType, bytes: &[u8], factor: f32) -> Vec<u8> {
-    super::reader::widen(dtype, bytes).iter().flat_map(|value| (value * factor).to_le_bytes()).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use bitnet_core::memory::HybridMemoryPool;
+    use bitnet_core::memory::conversion::ConversionConfig;
+
     use super::*;
 
     /// The definition: `[heads, 2, head_dim / 2]` becomes `[heads, head_dim / 2, 2]` when a file is written.
@@ -164,6 +162,8 @@ mod tests {
 
     #[test]
     fn values_too_large_for_f16_are_told() {
+        let pool = HybridMemoryPool::new().unwrap();
+        let engine = ConversionEngine::new(ConversionConfig::default(), pool).unwrap();
         let block = |d: f32| {
             let mut bytes = f16::from_f32(d).to_le_bytes().to_vec();
             bytes.extend((0..32u8).map(|i| i.wrapping_mul(8)));
@@ -172,10 +172,10 @@ mod tests {
         let bytes = [block(1.0), block(600.0)].concat();
         let (ty, layout, order) = (GgmlType::Q8_0, I2sLayout::X86, RowOrder::AsStored);
         let blocks = Blocks { ty, layout, bytes: &bytes, rows: 2, cols: 32, order };
-        assert_eq!(blocks.to_f16().unwrap(), None);
+        assert_eq!(blocks.to_f16(&engine).unwrap(), None);
         let wide = blocks.to_f32(2.0).unwrap();
         assert_eq!(wide[32 * 4 + 4..][..4], (600.0f32 * 8.0 * 2.0).to_le_bytes());
-        let narrow = Blocks { bytes: &bytes[..34], rows: 1, ..blocks }.to_f16().unwrap().unwrap();
+        let narrow = Blocks { bytes: &bytes[..34], rows: 1, ..blocks }.to_f16(&engine).unwrap().unwrap();
         assert_eq!(narrow[2..4], f16::from_f32(8.0).to_le_bytes());
     }
 }

@@ -80,6 +80,10 @@ impl Backend for Naive {
         unreachable!("the tests run graphs through `Run`")
     }
 
+    fn release_kv_blocks(&mut self, _: usize) {
+        unreachable!("the tests run graphs through `Run`")
+    }
+
     fn execute(&mut self, _: &Op, _: &Step) -> Result<()> {
         unreachable!("the tests run graphs through `Run`")
     }

@@ -1,19 +1,41 @@
 //! Types without blocks: F32, F16, BF16, I8, I32.
 
-use half::{bf16, f16};
+use half::f16;
 
-use crate::matrix::{Brain, Byte, Element, Half, Single};
+use crate::matrix::{Byte, Element, Single};
+use crate::packing::kernels;
 
 pub(super) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
     Single::widen(bytes, out);
 }
 
 pub(super) fn decode_f16(bytes: &[u8], out: &mut [f32]) {
-    Half::widen(bytes, out);
+    widen(kernels().casts.f16_to_f32, bytes, out);
 }
 
 pub(super) fn decode_bf16(bytes: &[u8], out: &mut [f32]) {
-    Brain::widen(bytes, out);
+    widen(kernels().casts.bf16_to_f32, bytes, out);
+}
+
+/// Widens little-endian halves.
+fn widen(cast: fn(&[[u8; 2]], &mut [[u8; 4]], bool), bytes: &[u8], out: &mut [f32]) {
+    let (pairs, out) = (bytes.as_chunks::<2>().0, bytemuck::cast_slice_mut(out));
+    if cfg!(target_endian = "little") {
+        return cast(pairs, out, false);
+    }
+    pairs
+        .iter()
+        .zip(out)
+        .for_each(|(&[low, high], out)| cast(&[[high, low]], std::slice::from_mut(out), false));
+}
+
+/// Rounds to little-endian halves.
+fn narrow(cast: fn(&[[u8; 4]], &mut [[u8; 2]], bool), values: &[f32], out: &mut [u8]) {
+    let out = out.as_chunks_mut::<2>().0;
+    cast(bytemuck::cast_slice(values), out, false);
+    if cfg!(target_endian = "big") {
+        out.iter_mut().for_each(|half| half.reverse());
+    }
 }
 
 pub(super) fn decode_i8(bytes: &[u8], out: &mut [f32]) {
@@ -29,16 +51,12 @@ pub(super) fn encode_f32(values: &[f32], out: &mut [u8]) {
 }
 
 pub(super) fn encode_f16(values: &[f32], out: &mut [u8]) {
-    for (out, &value) in out.as_chunks_mut::<2>().0.iter_mut().zip(values) {
-        *out = f16::from_f32(value).to_le_bytes();
-    }
+    narrow(kernels().casts.f32_to_f16, values, out);
 }
 
-/// Rounds to nearest, ties to even, as `half` does; NaN stays NaN.
+/// Rounds to nearest, ties to even; NaN stays NaN.
 pub(super) fn encode_bf16(values: &[f32], out: &mut [u8]) {
-    for (out, &value) in out.as_chunks_mut::<2>().0.iter_mut().zip(values) {
-        *out = bf16::from_f32(value).to_le_bytes();
-    }
+    narrow(kernels().casts.f32_to_bf16, values, out);
 }
 
 /// Reads the f16 at `at`.

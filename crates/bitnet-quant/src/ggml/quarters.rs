@@ -5,7 +5,7 @@ use half::f16;
 
 use super::ternary::{self, BLOCK};
 use super::{GgmlError, GgmlType, I2_S_TAIL, I2sLayout};
-use crate::pack::{find_row, for_lines};
+use crate::pack::{fill_lines, find_row};
 
 /// A TQ1_0, TQ2_0 or I2_S tensor `[rows, cols]`, borrowed from a file.
 #[derive(Debug, Clone, Copy)]
@@ -153,18 +153,10 @@ impl<'a> TernaryTensor<'a> {
             let row = lane * lines + line;
             (row < self.rows).then(|| &self.bytes[source(row) * self.row_bytes..][..self.row_bytes])
         });
-        let mut lanes = [[1u8; BLOCK]; 4];
+        let zeros = ternary::zeros(self.ty);
         for (index, out) in out.chunks_exact_mut(elements).enumerate() {
-            for (row, lane) in rows.iter().zip(&mut lanes) {
-                if let Some(row) = row {
-                    let block = &row[index * bytes..][..bytes];
-                    ternary::codes(self.ty, self.layout, block, &mut lane[..elements]);
-                }
-            }
-            let [a, b, c, d] = &lanes;
-            for (at, out) in out.iter_mut().enumerate() {
-                *out = a[at] | b[at] << 2 | c[at] << 4 | d[at] << 6;
-            }
+            let blocks = rows.map(|row| row.map_or(&zeros[..bytes], |row| &row[index * bytes..][..bytes]));
+            ternary::quarters(self.ty, self.layout, blocks, out);
         }
     }
 
@@ -184,7 +176,26 @@ impl<'a> TernaryTensor<'a> {
     /// # Panics
     /// When a source row is not there.
     pub fn pack_rows(&self, source: impl Fn(usize) -> usize + Sync + Send) -> Result<Vec<u8>, GgmlError> {
-        let packed = for_lines(self.rows, self.cols, |line, out| self.fill_line(line, &source, out));
+        let mut packed = vec![0; row_quarters::quads(self.rows) * self.cols];
+        self.pack_rows_into(source, &mut packed)?;
+        Ok(packed)
+    }
+
+    /// Packs into memory that is there already, as [`pack_rows`](Self::pack_rows) does.
+    ///
+    /// # Errors
+    /// A code 3, by the row of the result.
+    ///
+    /// # Panics
+    /// When `packed` is not as long as the result, or a source row is not there.
+    pub fn pack_rows_into(
+        &self,
+        source: impl Fn(usize) -> usize + Sync + Send,
+        packed: &mut [u8],
+    ) -> Result<(), GgmlError> {
+        assert_eq!(Some(packed.len()), row_quarters::packed_len(self.rows, self.cols), "room for the codes");
+        fill_lines(packed, self.cols, |line, out| self.fill_line(line, &source, out));
+        let packed = &*packed;
         // Digits in base 3 cannot be anything else.
         if self.ty != GgmlType::TQ1_0 {
             let lines = row_quarters::quads(self.rows);
@@ -198,7 +209,7 @@ impl<'a> TernaryTensor<'a> {
                 return Err(GgmlError::Code { row });
             }
         }
-        Ok(packed)
+        Ok(())
     }
 }
 

@@ -63,6 +63,80 @@ pub(super) fn put_scale(ty: GgmlType, scale: f16, block: &mut [u8]) {
     block[scale_at(ty)..][..2].copy_from_slice(&scale.to_le_bytes());
 }
 
+/// Returns a block or group whose codes are all those of zero, for rows that are absent; its scale means nothing.
+pub(super) fn zeros(ty: GgmlType) -> [u8; BLOCK / 4 + 2] {
+    // 128 is the fraction whose every digit is 1.
+    [if ty == GgmlType::TQ1_0 { 128 } else { 0x55 }; BLOCK / 4 + 2]
+}
+
+/// Writes the codes of four blocks or groups at the same place of four rows as bytes of row quarters.
+pub(super) fn quarters(ty: GgmlType, layout: I2sLayout, blocks: [&[u8]; 4], out: &mut [u8]) {
+    match (ty, layout) {
+        (GgmlType::TQ1_0, _) => tq1_0_quarters(blocks, out),
+        (GgmlType::TQ2_0, _) => {
+            for (half, out) in out.chunks_exact_mut(128).enumerate() {
+                let blocks = blocks.map(|block| &block[32 * half..][..32]);
+                let (out, rest) = out.split_at_mut(32);
+                pair_quarters::<0>(blocks, out);
+                let (out, rest) = rest.split_at_mut(32);
+                pair_quarters::<2>(blocks, out);
+                let (out, rest) = rest.split_at_mut(32);
+                pair_quarters::<4>(blocks, out);
+                pair_quarters::<6>(blocks, rest);
+            }
+        }
+        _ => {
+            let bytes = layout.group_bytes();
+            let (out, rest) = out.split_at_mut(bytes);
+            pair_quarters::<6>(blocks, out);
+            let (out, rest) = rest.split_at_mut(bytes);
+            pair_quarters::<4>(blocks, out);
+            let (out, rest) = rest.split_at_mut(bytes);
+            pair_quarters::<2>(blocks, out);
+            pair_quarters::<0>(blocks, rest);
+        }
+    }
+}
+
+/// Puts the pairs at bit `SHIFT` of four rows side by side.
+fn pair_quarters<const SHIFT: u32>([a, b, c, d]: [&[u8]; 4], out: &mut [u8]) {
+    for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        *out = a >> SHIFT & 3 | (b >> SHIFT & 3) << 2 | (c >> SHIFT & 3) << 4 | (d >> SHIFT & 3) << 6;
+    }
+}
+
+fn tq1_0_quarters(blocks: [&[u8]; 4], out: &mut [u8]) {
+    let (long, rest) = out.split_at_mut(160);
+    let (short, last) = rest.split_at_mut(80);
+    // The long run in halves: the fractions of four rows then stay in registers.
+    digit_quarters::<16>(blocks, 0, long, 32);
+    digit_quarters::<16>(blocks, 16, &mut long[16..], 32);
+    digit_quarters::<16>(blocks, 32, short, 16);
+    digit_quarters::<4>(blocks, 48, last, 4);
+}
+
+/// Puts the digits of `LEN` bytes of four rows side by side, one digit a row of `stride` places.
+fn digit_quarters<const LEN: usize>(blocks: [&[u8]; 4], from: usize, out: &mut [u8], stride: usize) {
+    // Less 128, so that 86 and 171 are -42 and 43: narrow registers compare signed bytes only, and the triple of what
+    // was taken off is the same again.
+    let mut fractions = [[0i8; LEN]; 4];
+    for (fractions, block) in fractions.iter_mut().zip(blocks) {
+        let bytes = fractions.iter_mut().zip(&block[from..][..LEN]);
+        bytes.for_each(|(fraction, byte)| *fraction = (byte ^ 0x80) as i8);
+    }
+    for out in out.chunks_mut(stride) {
+        let mut bytes = [0u8; LEN];
+        for fractions in fractions.iter_mut().rev() {
+            for (byte, fraction) in bytes.iter_mut().zip(fractions) {
+                let digit = u8::from(*fraction >= -42) + u8::from(*fraction >= 43);
+                *byte = byte.wrapping_mul(4).wrapping_add(digit);
+                *fraction = fraction.wrapping_mul(3);
+            }
+        }
+        out[..LEN].copy_from_slice(&bytes);
+    }
+}
+
 fn pairs(bytes: &[u8], out: &mut [u8], shift: impl Fn(usize) -> usize) {
     for (n, out) in out.chunks_exact_mut(bytes.len()).enumerate() {
         let shift = shift(n);

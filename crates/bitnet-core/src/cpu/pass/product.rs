@@ -130,8 +130,8 @@ impl Pass<'_> {
                 // SAFETY: lines are shared out disjointly, and each row belongs to one of them.
                 unsafe { out.rows.get_mut(rows) }
             };
-            let parts = [part(0), part(1), part(2), part(3)];
-            (self.kernels.dequantize)(&acc[t..], tokens.len(), scale, out.accumulate, parts);
+            let mut parts = [part(0), part(1), part(2), part(3)];
+            (self.kernels.dequantize)(&acc[t..], tokens.len(), scale, out.accumulate, &mut parts);
         }
     }
 

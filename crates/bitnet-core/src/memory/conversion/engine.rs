@@ -298,6 +298,13 @@ fn check_chunk(bytes: usize) -> Result<()> {
     }
 }
 
+/// Turns elements in the order of the machine into those of a file, little-endian: nothing, where that is the same.
+pub fn to_file_order(dtype: BitNetDType, bytes: &mut [u8]) {
+    if cfg!(target_endian = "big") {
+        bytes.chunks_mut(dtype.element_bytes().unwrap_or(1)).for_each(<[u8]>::reverse);
+    }
+}
+
 /// Returns little-endian elements of a file in the order of the machine: as they are, where that is the same.
 pub fn machine_order(dtype: BitNetDType, bytes: &[u8]) -> Cow<'_, [u8]> {
     let width = dtype.element_bytes().unwrap_or(1);

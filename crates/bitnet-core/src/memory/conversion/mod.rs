@@ -23,7 +23,7 @@ mod statistics;
 pub mod streaming;
 
 pub use config::{Arithmetic, ConversionConfig, ConversionStrategy};
-pub use engine::{ConversionEngine, machine_order};
+pub use engine::{ConversionEngine, machine_order, to_file_order};
 pub use in_place::Placement;
 pub use pipeline::ConversionPipeline;
 pub use statistics::{ConversionStats, ErrorFigures, StrategyStats};

@@ -14,7 +14,7 @@ pub fn dequantize(
     step: usize,
     scale: (f32, f32),
     accumulate: bool,
-    mut out: [&mut [f32]; 4],
+    out: &mut [&mut [f32]; 4],
 ) {
     let whole = out.iter().map(|out| out.len()).min().unwrap_or(0) / LINES * LINES;
     assert!(whole == 0 || (whole - 1) * step < acc.len());
@@ -34,7 +34,7 @@ pub fn dequantize(
             _mm256_shuffle_ps::<0x44>(high_ab, high_cd),
             _mm256_shuffle_ps::<0xee>(high_ab, high_cd),
         ];
-        for (part, out) in parts.iter().zip(&mut out) {
+        for (part, out) in parts.iter().zip(out.iter_mut()) {
             let value = _mm256_cvtepi32_ps(_mm256_castps_si256(*part));
             let mut value = _mm256_mul_ps(_mm256_div_ps(value, divisor), factor);
             let out = &mut out[line..line + LINES];
@@ -47,8 +47,8 @@ pub fn dequantize(
             }
         }
     }
-    let rest = out.map(|out| &mut out[whole..]);
-    if rest.iter().any(|out| !out.is_empty()) {
-        scalar::dequantize(&acc[whole * step..], step, scale, accumulate, rest);
+    if out.iter().any(|out| out.len() > whole) {
+        let mut rest = out.each_mut().map(|out| &mut out[whole..]);
+        scalar::dequantize(&acc[whole * step..], step, scale, accumulate, &mut rest);
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn encode(tensors: &[&TensorSpec]) -> Result<(Vec<u8>, u64)> {
     metadata.insert("format".into(), "pt".into());
     let mut at = 0u64;
     for spec in tensors {
-        let what = || format!("tensor {}", spec.name);
+        let what = || tensor_called(&spec.name);
         let bytes = spec.bytes().map_err(|error| error.context(what()))?;
         let end = at.checked_add(bytes as u64).filter(|&end| end <= i64::MAX as u64);
         let end =
@@ -94,6 +94,15 @@ pub(super) fn header_len(field: [u8; LENGTH_FIELD], length: u64) -> Result<usize
     }
 }
 
+/// Names a tensor in messages, by the beginning of its name where that is long.
+pub(super) fn tensor_called(name: &str) -> String {
+    const BYTES: usize = 200;
+    match name.len() > BYTES {
+        true => format!("tensor {}...", &name[..name.floor_char_boundary(BYTES)]),
+        false => format!("tensor {name}"),
+    }
+}
+
 /// Parses a header that `data` bytes of tensors follow.
 pub(super) fn parse(header: &[u8], data: u64) -> Result<Table> {
     let invalid =
@@ -105,7 +114,7 @@ pub(super) fn parse(header: &[u8], data: u64) -> Result<Table> {
     parser.end().map_err(|error| invalid(&error))?;
     names.sort_unstable();
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(BitNetError::mismatch(format!("tensor {:?}", pair[0]), "one entry in the header", "two"));
+        return Err(BitNetError::mismatch(tensor_called(&pair[0]), "one entry in the header", "two"));
     }
     let metadata: Metadata = serde_json::from_str(text).map_err(|error| invalid(&error))?;
     if metadata.data_len() as u64 != data {
@@ -180,7 +189,7 @@ impl Entry {
             Err(found) => {
                 let known = BitNetDType::ALL.into_iter().filter_map(BitNetDType::safetensors_name);
                 let known = known.collect::<Vec<_>>().join(", ");
-                Err(BitNetError::mismatch(format!("element type of tensor {name}"), known, found))
+                Err(BitNetError::mismatch(format!("element type of {}", tensor_called(name)), known, found))
             }
         }
     }

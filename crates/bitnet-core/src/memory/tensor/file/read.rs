@@ -38,7 +38,7 @@ pub fn load(path: &Path, pool: &HybridMemoryPool) -> Result<BTreeMap<String, Bit
         let metadata = entry.describe(name).map_err(named)?;
         let dtype = metadata.dtype();
         let made = BitNetTensor::new(metadata.clone(), pool);
-        let mut tensor = made.map_err(|error| named(error.context(format!("tensor {name}"))))?;
+        let mut tensor = made.map_err(|error| named(error.context(header::tensor_called(name))))?;
         let bytes = tensor.as_mut_bytes()?;
         file.read_exact(bytes).map_err(failed)?;
         order::exchange(dtype, bytes);
@@ -112,14 +112,14 @@ impl TensorFile {
         let dtype = metadata.dtype();
         let (per_block, bytes) = dtype.block();
         if !start.is_multiple_of(bytes) {
-            let what = format!("first byte of tensor {name}");
+            let what = format!("first byte of {}", header::tensor_called(name));
             return Err(BitNetError::mismatch(what, format!("a multiple of {bytes}"), start));
         }
         let row_major = metadata.layout();
         let (shape, strides) = (row_major.shape().to_vec(), row_major.strides().to_vec());
         let layout = Layout::strided(shape, strides, start / bytes * per_block);
         BitNetTensor::from_memory(metadata.relaid(layout), Arc::clone(&self.memory))
-            .map_err(|error| error.context(format!("tensor {name}")))
+            .map_err(|error| error.context(header::tensor_called(name)))
     }
 
     /// Describes a tensor, and tells at which byte of the memory it begins.
@@ -132,7 +132,7 @@ impl TensorFile {
         if !order::is_native(metadata.dtype()) {
             return Err(BitNetError::new(ErrorKind::Unsupported {
                 backend: "cpu",
-                operation: format!("using tensor {name} in place"),
+                operation: format!("using {} in place", header::tensor_called(name)),
                 reason: "elements of the file are little-endian, those of this machine are not; load them"
                     .into(),
             }));
