@@ -425,9 +425,9 @@ unsafe fn take<M: 'static>(tensor: &DlTensor, packed: bool, owner: Owner<M>) -> 
     let Some(rank) = rank.filter(|&rank| rank == 0 || !tensor.shape.is_null()) else {
         return refuse("dimensions", "0 to 64 with lengths", tensor.ndim.to_string());
     };
-    // SAFETY: by the caller's contract both arrays have `ndim` numbers, where they are there.
     let numbers = |array: *mut i64| match rank {
         0 => &[][..],
+        // SAFETY: by the caller's contract both arrays have `ndim` numbers, where they are there.
         _ => unsafe { slice::from_raw_parts(array, rank) },
     };
     let lengths = numbers(tensor.shape);
