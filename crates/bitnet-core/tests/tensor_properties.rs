@@ -3,6 +3,9 @@
 //! The naive tensor is a list of f64 with an index for each; views are functions of that index. Every test draws
 //! tensors of rank 0 to 4 with lengths 0 to 5, and cuts, turns, flips and repeats them at random.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use bitnet_core::backend::{BitNetDType, Device};
 use bitnet_core::memory::HybridMemoryPool;
 use bitnet_core::tensor::BitNetTensor;

@@ -3,6 +3,9 @@
 //! Floats have to agree within 1e-6 of the sum of the magnitudes of what was added up (`NAME.terms`), or one rounding
 //! of the result's type where that is wider; integers and truth values exactly.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use bitnet_backend::{BitNetDType, Device};
