@@ -17,8 +17,7 @@ use crate::weights::{Head, Layer, NormWeights};
 
 const WEIGHTS: &str = "model.safetensors";
 /// What a reader of unpacked weights has to know.
-const QUANTISED: &str =
-    "the master weights are quantised: ternary values with scales are written in their place, not to be trained further";
+const QUANTISED: &str = "the master weights are quantised: ternary values with scales are written in their place, not to be trained further";
 
 struct HfWriter<'a> {
     file: SafetensorsWriter<Box<dyn OutputFile + 'a>>,
