@@ -223,14 +223,15 @@ mod tests {
     #[test]
     fn records_keep_their_number_across_buckets() {
         let records = Records::default();
-        for index in 0..5000 {
+        let count = if cfg!(miri) { 600 } else { 5000 };
+        for index in 0..count {
             let record = Record::new(Kind::Small((index % 7) as u8), 0, 1);
             assert_eq!(records.add(record), Some(index));
         }
         for (index, record) in records.iter() {
             assert_eq!(record.kind, Kind::Small((index % 7) as u8));
         }
-        for forged in [5000, 1 << 20, u32::MAX - 1, u32::MAX] {
+        for forged in [count, 1 << 20, u32::MAX - 1, u32::MAX] {
             assert!(records.get(forged).is_none());
         }
     }
