@@ -20,7 +20,7 @@ MARGIN = 1e-4
 
 def through(value, quantised):
     # In f64, where the sum is the quantised value itself and not one beside it.
-    return value.double() + (quantised.double() - value.double()).detach()
+    return value.double() + (quantised - value.double()).detach()
 
 
 def scale_of_weights(weight):
@@ -35,8 +35,8 @@ def layer(x, weight, bias, gains):
     if gains is not None:
         x = torch.nn.functional.rms_norm(x, (IN,), gains, EPS)
     s, t = scale_of_weights(weight), scale_of_tokens(x)
-    ternary = through(weight, (weight * s).round().clamp(-1, 1) / s)
-    int8 = through(x, (x * t).round().clamp(-128, 127) / t)
+    ternary = through(weight, (weight * s).round().clamp(-1, 1).double() / s.double())
+    int8 = through(x, (x * t).round().clamp(-128, 127).double() / t.double())
     return torch.nn.functional.linear(int8, ternary, bias.double())
 
 

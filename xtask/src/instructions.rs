@@ -1,4 +1,4 @@
-//! Instructions per weight of the ternary products, counted under user-mode emulation.
+//! Instructions per weight of the ternary products and of flat passes, counted under user-mode emulation.
 //!
 //! A count says what a kernel costs where no processor of its architecture is at hand, and compares tiers of
 //! different architectures: both run in the same emulator, one instruction a block, and the log of executed
@@ -21,6 +21,19 @@ const COLS: usize = 2560;
 const TOKENS: [usize; 3] = [1, 4, 32];
 /// Layouts, and the weights in a byte of each.
 const LAYOUTS: [(&str, usize); 2] = [("quarters", 4), ("fifths", 5)];
+
+/// Flat passes, and the values of two runs of each.
+const PASSES: [&str; 8] = [
+    "unpack-two-bit",
+    "unpack-base-3",
+    "unpack-bitmap",
+    "pack-two-bit",
+    "pack-base-3",
+    "pack-bitmap",
+    "magnitudes",
+    "absmean",
+];
+const VALUES: [usize; 2] = [1280, 2560];
 
 struct Machine {
     target: &'static str,
@@ -48,7 +61,7 @@ pub fn count() -> Result<()> {
     println!("instructions for 128 weights and one token");
     println!("{:<10} {:<10} {:>9} {:>9} {:>9}", "tier", "layout", "1 token", "4 tokens", "32 tokens");
     for machine in &MACHINES {
-        let program = build(machine.target)?;
+        let program = build(machine.target, "product")?;
         let single = single_step_flag(machine.emulator)?;
         for tier in machine.tiers {
             for (layout, packed) in LAYOUTS {
@@ -64,16 +77,31 @@ pub fn count() -> Result<()> {
             }
         }
     }
+    println!("\ninstructions for 128 values");
+    for machine in &MACHINES {
+        let program = build(machine.target, "flat")?;
+        let single = single_step_flag(machine.emulator)?;
+        // Tiers of AArch64 above the first take its flat passes over.
+        let tiers = if machine.target == targets::EMULATED { &machine.tiers[..1] } else { machine.tiers };
+        for tier in tiers {
+            for pass in PASSES {
+                let [small, large] =
+                    VALUES.map(|values| executed(machine, single, &program, &[tier, pass], &[values]));
+                let values = (VALUES[1] - VALUES[0]) as f64;
+                println!("{tier:<10} {pass:<16} {:>9.1}", (large? - small?) as f64 * 128.0 / values);
+            }
+        }
+    }
     Ok(())
 }
 
-/// Builds the example and returns its path.
-fn build(target: &str) -> Result<PathBuf> {
-    let args = ["build", "--release", "--package", "bitnet-kernels", "--example", "product"];
+/// Builds an example and returns its path.
+fn build(target: &str, example: &str) -> Result<PathBuf> {
+    let args = ["build", "--release", "--package", "bitnet-kernels", "--example", example];
     run(cargo(args)
         .args(["--target", target])
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", targets::LINKER))?;
-    Ok(root().join("target").join(target).join("release/examples/product"))
+    Ok(root().join("target").join(target).join("release/examples").join(example))
 }
 
 /// Returns how this version of the emulator is told to run one instruction a block.

@@ -56,7 +56,8 @@ impl TryFrom<DType> for BitNetDType {
             DType::F16 => BitNetDType::F16,
             DType::F32 => BitNetDType::F32,
             DType::F64 => BitNetDType::F64,
-            DType::F8E4M3 | DType::F6E2M3 | DType::F6E3M2 | DType::F4 | DType::F8E8M0 => {
+            // Floats of 8 bits and fewer, and what later versions add.
+            _ => {
                 let expected = "u8, u32, i16, i32, i64, bf16, f16, f32 or f64";
                 return Err(BitNetError::mismatch("candle's data type", expected, dtype.as_str()));
             }

@@ -130,6 +130,9 @@ fn every_family_survives_every_format_and_the_way_back() {
             let tq = matches!(target, Target::Gguf(GgmlType::TQ1_0 | GgmlType::TQ2_0));
             let fell_back = report.notes.iter().any(|note| note.contains("stored as F16 instead of"));
             assert_eq!(fell_back, tq && model == "llama_bitlinear", "{what}: {:?}", report.notes);
+            let told = report.notes.iter().any(|note| note.contains("the master weights are quantised"));
+            let master = matches!(model, "bitnet_master" | "bitnet_1bitllm");
+            assert_eq!(told, master && target == Target::HfMaster, "{what}: {:?}", report.notes);
             let rounded = matches!(target, Target::Gguf(ty) if ty != GgmlType::I2_S);
             let tolerance = if rounded { 1.0 / 2048.0 } else { 3e-7 };
             assert_same(&original, &load(&out), tolerance, &what);

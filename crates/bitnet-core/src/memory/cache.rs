@@ -9,11 +9,9 @@ use std::sync::{Arc, Weak};
 use super::bias::Gate;
 use super::counters::Counters;
 use super::shared::Shared;
-use super::small::{CLASSES, SIZES, Slot, cached};
+use super::small::{CLASSES, Slot, cached};
 use super::tracking::{ThreadTracker, Tracking};
 
-/// Bytes of free blocks that one thread keeps.
-const MOST_BYTES: usize = 32 << 20;
 /// Most blocks that move between a thread and the pool at once.
 pub(super) const BATCH: usize = 64;
 
@@ -41,7 +39,6 @@ pub(super) struct ThreadShare {
 /// One thread's share of one pool.
 pub(super) struct ThreadCache {
     magazines: Box<[Magazine]>,
-    bytes: usize,
     pub(super) share: Arc<ThreadShare>,
     pub(super) tracker: Option<ThreadTracker>,
     /// Value of the pool's trim counter when this cache was last emptied.
@@ -53,7 +50,6 @@ impl ThreadCache {
     fn new(pool: &Arc<Shared>) -> Self {
         ThreadCache {
             magazines: (0..CLASSES).map(|_| Magazine::new()).collect(),
-            bytes: 0,
             share: pool.register_thread(),
             tracker: pool.tracking().map(Tracking::register_thread),
             trimmed: pool.trim_requests(),
@@ -70,12 +66,10 @@ impl ThreadCache {
     #[inline]
     pub(super) fn pop(&mut self, class: usize) -> Option<Slot> {
         let magazine = self.magazines.get_mut(class)?;
-        let slot = match std::mem::replace(&mut magazine.top, Slot::NONE) {
-            Slot::NONE => magazine.slots.pop()?,
-            slot => slot,
-        };
-        self.bytes -= SIZES[class] as usize;
-        Some(slot)
+        match std::mem::replace(&mut magazine.top, Slot::NONE) {
+            Slot::NONE => magazine.slots.pop(),
+            slot => Some(slot),
+        }
     }
 
     /// Keeps a free block, or says that there is no room.
@@ -92,13 +86,11 @@ impl ThreadCache {
         free: impl FnOnce(&Gate) -> Option<R>,
     ) -> Option<R> {
         let magazine = self.magazines.get_mut(class)?;
-        let bytes = self.bytes + SIZES[class] as usize;
         let occupied = magazine.top != Slot::NONE;
-        if bytes > MOST_BYTES || occupied && magazine.slots.len() + 1 >= cached(class) {
+        if occupied && magazine.slots.len() + 1 >= cached(class) {
             return None;
         }
         let freed = free(&self.share.gate)?;
-        self.bytes = bytes;
         if occupied {
             magazine.slots.push(magazine.top);
         }
@@ -113,7 +105,6 @@ impl ThreadCache {
         for (to, from) in out.iter_mut().zip(slots.drain(..count)) {
             *to = from;
         }
-        self.bytes -= count * SIZES[class] as usize;
         count
     }
 
@@ -128,7 +119,6 @@ impl ThreadCache {
                 magazine.slots.clear();
             }
         }
-        self.bytes = 0;
     }
 
     /// Reports, once for every request, that the pool wants the blocks back.

@@ -42,9 +42,9 @@ impl Taken {
     #[inline]
     pub(super) fn new(slot: Slot, epoch: u32, generation: u32) -> Self {
         // A record's number is below `u32::MAX`.
-        let name = (u64::from(slot.object) << 32 | u64::from(slot.record)).saturating_add(1);
+        let name = u64::from(slot.object) << 32 | u64::from(slot.record);
         Taken {
-            name: NonZeroU64::new(name).unwrap_or(NonZeroU64::MAX),
+            name: NonZeroU64::MIN.saturating_add(name),
             life: u64::from(epoch) << 32 | u64::from(generation),
         }
     }

@@ -73,7 +73,7 @@ fn a_move_and_a_pin_never_meet() {
         let mover = {
             let (word, inside) = (Arc::clone(&word), Arc::clone(&inside));
             thread::spawn(move || {
-                if word.begin_move() {
+                if word.begin_move(generation) {
                     assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                     inside.fetch_sub(1, Ordering::SeqCst);
                     word.end_move_in_place();
@@ -200,6 +200,35 @@ fn a_block_is_granted_again_when_it_is_free() {
             assert!(late.join().unwrap());
         }
         assert_eq!(block.word.see().0, Seen::Free);
+    });
+}
+
+#[test]
+fn a_move_never_meets_a_block_that_was_granted_anew() {
+    model(|| {
+        let (block, generation) = Granted::new();
+        let mover = {
+            let block = Arc::clone(&block);
+            thread::spawn(move || {
+                let (_, seen) = block.word.see();
+                block.open();
+                if block.word.begin_move(seen) {
+                    assert_eq!(block.inside.fetch_add(1, Ordering::SeqCst), 0);
+                    block.inside.fetch_sub(1, Ordering::SeqCst);
+                    block.word.end_move_in_place();
+                }
+            })
+        };
+        let mut next = generation;
+        if block.free(next) {
+            block.bias.grant(1);
+            next = block.word.activate();
+        }
+        assert!(block.free(next));
+        assert_eq!(block.inside.fetch_add(1, Ordering::SeqCst), 0);
+        block.inside.fetch_sub(1, Ordering::SeqCst);
+        mover.join().unwrap();
+        assert_eq!(block.word.see(), (Seen::Free, next + 1));
     });
 }
 

@@ -172,13 +172,12 @@ impl Word {
     }
 
     /// Stops access to a live block without pins, so that it can be copied. `false` when it is not one.
-    pub(super) fn begin_move(&self) -> bool {
-        let word = self.0.load(Ordering::Relaxed);
-        word & STATE_MASK == LIVE
-            && self
-                .0
-                .compare_exchange(word, word & !STATE_MASK | MOVING, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
+    ///
+    /// The generation is from before the record was opened to this thread: a later one may be in a record that has
+    /// been granted again.
+    pub(super) fn begin_move(&self, generation: u32) -> bool {
+        let (live, moving) = (generation << STATE_BITS | LIVE, generation << STATE_BITS | MOVING);
+        self.0.compare_exchange(live, moving, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Ends a move: the block is live at the same word again.
@@ -296,7 +295,7 @@ mod tests {
         }
         assert_eq!(word.pin_shared(generation), Err(Refusal::Shared(MAX_SHARED)));
         assert_eq!(word.free(generation), Err(Refusal::Shared(MAX_SHARED)));
-        assert!(!word.begin_move());
+        assert!(!word.begin_move(generation));
         for _ in 0..MAX_SHARED {
             word.unpin();
         }
@@ -334,7 +333,7 @@ mod tests {
     fn moved_blocks_are_found_elsewhere() {
         let word = Word::new();
         let generation = word.activate();
-        assert!(word.begin_move());
+        assert!(!word.begin_move(generation + 1) && word.begin_move(generation));
         word.end_move_forwarded();
         assert_eq!(word.free(generation), Err(Refusal::Moved));
         assert_eq!(word.free(generation + 1), Err(Refusal::Stale));

@@ -11,10 +11,14 @@ use super::hf_config::{ScaleSense, config_json, sense_of};
 use super::names::{Item, folder_name, items};
 use super::safetensors_file::SafetensorsWriter;
 use super::{ConvertError, Finished, Output, OutputFile, Start, Target, Writer, tokenizer};
-use crate::family::ActivationMode;
+use crate::config::QuantisationMode;
+use crate::family::{ActivationMode, Family};
 use crate::weights::{Head, Layer, NormWeights};
 
 const WEIGHTS: &str = "model.safetensors";
+/// What a reader of unpacked weights has to know.
+const QUANTISED: &str =
+    "the master weights are quantised: ternary values with scales are written in their place, not to be trained further";
 
 struct HfWriter<'a> {
     file: SafetensorsWriter<Box<dyn OutputFile + 'a>>,
@@ -45,6 +49,11 @@ pub(super) fn start<'a>(
         (false, false) => Some(ScaleSense::Multiply),
     };
     let mut notes = Vec::new();
+    let online = start.config.quantisation.as_ref().and_then(|q| q.mode) == Some(QuantisationMode::Online);
+    let masters = online || matches!(start.family, Family::BitNetB158Master | Family::OneBitLlm);
+    if !packed && ternary && masters && start.files.gguf().is_none() && start.files.bitnet().is_none() {
+        notes.push(QUANTISED.into());
+    }
     let mut put = |name: &str, bytes: &[u8]| -> Result<(), ConvertError> {
         let mut file = output.create(name).map_err(ConvertError::write(name))?;
         file.write_all(bytes).and_then(|()| file.flush()).map_err(ConvertError::write(name))

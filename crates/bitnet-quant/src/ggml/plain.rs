@@ -5,6 +5,9 @@ use half::f16;
 use crate::matrix::{Byte, Element, Single};
 use crate::packing::kernels;
 
+/// A kernel of casts, from elements of `I` bytes to elements of `O`.
+type Cast<const I: usize, const O: usize> = fn(&[[u8; I]], &mut [[u8; O]], bool);
+
 pub(super) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
     Single::widen(bytes, out);
 }
@@ -18,7 +21,7 @@ pub(super) fn decode_bf16(bytes: &[u8], out: &mut [f32]) {
 }
 
 /// Widens little-endian halves.
-fn widen(cast: fn(&[[u8; 2]], &mut [[u8; 4]], bool), bytes: &[u8], out: &mut [f32]) {
+fn widen(cast: Cast<2, 4>, bytes: &[u8], out: &mut [f32]) {
     let (pairs, out) = (bytes.as_chunks::<2>().0, bytemuck::cast_slice_mut(out));
     if cfg!(target_endian = "little") {
         return cast(pairs, out, false);
@@ -30,7 +33,7 @@ fn widen(cast: fn(&[[u8; 2]], &mut [[u8; 4]], bool), bytes: &[u8], out: &mut [f3
 }
 
 /// Rounds to little-endian halves.
-fn narrow(cast: fn(&[[u8; 4]], &mut [[u8; 2]], bool), values: &[f32], out: &mut [u8]) {
+fn narrow(cast: Cast<4, 2>, values: &[f32], out: &mut [u8]) {
     let out = out.as_chunks_mut::<2>().0;
     cast(bytemuck::cast_slice(values), out, false);
     if cfg!(target_endian = "big") {

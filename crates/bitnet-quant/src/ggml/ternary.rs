@@ -109,14 +109,19 @@ fn tq1_0_quarters(blocks: [&[u8]; 4], out: &mut [u8]) {
     let (long, rest) = out.split_at_mut(160);
     let (short, last) = rest.split_at_mut(80);
     // The long run in halves: the fractions of four rows then stay in registers.
-    digit_quarters::<16>(blocks, 0, long, 32);
-    digit_quarters::<16>(blocks, 16, &mut long[16..], 32);
-    digit_quarters::<16>(blocks, 32, short, 16);
-    digit_quarters::<4>(blocks, 48, last, 4);
+    digit_quarters::<16, 5>(blocks, 0, long, 32);
+    digit_quarters::<16, 5>(blocks, 16, &mut long[16..], 32);
+    digit_quarters::<16, 5>(blocks, 32, short, 16);
+    digit_quarters::<4, 4>(blocks, 48, last, 4);
 }
 
-/// Puts the digits of `LEN` bytes of four rows side by side, one digit a row of `stride` places.
-fn digit_quarters<const LEN: usize>(blocks: [&[u8]; 4], from: usize, out: &mut [u8], stride: usize) {
+/// Puts the `DIGITS` digits of `LEN` bytes of four rows side by side, each `stride` places behind the one before.
+fn digit_quarters<const LEN: usize, const DIGITS: usize>(
+    blocks: [&[u8]; 4],
+    from: usize,
+    out: &mut [u8],
+    stride: usize,
+) {
     // Less 128, so that 86 and 171 are -42 and 43: narrow registers compare signed bytes only, and the triple of what
     // was taken off is the same again.
     let mut fractions = [[0i8; LEN]; 4];
@@ -124,16 +129,18 @@ fn digit_quarters<const LEN: usize>(blocks: [&[u8]; 4], from: usize, out: &mut [
         let bytes = fractions.iter_mut().zip(&block[from..][..LEN]);
         bytes.for_each(|(fraction, byte)| *fraction = (byte ^ 0x80) as i8);
     }
-    for out in out.chunks_mut(stride) {
+    for digit in 0..DIGITS {
         let mut bytes = [0u8; LEN];
         for fractions in fractions.iter_mut().rev() {
             for (byte, fraction) in bytes.iter_mut().zip(fractions) {
-                let digit = u8::from(*fraction >= -42) + u8::from(*fraction >= 43);
-                *byte = byte.wrapping_mul(4).wrapping_add(digit);
-                *fraction = fraction.wrapping_mul(3);
+                let doubled = byte.wrapping_add(*byte);
+                *byte = doubled.wrapping_add(doubled);
+                // One at a time: each comparison is a mask to subtract.
+                *byte = byte.wrapping_add(u8::from(*fraction > -43)).wrapping_add(u8::from(*fraction > 42));
+                *fraction = fraction.wrapping_add(*fraction).wrapping_add(*fraction);
             }
         }
-        out[..LEN].copy_from_slice(&bytes);
+        out[digit * stride..][..LEN].copy_from_slice(&bytes);
     }
 }
 

@@ -89,7 +89,8 @@ impl Shared {
             if books.spans[index].has_free(object) || matches!(word.see().0, Seen::Moved | Seen::Retired) {
                 continue;
             }
-            if !word.begin_move() {
+            // No record of this class is granted anew while its lock is held.
+            if !word.begin_move(word.see().1) {
                 return false;
             }
             let from = Slot { record: number, object };
@@ -143,8 +144,9 @@ impl Shared {
                 report.complete = false;
                 return;
             }
+            let (_, generation) = record.words[0].see();
             self.open(record, NO_TICKET);
-            if record.words[0].begin_move() {
+            if record.words[0].begin_move(generation) {
                 let moved = move_down(pool, record);
                 record.words[0].end_move_in_place();
                 report.moved_blocks += u64::from(moved > 0);

@@ -67,16 +67,17 @@ pub(crate) fn span_of(class: usize) -> (usize, usize) {
     (bytes, bytes / size)
 }
 
-/// Blocks of each class that one thread keeps at hand.
+/// Blocks of each class that one thread keeps at hand: 256 KiB, and two of larger ones. Of all classes together
+/// that is below 40 MiB.
 const CACHED: [u8; CLASSES] = cached_blocks();
 
 const fn cached_blocks() -> [u8; CLASSES] {
-    let mut out = [8; CLASSES];
+    let mut out = [2; CLASSES];
     let mut index = 0;
     while index < CLASSES {
         let blocks = 256 * 1024 / SIZES[index];
-        out[index] = if blocks < 8 {
-            8
+        out[index] = if blocks < 2 {
+            2
         } else if blocks > 128 {
             128
         } else {
@@ -108,6 +109,12 @@ mod tests {
                 assert_eq!(Some(class_of(size, align)), expected, "{size} {align}");
             }
         }
+    }
+
+    #[test]
+    fn threads_keep_little() {
+        let bytes: usize = (0..CLASSES).map(|class| cached(class) * SIZES[class] as usize).sum();
+        assert!(bytes < 40 << 20, "{bytes}");
     }
 
     #[test]
