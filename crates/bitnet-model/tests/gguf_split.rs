@@ -92,7 +92,8 @@ fn parts_that_lie_are_refused_by_name() {
         let file = std::mem::take(&mut parts[part]).without_key(key);
         parts[part] = file.key(key, value);
     };
-    let cases: [(LoadErrorKind, &str, &str, Box<dyn Fn(&mut Vec<GgufFile>)>); 6] = [
+    type Damage = Box<dyn Fn(&mut Vec<GgufFile>)>;
+    let cases: [(LoadErrorKind, &str, &str, Damage); 6] = [
         (
             LoadErrorKind::Format,
             "m-00002-of-00003.gguf",

@@ -132,6 +132,6 @@ mod tests {
         assert_eq!(<i32 as Cast<f32>>::cast(f32::NAN), 0);
         assert_eq!(<u8 as Cast<i32>>::cast(257), 1);
         // A double rounding through f32 would give 2048.
-        assert_eq!(f16::cast(2049.000_000_01f64).to_f32(), 2050.0);
+        assert_eq!(f16::cast(2_049.000_000_01_f64).to_f32(), 2050.0);
     }
 }

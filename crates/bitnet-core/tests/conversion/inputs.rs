@@ -170,7 +170,7 @@ pub fn odd_values(dtype: BitNetDType, len: usize) -> BitNetTensor {
         };
     }
     let bytes = match dtype {
-        BitNetDType::F64 => all!(|i| double(i)),
+        BitNetDType::F64 => all!(double),
         BitNetDType::F32 => all!(|i| double(i) as f32),
         BitNetDType::F16 => all!(|i: usize| (i as u16).wrapping_mul(7919)),
         BitNetDType::BF16 => all!(|i: usize| (i as u16).wrapping_mul(40_503)),
