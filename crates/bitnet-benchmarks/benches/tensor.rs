@@ -5,7 +5,7 @@
 //! memory that it has already, ndarray, candle, or `gemm` called directly. Printed are milliseconds (medians) and how
 //! many times as fast ours is as each rival. `-- --test` looks only whether it runs; other words choose works by name.
 #![allow(missing_docs)]
-// Without candle nothing is added to the lists.
+// Only candle is added to a list of contenders.
 #![cfg_attr(not(feature = "tensor-peers"), allow(unused_mut))]
 
 use std::hint::black_box;
