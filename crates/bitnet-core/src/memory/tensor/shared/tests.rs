@@ -1,3 +1,6 @@
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
