@@ -54,6 +54,7 @@ impl<const N: usize> Walk<N> {
     }
 
     /// Returns the number of rows: what the outer dimensions count.
+    #[cfg(feature = "parallel")]
     pub fn rows(&self) -> usize {
         self.outer.iter().map(|(length, _)| length).product()
     }
