@@ -1,6 +1,6 @@
 //! Files and folders that appear whole or not at all.
 //!
-//! The contents go to files that have no name yet ([`unnamed`]), are forced to the disk, and are given their names
+//! The contents go to files that have no name yet (`unnamed`), are forced to the disk, and are given their names
 //! then: what ends the program before, a signal that cannot be caught and a power failure too, leaves nothing. Where
 //! system or file system have no such files they go to a hidden file or folder beside the target, which takes the
 //! name at the end; signals that can be caught remove it, and what a killed program left is removed by the next one
