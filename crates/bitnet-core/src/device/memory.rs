@@ -26,7 +26,8 @@ fn ask() -> Machine {
 
 #[cfg(not(target_os = "linux"))]
 fn ask() -> Machine {
-    let mut system = sysinfo::System::new();
+    // A system that the library does not know tells nothing.
+    let Ok(mut system) = sysinfo::System::new() else { return (None, None) };
     system.refresh_memory();
     let known = |bytes: u64| (bytes > 0).then_some(bytes);
     (known(system.total_memory()), known(system.available_memory()))
