@@ -25,7 +25,7 @@ struct Course {
 }
 
 #[test]
-#[ignore = "a minute"]
+#[ignore = "a minute: run by cargo xtask nightly"]
 fn random_schedules_change_no_bit() {
     let dir = golden_dir("bitnet_packed");
     // More workers than cores, so that they are descheduled between barriers.
@@ -77,7 +77,7 @@ fn random_schedules_change_no_bit() {
 }
 
 #[test]
-#[ignore = "a minute"]
+#[ignore = "a minute: run by cargo xtask nightly"]
 fn the_whole_held_out_text_has_its_loss() {
     let crate_dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../bitnet-model-fairytales");
     let tokens = std::fs::read(crate_dir.join("eval/valid.u16")).unwrap();

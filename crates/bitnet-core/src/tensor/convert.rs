@@ -13,55 +13,16 @@ use crate::memory::tensor::BitNetTensor;
 /// Calls `$body` with `$type` standing for the elements of a whole-byte type; `bool` is `u8`.
 macro_rules! for_number {
     ($dtype:expr, $type:ident => $body:expr, packed => $packed:expr) => {
+        for_number!(@ $dtype, $type, $body, $packed,
+            F64 f64, F32 f32, F16 half::f16, BF16 half::bf16, I64 i64, I32 i32, I16 i16, I8 i8,
+            U64 u64, U32 u32, U16 u16, U8 u8, Bool u8)
+    };
+    (@ $dtype:expr, $type:ident, $body:expr, $packed:expr, $($name:ident $element:ty),+) => {
         match $dtype {
-            BitNetDType::F64 => {
-                type $type = f64;
+            $(BitNetDType::$name => {
+                type $type = $element;
                 $body
-            }
-            BitNetDType::F32 => {
-                type $type = f32;
-                $body
-            }
-            BitNetDType::F16 => {
-                type $type = half::f16;
-                $body
-            }
-            BitNetDType::BF16 => {
-                type $type = half::bf16;
-                $body
-            }
-            BitNetDType::I64 => {
-                type $type = i64;
-                $body
-            }
-            BitNetDType::I32 => {
-                type $type = i32;
-                $body
-            }
-            BitNetDType::I16 => {
-                type $type = i16;
-                $body
-            }
-            BitNetDType::I8 => {
-                type $type = i8;
-                $body
-            }
-            BitNetDType::U64 => {
-                type $type = u64;
-                $body
-            }
-            BitNetDType::U32 => {
-                type $type = u32;
-                $body
-            }
-            BitNetDType::U16 => {
-                type $type = u16;
-                $body
-            }
-            BitNetDType::U8 | BitNetDType::Bool => {
-                type $type = u8;
-                $body
-            }
+            })+
             _ => $packed,
         }
     };

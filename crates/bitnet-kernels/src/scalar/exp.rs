@@ -1,22 +1,43 @@
 //! The exponential function, the same bits everywhere.
 
-/// Returns `e^x` within 2 units in the last place.
-///
-/// `x = n ln 2 + r` with `|r| <= ln 2 / 2` (Cody and Waite's two-part ln 2), a polynomial of degree 7 in
-/// `r` (Cephes' minimax coefficients), times `2^n`. Below -87.3 the result is 0 (no subnormals), above
-/// 88.37 infinity; NaN stays NaN.
+/// Returns `e^x` within 2 units in the last place. Below -87.3 the result is 0 (no subnormals), above 88.37 infinity;
+/// NaN stays NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    // Adding and subtracting 1.5 * 2^23 rounds to an integer, half to even.
-    const ROUND: f32 = 12_582_912.0;
-    const LN2_HI: f32 = 0.693_359_4;
-    const LN2_LO: f32 = -2.121_944_4e-4;
     const LOWEST: f32 = -87.3;
     const HIGHEST: f32 = 88.37;
     let clamped = if x < LOWEST { LOWEST } else { x };
     let clamped = if clamped > HIGHEST { HIGHEST } else { clamped };
-    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
-    let r = clamped - n * LN2_HI;
+    let (e, n) = split(clamped);
+    let y = e * power_of_two(n);
+    let y = if x < LOWEST { 0.0 } else { y };
+    let y = if x > HIGHEST { f32::INFINITY } else { y };
+    if x.is_nan() { x } else { y }
+}
+
+/// Returns `e^x` within 2 units in the last place over the whole range, subnormal results among it; NaN stays NaN.
+#[inline(always)]
+pub fn exp_whole(x: f32) -> f32 {
+    // Beyond these the result is 0 or infinite whatever the rest computes.
+    let clamped = if x < -110.0 { -110.0 } else { x };
+    let clamped = if clamped > 100.0 { 100.0 } else { clamped };
+    let (e, n) = split(clamped);
+    // In two factors, as n goes beyond the exponents of normal numbers.
+    let half = n >> 1;
+    let y = e * power_of_two(half) * power_of_two(n - half);
+    if x.is_nan() { x } else { y }
+}
+
+/// Returns `e^r` and `n` of `x = n ln 2 + r` with `|r| <= ln 2 / 2` (Cody and Waite's two-part ln 2), by a polynomial of
+/// degree 7 in `r` (Cephes' minimax coefficients).
+#[inline(always)]
+fn split(x: f32) -> (f32, i32) {
+    // Adding and subtracting 1.5 * 2^23 rounds to an integer, half to even.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HI: f32 = 0.693_359_4;
+    const LN2_LO: f32 = -2.121_944_4e-4;
+    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let r = x - n * LN2_HI;
     let r = r - n * LN2_LO;
     let mut p = 1.987_569_1e-4;
     p = p * r + 1.398_199_9e-3;
@@ -26,12 +47,13 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 0.5;
     let e = (p * r) * r + r + 1.0;
     // The low bits of `n + ROUND` hold n as an integer.
-    let exponent = (n + ROUND).to_bits().wrapping_sub(ROUND.to_bits());
-    let power = f32::from_bits(exponent.wrapping_add(127) << 23);
-    let y = e * power;
-    let y = if x < LOWEST { 0.0 } else { y };
-    let y = if x > HIGHEST { f32::INFINITY } else { y };
-    if x.is_nan() { x } else { y }
+    (e, (n + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32)
+}
+
+/// Returns `2^n` of a normal number.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n as u32).wrapping_add(127) << 23)
 }
 
 #[cfg(test)]
@@ -48,6 +70,19 @@ mod tests {
             worst = worst.max((exp(x) as f64 - exact).abs() / ulp);
         }
         assert!(worst <= 4.0, "{worst} half units");
+    }
+
+    #[test]
+    fn exp_of_the_whole_range_is_accurate_with_its_subnormals() {
+        for i in -103_000..88_680 {
+            let x = i as f32 * 1.000_37e-3;
+            let exact = libm::exp(f64::from(x));
+            let unit = exact.max(f64::from(f32::MIN_POSITIVE)) * f64::from(f32::EPSILON);
+            assert!((f64::from(exp_whole(x)) - exact).abs() <= 2.0 * unit, "{x}");
+        }
+        assert_eq!([exp_whole(0.0), exp_whole(f32::NEG_INFINITY), exp_whole(-1e30)], [1.0, 0.0, 0.0]);
+        assert_eq!([exp_whole(f32::INFINITY), exp_whole(89.0), exp_whole(f32::MAX)], [f32::INFINITY; 3]);
+        assert!(exp_whole(88.7).is_finite() && exp_whole(f32::NAN).is_nan());
     }
 
     #[test]

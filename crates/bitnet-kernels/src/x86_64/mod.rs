@@ -9,3 +9,4 @@ mod casts;
 mod float;
 pub mod sse2;
 pub mod ssse3;
+mod streams;

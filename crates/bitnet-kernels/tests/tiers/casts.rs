@@ -224,7 +224,7 @@ fn moments_are_the_same_bits_on_every_tier() {
 
 /// Minutes on one core in the test profile: a part of `cargo xtask nightly`.
 #[test]
-#[ignore = "every pattern of 32 bits on every tier"]
+#[ignore = "minutes: run by cargo xtask nightly"]
 fn every_binary32_rounds_as_the_half_crate_does() {
     const PIECE: u64 = 1 << 20;
     let mut out = vec![[0; 2]; PIECE as usize];

@@ -143,7 +143,7 @@ fn memory_survives_a_short_stress() {
 }
 
 #[test]
-#[ignore = "takes two minutes; `cargo xtask nightly` runs it"]
+#[ignore = "two minutes: run by cargo xtask nightly"]
 fn memory_survives_a_long_stress() {
     stress(Duration::from_secs(120));
 }

@@ -5,6 +5,8 @@
 
 use std::arch::x86_64::*;
 
+use crate::x86_64::streams::two_streams;
+
 /// Columns of a step.
 const WIDTH: usize = 32;
 /// Steps between two jumps.
@@ -36,20 +38,14 @@ pub fn int8_i16(rows: &[i8], cols: usize, x: &[i16], out: &mut [i32]) {
     }
 }
 
-/// The products of one token, rows of the first half beside those of the second: the prefetchers of the hardware,
-/// which stop at the end of a page, then follow two streams.
+/// Writes the products of one token.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn one_token(rows: &[i8], x: &[i16], out: &mut [i32]) {
-    let (cols, half) = (x.len(), out.len() / 2);
-    let (first, second) = rows.split_at(half * cols);
-    let (first_out, second_out) = out.split_at_mut(half);
-    let (pairs, last) = second.split_at(half * cols);
-    let (pairs_out, last_out) = second_out.split_at_mut(half);
-    let pairs = first.chunks_exact(cols).zip(pairs.chunks_exact(cols));
-    for ((a, b), (a_out, b_out)) in pairs.zip(first_out.iter_mut().zip(pairs_out)) {
-        [*a_out, *b_out] = pair([a, b], x);
+    let (pairs, last) = two_streams(rows, x.len(), out);
+    for (rows, [a, b]) in pairs {
+        [*a, *b] = pair(rows, x);
     }
-    for (row, out) in last.chunks_exact(cols).zip(last_out) {
+    if let Some((row, out)) = last {
         [*out] = products::<1>(row, x);
     }
 }

@@ -8,6 +8,9 @@
 //! `2^30`. Without their factors all lanes together stay below `2 * 128 * 2^20 = 2^28`.
 
 use std::arch::x86_64::*;
+use std::slice;
+
+use crate::x86_64::streams::two_streams;
 
 const WIDTH: usize = 64;
 /// Tokens that share the separated codes: half of the 32 registers are sums.
@@ -49,21 +52,15 @@ pub fn row_quarters_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 4]
     }
 }
 
-/// Writes the products of one token, lines of the first half beside those of the second: the prefetchers of the
-/// hardware, which stop at the end of a page, then follow two streams.
+/// Writes the products of one token.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn one_token(codes: &[u8], x: &[i8], sum: i32, out: &mut [[i32; 4]]) {
-    let (cols, half) = (x.len(), out.len() / 2);
-    let (first, second) = codes.split_at(half * cols);
-    let (first_out, second_out) = out.split_at_mut(half);
-    let (pairs, last) = second.split_at(half * cols);
-    let (pairs_out, last_out) = second_out.split_at_mut(half);
-    let lines = first.chunks_exact(cols).zip(pairs.chunks_exact(cols));
-    for ((a, b), (a_out, b_out)) in lines.zip(first_out.iter_mut().zip(pairs_out)) {
-        [*a_out, *b_out] = pair([a, b], x, sum);
+    let (pairs, last) = two_streams(codes, x.len(), out);
+    for (lines, [a, b]) in pairs {
+        [*a, *b] = pair(lines, x, sum);
     }
-    for (line, out) in last.chunks_exact(cols).zip(last_out.chunks_exact_mut(1)) {
-        tile::<1, true>(line, x, &[sum], out);
+    if let Some((line, out)) = last {
+        tile::<1, true>(line, x, &[sum], slice::from_mut(out));
     }
 }
 

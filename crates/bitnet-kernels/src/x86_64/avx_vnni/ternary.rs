@@ -13,8 +13,10 @@
 //! they are that lane.
 
 use std::arch::x86_64::*;
+use std::slice;
 
 use crate::x86_64::avx2::ternary::add_lanes;
+use crate::x86_64::streams::two_streams;
 
 const WIDTH: usize = 32;
 /// Tokens that share the separated codes: ten of 16 registers are sums of two quarters, five hold the operands.
@@ -67,24 +69,17 @@ fn tile_tokens(left: usize) -> usize {
     }
 }
 
-/// Writes the products of one token, lines of the first half beside those of the second: the prefetchers of the
-/// hardware, which stop at the end of a page, then follow two streams.
+/// Writes the products of one token.
 #[target_feature(enable = "avx2,avxvnni")]
 fn one_token(codes: &[u8], x: &[i8], sum: i32, out: &mut [[i32; 4]]) {
-    let (cols, half) = (x.len(), out.len() / 2);
-    let (first, second) = codes.split_at(half * cols);
-    let (first_out, second_out) = out.split_at_mut(half);
-    let (pairs, last) = second.split_at(half * cols);
-    let (pairs_out, last_out) = second_out.split_at_mut(half);
-    let lines = first.chunks_exact(cols).zip(pairs.chunks_exact(cols));
-    let outs = first_out.chunks_exact_mut(1).zip(pairs_out.chunks_exact_mut(1));
-    for ((a, b), (a_out, b_out)) in lines.zip(outs) {
-        let [a, b] = pair([a, b], x);
-        write(a_out, &[sum], [a]);
-        write(b_out, &[sum], [b]);
+    let (pairs, last) = two_streams(codes, x.len(), out);
+    for (lines, [a_out, b_out]) in pairs {
+        let [a, b] = pair(lines, x);
+        write(slice::from_mut(a_out), &[sum], [a]);
+        write(slice::from_mut(b_out), &[sum], [b]);
     }
-    for (line, out) in last.chunks_exact(cols).zip(last_out.chunks_exact_mut(1)) {
-        few::<1, true>(line, x, &[sum], out);
+    if let Some((line, out)) = last {
+        few::<1, true>(line, x, &[sum], slice::from_mut(out));
     }
 }
 

@@ -1,9 +1,11 @@
 //! `dense` and `dense_rows`: one row in the order of memory, or a block of rows with many tokens.
 
 use std::arch::x86_64::*;
+use std::slice;
 
 use super::{Element, Register, reduce};
 use crate::scalar::lanes::LANES;
+use crate::x86_64::streams::two_streams;
 
 /// Bytes by which a row is prefetched ahead of its use.
 const AHEAD: usize = 4096;
@@ -145,26 +147,20 @@ pub unsafe fn dense_rows<V: Register, E: Element, const Q: usize>(
     }
 }
 
-/// [`dense_rows`] of one token, rows of the first half beside those of the second: the prefetchers of the hardware,
-/// which stop at the end of a page, then follow two streams.
+/// [`dense_rows`] of one token.
 ///
 /// # Safety
 /// As [`dense`].
 #[inline(always)]
 unsafe fn one_token<V: Register, E: Element>(rows: &[E], x: &[f32], out: &mut [f32]) {
-    let (cols, half) = (x.len(), out.len() / 2);
-    let (first, second) = rows.split_at(half * cols);
-    let (first_out, second_out) = out.split_at_mut(half);
-    let (pairs, last) = second.split_at(half * cols);
-    let (pairs_out, last_out) = second_out.split_at_mut(half);
-    let pairs = first.chunks_exact(cols).zip(pairs.chunks_exact(cols));
+    let (pairs, last) = two_streams(rows, x.len(), out);
     // SAFETY: by the contract.
     unsafe {
-        for ((a, b), (a_out, b_out)) in pairs.zip(first_out.iter_mut().zip(pairs_out)) {
-            [*a_out, *b_out] = pair::<V, E>([a, b], x);
+        for (rows, [a, b]) in pairs {
+            [*a, *b] = pair::<V, E>(rows, x);
         }
-        for (row, out) in last.chunks_exact(cols).zip(last_out.chunks_exact_mut(1)) {
-            dots::<V, E, 1>(row, x, out);
+        if let Some((row, out)) = last {
+            dots::<V, E, 1>(row, x, slice::from_mut(out));
         }
     }
 }

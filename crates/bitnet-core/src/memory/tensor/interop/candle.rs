@@ -62,6 +62,24 @@ impl BitNetTensor {
     }
 }
 
+/// Calls a function for the elements of a data type of candle.
+macro_rules! for_element {
+    ($dtype:expr, $function:ident, $tensor:expr) => {
+        match $dtype {
+            DType::U8 => $function::<u8>($tensor),
+            DType::U32 => $function::<u32>($tensor),
+            DType::I16 => $function::<i16>($tensor),
+            DType::I32 => $function::<i32>($tensor),
+            DType::I64 => $function::<i64>($tensor),
+            DType::BF16 => $function::<half::bf16>($tensor),
+            DType::F16 => $function::<half::f16>($tensor),
+            DType::F32 => $function::<f32>($tensor),
+            DType::F64 => $function::<f64>($tensor),
+            other => Err(BitNetError::mismatch("candle's data type", "one that we have", other.as_str())),
+        }
+    };
+}
+
 impl TryFrom<&Tensor> for BitNetTensor {
     type Error = BitNetError;
 
@@ -73,18 +91,7 @@ impl TryFrom<&Tensor> for BitNetTensor {
         }
         // Checks device and type.
         look_at_candle(tensor, |_, _| ())?;
-        match tensor.dtype() {
-            DType::U8 => copy::<u8>(tensor),
-            DType::U32 => copy::<u32>(tensor),
-            DType::I16 => copy::<i16>(tensor),
-            DType::I32 => copy::<i32>(tensor),
-            DType::I64 => copy::<i64>(tensor),
-            DType::BF16 => copy::<half::bf16>(tensor),
-            DType::F16 => copy::<half::f16>(tensor),
-            DType::F32 => copy::<f32>(tensor),
-            DType::F64 => copy::<f64>(tensor),
-            other => Err(BitNetError::mismatch("candle's data type", "one that we have", other.as_str())),
-        }
+        for_element!(tensor.dtype(), copy, tensor)
     }
 }
 
@@ -113,18 +120,7 @@ impl TryFrom<&BitNetTensor> for Tensor {
         if let Some(scale) = tensor.scale() {
             return Err(BitNetError::mismatch("scale of a tensor for candle", "none", scale));
         }
-        match DType::try_from(tensor.dtype())? {
-            DType::U8 => copy::<u8>(tensor),
-            DType::U32 => copy::<u32>(tensor),
-            DType::I16 => copy::<i16>(tensor),
-            DType::I32 => copy::<i32>(tensor),
-            DType::I64 => copy::<i64>(tensor),
-            DType::BF16 => copy::<half::bf16>(tensor),
-            DType::F16 => copy::<half::f16>(tensor),
-            DType::F32 => copy::<f32>(tensor),
-            DType::F64 => copy::<f64>(tensor),
-            other => Err(BitNetError::mismatch("candle's data type", "one that we have", other.as_str())),
-        }
+        for_element!(DType::try_from(tensor.dtype())?, copy, tensor)
     }
 }
 

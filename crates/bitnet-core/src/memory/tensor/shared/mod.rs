@@ -6,6 +6,32 @@
 //! [`TensorFile`](super::file::TensorFile) on top they share tensors.
 //!
 //! Implemented on Linux; elsewhere every call is a typed error.
+//!
+//! ```
+//! # #[cfg(target_os = "linux")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//!
+//! use bitnet_core::device::get_cpu_device;
+//! use bitnet_core::memory::HybridMemoryPool;
+//! use bitnet_core::memory::tensor::file::{TensorFile, to_bytes};
+//! use bitnet_core::memory::tensor::{BitNetTensor, SharedMemory};
+//!
+//! let pool = HybridMemoryPool::new()?;
+//! let tensor = BitNetTensor::from_slice(&[1.0f32, 2.0, 3.0], &[3], &get_cpu_device(), &pool)?;
+//! let image = to_bytes(&[("weights", &tensor)])?;
+//! let name = format!("my-weights-v1-{}", std::process::id());
+//! let shared = SharedMemory::publish_or_attach(&name, image.len(), |out| {
+//!     out.copy_from_slice(&image);
+//!     Ok(())
+//! })?;
+//! let weights = TensorFile::parse(Arc::new(shared), &name)?.tensor("weights")?;
+//! assert_eq!(weights.as_slice::<f32>()?, [1.0, 2.0, 3.0]);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(target_os = "linux"))]
+//! # fn main() {}
+//! ```
 
 #[cfg(target_os = "linux")]
 mod linux;
