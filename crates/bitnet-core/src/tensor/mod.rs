@@ -22,6 +22,7 @@ mod matmul;
 mod output;
 mod reduce;
 mod reductions;
+mod share;
 mod softmax;
 mod sort;
 mod source;
