@@ -253,26 +253,23 @@ impl ConversionEngine {
         if !self.config.parallel {
             streaming = streaming.on_one_thread();
         }
-        let sums = Mutex::new(Vec::new());
+        let parts = Mutex::new(Vec::new());
+        let mut errors = ErrorSums::default();
         let whole = len / unit;
         for (first, units, size) in [(0, whole, unit), (whole * unit, 1, len - whole * unit)] {
             let fill = |index: usize, out: &mut [u8]| {
                 let start = first + index * size;
                 let part = job.fill_range(start..start + size, out);
-                sums.lock().unwrap_or_else(PoisonError::into_inner).push((start, part));
+                parts.lock().unwrap_or_else(PoisonError::into_inner).push((start, part));
             };
             streaming.run(units, bytes_of(size), fill, |piece| {
-                let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
-                sums.sort_by_key(|(start, _)| *start);
-                match sums.iter().position(|(_, part)| part.is_err()) {
-                    Some(at) => sums.swap_remove(at).1.map(|_| ()),
-                    None => sink(piece),
+                let mut parts = std::mem::take(&mut *parts.lock().unwrap_or_else(PoisonError::into_inner));
+                parts.sort_unstable_by_key(|(start, _)| *start);
+                for (_, part) in parts {
+                    errors.add(part?);
                 }
+                sink(piece)
             })?;
-        }
-        let mut errors = ErrorSums::default();
-        for (_, part) in sums.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            errors.add(part?);
         }
         Ok((job.scale, done(source, dtype, errors)))
     }
