@@ -112,7 +112,7 @@ pub(crate) fn reduce<C: Number, R: Reduction<C>, O: Element>(
     finish: impl Fn(R::Acc) -> O + Sync,
 ) -> Result<BitNetTensor> {
     let pool = pool_of(operation, &[tensor])?;
-    let tensor = unpacked(tensor, operation)?;
+    let tensor = unpacked(tensor, operation, pool)?;
     let kept = axes.part(&tensor, &axes.kept, tensor.layout().offset());
     let gone = axes.part(&tensor, &axes.gone, 0);
     let frame = Frame { source: Source::of(&tensor), kept, gone, count: axes.count(&tensor), reduction };

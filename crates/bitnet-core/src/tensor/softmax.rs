@@ -38,9 +38,10 @@ impl BitNetTensor {
 
     fn normalised(&self, name: &str, dim: isize, log: bool) -> Result<Self> {
         let dim = self.layout().dim(name, dim)? as isize;
+        let pool = pool_of(name, &[self])?;
         let last = self.shape().len() as isize - 1;
         if dim != last {
-            return self
+            return unpacked(self, name, pool)?
                 .transpose(dim, last)?
                 .normalised(name, last, log)?
                 .transpose(dim, last)?
@@ -62,7 +63,7 @@ where
     f64: Cast<R>,
 {
     let pool = pool_of(name, &[tensor])?;
-    let tensor = unpacked(tensor, name)?;
+    let tensor = unpacked(tensor, name, pool)?;
     let (shape, layout) = (tensor.shape(), tensor.layout());
     let outer = shape.len() - 1;
     let cols = shape[outer];

@@ -16,6 +16,7 @@ use super::statistics::{ConversionStats, Done, ErrorSums};
 use super::streaming::Streaming;
 use super::{Placement, in_place, reinterpret};
 use crate::cpu::select_kernels;
+use crate::memory::tensor::file::{exchange, is_native};
 use crate::memory::tensor::{BitNetTensor, Layout, TensorMetadata};
 use crate::memory::{HybridMemoryPool, PoolBuffer};
 
@@ -216,7 +217,7 @@ impl ConversionEngine {
         let layout = Layout::row_major(tensor.shape().to_vec());
         let metadata = TensorMetadata::with_layout(layout, dtype, tensor.device());
         let scale = scale.filter(|_| self.config.preserve_metadata);
-        BitNetTensor::from_memory(metadata.with_scale(scale)?, Arc::new(result))
+        BitNetTensor::in_memory(metadata.with_scale(scale)?, Arc::new(result))
     }
 
     pub(super) fn job<'a>(&'a self, source: &'a dyn Source, dtype: BitNetDType) -> Result<Job<'a>> {
@@ -297,16 +298,15 @@ fn check_chunk(bytes: usize) -> Result<()> {
 
 /// Turns elements in the order of the machine into those of a file, little-endian: nothing, where that is the same.
 pub fn to_file_order(dtype: BitNetDType, bytes: &mut [u8]) {
-    if cfg!(target_endian = "big") {
-        bytes.chunks_mut(dtype.element_bytes().unwrap_or(1)).for_each(<[u8]>::reverse);
-    }
+    exchange(dtype, bytes);
 }
 
 /// Returns little-endian elements of a file in the order of the machine: as they are, where that is the same.
 pub fn machine_order(dtype: BitNetDType, bytes: &[u8]) -> Cow<'_, [u8]> {
-    let width = dtype.element_bytes().unwrap_or(1);
-    if cfg!(target_endian = "little") || width == 1 {
+    if is_native(dtype) {
         return Cow::Borrowed(bytes);
     }
-    Cow::Owned(bytes.chunks(width).flat_map(|element| element.iter().rev().copied()).collect())
+    let mut turned = bytes.to_vec();
+    exchange(dtype, &mut turned);
+    Cow::Owned(turned)
 }

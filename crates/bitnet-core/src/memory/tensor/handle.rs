@@ -43,7 +43,7 @@ impl TensorHandle {
             return Err(BitNetError::mismatch(what, 1, references));
         }
         let memory = Watched { id, memory, released: Some(Box::new(released)) };
-        Ok(TensorHandle { id, tensor: BitNetTensor::from_memory(metadata, Arc::new(memory))? })
+        Ok(TensorHandle { id, tensor: BitNetTensor::in_memory(metadata, Arc::new(memory))? })
     }
 
     /// Returns the name: unique in this process, never used again.
@@ -120,7 +120,7 @@ impl WeakTensorHandle {
     pub fn upgrade(&self) -> Option<TensorHandle> {
         let memory = self.memory.upgrade()?;
         // The same layout held in this memory before.
-        let tensor = BitNetTensor::from_memory(self.metadata.clone(), memory).ok()?;
+        let tensor = BitNetTensor::in_memory(self.metadata.clone(), memory).ok()?;
         Some(TensorHandle { id: self.id, tensor })
     }
 }

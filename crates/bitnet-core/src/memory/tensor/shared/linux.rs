@@ -169,7 +169,7 @@ impl SharedMemory {
         if len == 0 {
             return Err(BitNetError::mismatch("length of shared memory", "1 or more bytes", 0));
         }
-        let map = map(&file, 0, len).map_err(unnamed)?;
+        let map = map_sealed(&file, len).map_err(unnamed)?;
         Ok(SharedMemory { map, file, name: None })
     }
 
@@ -244,11 +244,18 @@ fn remove_if_last(file: &File, name: &str) {
 
 fn map(file: &File, offset: usize, len: usize) -> io::Result<Mmap> {
     // SAFETY:
-    // - The mapping is read-only, and of memory that is filled. Sealed memory cannot be written or shrunk by anybody.
+    // - The mapping is read-only, and of memory that is filled.
     // - Memory with a name belongs to this user alone, as was checked, and no part of this crate writes it once it is
     //   filled: `fill` runs under the exclusive lock, which nobody gets while others have it mapped. Another program of
     //   the same user that writes it all the same changes plain numbers, of which every pattern is a value.
     unsafe { MmapOptions::new().offset(offset as u64).len(len).map(file) }
+}
+
+fn map_sealed(file: &File, len: usize) -> io::Result<Mmap> {
+    // A shared mapping could be made writable later, for which Linux before 6.7 refuses it of sealed memory. Pages of a
+    // private one that nobody writes are those of the file: it takes no memory of its own.
+    // SAFETY: the mapping is read-only, and nobody can write or shrink the memory, as its seals were checked.
+    unsafe { MmapOptions::new().len(len).map_copy_read_only(file) }
 }
 
 fn map_for_filling(file: &File, offset: usize, len: usize) -> io::Result<MmapMut> {
