@@ -20,6 +20,7 @@ mod join;
 mod math;
 mod matmul;
 mod output;
+mod parallel;
 mod reduce;
 mod reductions;
 mod softmax;

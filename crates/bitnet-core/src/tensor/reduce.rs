@@ -8,6 +8,7 @@
 use bitnet_backend::{BitNetDType, BitNetError, Result};
 
 use super::output::{build, pool_of};
+use super::parallel;
 use super::source::{Number, Source, Tile, unpacked};
 use super::walk::{TILE, Walk};
 use crate::memory::Element;
@@ -22,7 +23,6 @@ const COLUMN_PIECE: usize = 1 << 20;
 /// Rows that are handed to [`Reduction::columns`] together.
 pub(crate) const ROWS: usize = 8;
 /// Elements from which on threads share the work.
-#[cfg(feature = "parallel")]
 const PARALLEL: usize = 1 << 18;
 
 /// A way to make one value of many numbers.
@@ -135,7 +135,7 @@ impl<R> Frame<'_, R> {
     where
         R: Reduction<C>,
     {
-        if self.count == 0 {
+        if out.is_empty() || self.count == 0 {
             return out.fill(finish(self.reduction.start()));
         }
         let (kept_length, [kept_stride]) = self.kept.inner();
@@ -143,49 +143,41 @@ impl<R> Frame<'_, R> {
         let in_columns = kept_length > 1 && kept_stride.unsigned_abs() < gone_stride.unsigned_abs();
         // Blocks of columns end with a row of the part that stays.
         let unit = if in_columns { kept_length } else { 1 };
-        #[cfg(feature = "parallel")]
-        if out.len().saturating_mul(self.count) >= PARALLEL && rayon::current_num_threads() > 1 {
-            use rayon::prelude::*;
-            let pieces = 4 * rayon::current_num_threads();
-            if in_columns {
-                out.par_chunks_mut(unit).enumerate().for_each(|(row, out)| {
-                    out.par_chunks_mut(COLUMNS).enumerate().for_each(|(block, out)| {
-                        let (first, width) = (block * COLUMNS, out.len());
-                        let accs: Vec<Vec<R::Acc>> = (0..self.column_pieces(width))
-                            .into_par_iter()
-                            .map(|piece| self.fold_columns(row, first, width, piece))
-                            .collect();
-                        self.finish_columns(accs.into_iter(), out, finish);
-                    });
+        let threads = parallel::threads();
+        let share = threads > 1 && out.len().saturating_mul(self.count) >= PARALLEL;
+        // What cannot be parted into so many pieces is parted further.
+        let pieces = if share { 4 * threads } else { 1 };
+        let rows = out.len() / unit;
+        let each = rows.div_ceil(pieces);
+        match (in_columns, rows < pieces) {
+            (true, true) => parallel::pieces(out, unit, &|row, out| {
+                parallel::pieces(out, COLUMNS, &|block, out| {
+                    let (first, width) = (block * COLUMNS, out.len());
+                    let fold = |piece| self.fold_columns(row, first, width, piece);
+                    self.finish_columns(parallel::map(self.column_pieces(width), &fold), out, finish);
                 });
-            } else if out.len() >= pieces {
-                let each = out.len().div_ceil(pieces);
-                out.par_chunks_mut(each).enumerate().for_each(|(piece, out)| {
-                    self.fold_runs(piece * each, out, finish);
-                });
-            } else {
+            }),
+            (true, false) => parallel::pieces(out, each * unit, &|piece, out| {
+                for (row, out) in out.chunks_mut(unit).enumerate() {
+                    for (block, out) in out.chunks_mut(COLUMNS).enumerate() {
+                        let (row, first, width) = (piece * each + row, block * COLUMNS, out.len());
+                        let accs = (0..self.column_pieces(width))
+                            .map(|piece| self.fold_columns(row, first, width, piece));
+                        self.finish_columns(accs, out, finish);
+                    }
+                }
+            }),
+            (false, true) => {
                 for (index, out) in out.iter_mut().enumerate() {
                     let start = self.kept.position(index);
-                    let accs: Vec<R::Acc> = (0..self.pieces())
-                        .into_par_iter()
-                        .map(|piece| self.fold_piece(start, piece))
-                        .collect();
-                    *out = finish(self.merge(accs.into_iter()));
+                    *out = finish(
+                        self.merge(parallel::map(self.pieces(), &|piece| self.fold_piece(start, piece))),
+                    );
                 }
             }
-            return;
-        }
-        if in_columns {
-            for (row, out) in out.chunks_mut(unit).enumerate() {
-                for (block, out) in out.chunks_mut(COLUMNS).enumerate() {
-                    let width = out.len();
-                    let accs = (0..self.column_pieces(width))
-                        .map(|piece| self.fold_columns(row, block * COLUMNS, width, piece));
-                    self.finish_columns(accs, out, finish);
-                }
+            (false, false) => {
+                parallel::pieces(out, each, &|piece, out| self.fold_runs(piece * each, out, finish));
             }
-        } else {
-            self.fold_runs(0, out, finish);
         }
     }
 

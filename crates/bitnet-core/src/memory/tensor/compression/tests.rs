@@ -177,7 +177,7 @@ fn readers_and_looks_run_side_by_side() {
 
 #[test]
 fn memory_that_is_not_the_pools_is_left_alone() {
-    let (pool, other) = (pool(), self::pool());
+    let (pool, other) = (pool(), pool());
     let shelf = TensorShelf::new(&pool, CompressionPolicy::default()).unwrap();
     shelf.insert("vector", BitNetTensor::from_vec(vec![0f32; LEN], &[LEN]).unwrap());
     shelf.insert("other", smooth(&other));

@@ -10,11 +10,14 @@
 //! holds none: what it left half filled is filled again, what it left whole is used on. The last user removes the name.
 #![allow(unsafe_code)]
 
+use std::collections::hash_map::RandomState;
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bitnet_backend::{BitNetError, ErrorKind, Result};
 use memmap2::{Mmap, MmapMut, MmapOptions};
@@ -60,7 +63,8 @@ impl SharedMemory {
         let total = len.checked_add(HEADER).filter(|_| len > 0);
         let total =
             total.ok_or_else(|| BitNetError::mismatch("length of shared memory", "1 or more bytes", len))?;
-        for _ in 0..TRIES {
+        for round in 0..TRIES {
+            give_way(round);
             let flags = shm::OFlags::CREATE | shm::OFlags::RDWR;
             let file =
                 File::from(shm::open(&name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| failed(e.into()))?);
@@ -84,7 +88,7 @@ impl SharedMemory {
                 let map = map(&file, HEADER, len).map_err(failed)?;
                 return Ok(SharedMemory { map, file, name: Some(name) });
             }
-            // Fails while others have the shared lock: one of them will come to fill it.
+            // Fails while others have the shared lock, who want to fill it too: all let go, and come back one by one.
             match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => continue,
@@ -210,6 +214,19 @@ fn check_name(name: &str) -> Result<()> {
     }
     let expected = format!("1 to {NAME_LIMIT} letters, digits, -, _ and .");
     Err(BitNetError::mismatch("name of shared memory", expected, format!("{name:?}")))
+}
+
+/// Waits before another round, without a lock and each time longer; for how long is left to chance, so that
+/// those who began together part.
+fn give_way(round: u32) {
+    const LONGEST: u64 = 10_000;
+    if round == 0 {
+        return;
+    }
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(round);
+    let most = (20u64 << round.min(20)).min(LONGEST);
+    std::thread::sleep(Duration::from_micros(hasher.finish() % most));
 }
 
 /// Returns the length of the data of memory that was filled.
