@@ -42,6 +42,25 @@ impl NumericRange {
         }
     }
 
+    /// Reports whether a number lies between the least and the greatest value: exactly, also where these are none of
+    /// `f64`.
+    pub fn contains(&self, number: f64) -> bool {
+        match *self {
+            NumericRange::Float { max, .. } => number.abs() <= max,
+            // The least value, and the one above the greatest, are powers of two or small.
+            NumericRange::Integer { min, max } => (min as f64..(max + 1) as f64).contains(&number),
+        }
+    }
+
+    /// Reports whether an integer lies between the least and the greatest value; of a floating-point type, whether it
+    /// stays finite.
+    pub fn contains_integer(&self, number: i128) -> bool {
+        match *self {
+            NumericRange::Float { .. } => self.contains(number as f64),
+            NumericRange::Integer { min, max } => (min..=max).contains(&number),
+        }
+    }
+
     /// Returns the distance from 1 to the next greater value.
     pub fn epsilon(&self) -> f64 {
         match *self {
@@ -131,5 +150,27 @@ mod tests {
         assert_eq!(BitNetDType::TernaryBase3.range(), BitNetDType::BitNet158.range());
         assert_eq!((BitNetDType::BitNet158.range().min(), BitNetDType::Bool.range().max()), (-1.0, 1.0));
         assert_eq!(BitNetDType::I16.range().epsilon(), 1.0);
+    }
+
+    #[test]
+    fn the_first_number_beyond_a_range_is_not_of_it() {
+        let below = |power: f64| power.next_down();
+        let two = f64::exp2;
+        for (dtype, least, beyond) in [
+            (BitNetDType::I64, -two(63.0), two(63.0)),
+            (BitNetDType::U64, 0.0, two(64.0)),
+            (BitNetDType::I32, -two(31.0), two(31.0)),
+            (BitNetDType::U8, 0.0, 256.0),
+            (BitNetDType::Bool, 0.0, 2.0),
+            (BitNetDType::BitNet158, -1.0, 2.0),
+        ] {
+            let range = dtype.range();
+            assert!(range.contains(least) && range.contains(below(beyond)), "{dtype}");
+            assert!(!range.contains(beyond) && !range.contains(below(least)), "{dtype}");
+            assert!(!range.contains(f64::NAN) && !range.contains(f64::INFINITY), "{dtype}");
+            assert!(range.contains_integer(beyond as i128 - 1) && !range.contains_integer(beyond as i128));
+        }
+        let half = BitNetDType::F16.range();
+        assert!(half.contains(-65504.0) && !half.contains(65505.0) && !half.contains_integer(1 << 16));
     }
 }

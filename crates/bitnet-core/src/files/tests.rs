@@ -120,6 +120,41 @@ fn links_are_followed_and_devices_left_alone() {
 }
 
 #[test]
+#[cfg(unix)]
+fn what_replaces_a_file_or_folder_lets_nobody_else_at_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new("atomic-mode");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for unnamed in [true, false] {
+        let (target, fresh) = (folder.path().join("out"), folder.path().join(format!("fresh-{unnamed}")));
+        std::fs::write(&target, "old").unwrap();
+        for wanted in [0o600, 0o640, 0o664, 0o400] {
+            set(&target, wanted);
+            let mut file = AtomicFile::new(&target, unnamed).unwrap();
+            file.write(b"new").unwrap();
+            assert_eq!(mode(file.flushed().unwrap()), wanted, "while it is written");
+            file.commit().unwrap();
+            assert_eq!((mode(&target), std::fs::read(&target).unwrap()), (wanted, b"new".to_vec()));
+        }
+        std::fs::remove_file(&target).unwrap();
+        // A new file has what the mask of the process leaves.
+        std::fs::write(&target, "").unwrap();
+        AtomicFile::new(&fresh, unnamed).unwrap().commit().unwrap();
+        assert_eq!(mode(&fresh), mode(&target));
+        let inner = folder.path().join(format!("folder-{unnamed}"));
+        std::fs::create_dir(&inner).unwrap();
+        set(&inner, 0o700);
+        let mut whole = AtomicFolder::new(&inner, unnamed).unwrap();
+        whole.file("a").unwrap().write_all(b"x").unwrap();
+        whole.commit().unwrap();
+        assert_eq!((mode(&inner), names(&inner)), (0o700, vec!["a".to_owned()]));
+    }
+}
+
+#[test]
 fn a_target_that_cannot_be_is_refused_by_name() {
     let folder = TempDir::new("atomic-refused");
     for target in [folder.path().to_owned(), folder.path().join("absent/out")] {

@@ -20,9 +20,9 @@ mod join;
 mod math;
 mod matmul;
 mod output;
+mod parallel;
 mod reduce;
 mod reductions;
-mod share;
 mod softmax;
 mod sort;
 mod source;
@@ -33,6 +33,7 @@ mod walk;
 
 pub use activation::Activation;
 pub(crate) use convert::{cast_slice_from_f64, copy};
+pub(crate) use walk::Walk;
 
 pub use crate::memory::tensor::{BitNetDType, BitNetTensor, Layout, TensorMetadata};
 

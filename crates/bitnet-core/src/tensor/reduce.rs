@@ -8,7 +8,7 @@
 use bitnet_backend::{BitNetDType, BitNetError, Result};
 
 use super::output::{build, pool_of};
-use super::share::{self, PIECES};
+use super::parallel;
 use super::source::{Number, Source, Tile, unpacked};
 use super::walk::{TILE, Walk};
 use crate::memory::Element;
@@ -112,7 +112,7 @@ pub(crate) fn reduce<C: Number, R: Reduction<C>, O: Element>(
     finish: impl Fn(R::Acc) -> O + Sync,
 ) -> Result<BitNetTensor> {
     let pool = pool_of(operation, &[tensor])?;
-    let tensor = unpacked(tensor, operation)?;
+    let tensor = unpacked(tensor, operation, pool)?;
     let kept = axes.part(&tensor, &axes.kept, tensor.layout().offset());
     let gone = axes.part(&tensor, &axes.gone, 0);
     let frame = Frame { source: Source::of(&tensor), kept, gone, count: axes.count(&tensor), reduction };
@@ -135,7 +135,7 @@ impl<R> Frame<'_, R> {
     where
         R: Reduction<C>,
     {
-        if self.count == 0 {
+        if out.is_empty() || self.count == 0 {
             return out.fill(finish(self.reduction.start()));
         }
         let (kept_length, [kept_stride]) = self.kept.inner();
@@ -143,39 +143,38 @@ impl<R> Frame<'_, R> {
         let in_columns = kept_length > 1 && kept_stride.unsigned_abs() < gone_stride.unsigned_abs();
         // Blocks of columns end with a row of the part that stays.
         let unit = if in_columns { kept_length } else { 1 };
-        let threads = share::threads();
-        if out.len().saturating_mul(self.count) >= PARALLEL && threads > 1 {
-            if in_columns {
-                share::pieces(out, unit, &|row, out| {
-                    share::pieces(out, COLUMNS, &|block, out| {
-                        let (first, width) = (block * COLUMNS, out.len());
-                        let accs = share::collect(self.column_pieces(width), &|piece| {
-                            self.fold_columns(row, first, width, piece)
-                        });
-                        self.finish_columns(accs.into_iter(), out, finish);
-                    });
+        let threads = parallel::threads();
+        let share = threads > 1 && out.len().saturating_mul(self.count) >= PARALLEL;
+        // What cannot be parted into so many pieces is parted further.
+        let pieces = if share { 4 * threads } else { 1 };
+        let rows = out.len() / unit;
+        let each = rows.div_ceil(pieces);
+        match (in_columns, rows < pieces) {
+            (true, true) => parallel::pieces(out, unit, &|row, out| {
+                parallel::pieces(out, COLUMNS, &|block, out| {
+                    let (first, width) = (block * COLUMNS, out.len());
+                    let fold = |piece| self.fold_columns(row, first, width, piece);
+                    self.finish_columns(parallel::map(self.column_pieces(width), &fold), out, finish);
                 });
-            } else if out.len() >= PIECES * threads {
-                let each = out.len().div_ceil(PIECES * threads);
-                share::pieces(out, each, &|piece, out| self.fold_runs(piece * each, out, finish));
-            } else {
+            }),
+            (true, false) => parallel::pieces(out, each * unit, &|piece, out| {
+                for (row, out) in out.chunks_mut(unit).enumerate() {
+                    for (block, out) in out.chunks_mut(COLUMNS).enumerate() {
+                        let (row, first, width) = (piece * each + row, block * COLUMNS, out.len());
+                        let accs = (0..self.column_pieces(width))
+                            .map(|piece| self.fold_columns(row, first, width, piece));
+                        self.finish_columns(accs, out, finish);
+                    }
+                }
+            }),
+            (false, true) => {
                 for (index, out) in out.iter_mut().enumerate() {
                     *out = finish(self.fold_all(self.kept.position(index)));
                 }
             }
-            return;
-        }
-        if in_columns {
-            for (row, out) in out.chunks_mut(unit).enumerate() {
-                for (block, out) in out.chunks_mut(COLUMNS).enumerate() {
-                    let width = out.len();
-                    let accs = (0..self.column_pieces(width))
-                        .map(|piece| self.fold_columns(row, block * COLUMNS, width, piece));
-                    self.finish_columns(accs, out, finish);
-                }
+            (false, false) => {
+                parallel::pieces(out, each, &|piece, out| self.fold_runs(piece * each, out, finish));
             }
-        } else {
-            self.fold_runs(0, out, finish);
         }
     }
 
@@ -223,12 +222,13 @@ impl<R> Frame<'_, R> {
         R: Reduction<C>,
     {
         let (pieces, half) = (self.pieces(), self.pieces().div_ceil(2));
-        let accs = share::collect(half, &|piece| match half + piece {
+        let accs = parallel::map(half, &|piece| match half + piece {
             second if second < pieces => self.fold_pieces([(start, piece), (start, second)]),
             _ => [self.fold_pieces([(start, piece)])[0], self.reduction.start()],
         });
-        let seconds = accs.iter().map(|accs| accs[1]).take(pieces - half);
-        self.merge(accs.iter().map(|accs| accs[0]).chain(seconds))
+        let (firsts, seconds): (Vec<R::Acc>, Vec<R::Acc>) =
+            accs.map(|[first, second]| (first, second)).unzip();
+        self.merge(firsts.into_iter().chain(seconds.into_iter().take(pieces - half)))
     }
 
     /// Folds a tile of each piece in turn: `places` holds where the elements of a result begin, and the piece of them.

@@ -6,9 +6,9 @@ use super::broadcast::float_type;
 use super::cast::Cast;
 use super::math::Real;
 use super::output::{build, pool_of};
+use super::parallel;
 use super::reduce::Reduction;
 use super::reductions::{FloatSum, Fold};
-use super::share::{self, PIECES};
 use super::source::{Source, Tile, unpacked};
 use super::unary::for_real;
 use super::walk::Walk;
@@ -38,9 +38,10 @@ impl BitNetTensor {
 
     fn normalised(&self, name: &str, dim: isize, log: bool) -> Result<Self> {
         let dim = self.layout().dim(name, dim)? as isize;
+        let pool = pool_of(name, &[self])?;
         let last = self.shape().len() as isize - 1;
         if dim != last {
-            return self
+            return unpacked(self, name, pool)?
                 .transpose(dim, last)?
                 .normalised(name, last, log)?
                 .transpose(dim, last)?
@@ -62,7 +63,7 @@ where
     f64: Cast<R>,
 {
     let pool = pool_of(name, &[tensor])?;
-    let tensor = unpacked(tensor, name)?;
+    let tensor = unpacked(tensor, name, pool)?;
     let (shape, layout) = (tensor.shape(), tensor.layout());
     let outer = shape.len() - 1;
     let cols = shape[outer];
@@ -80,10 +81,9 @@ where
         if out.is_empty() {
             return Ok(());
         }
-        let threads = share::threads();
-        let rows = out.len() / cols;
-        let each = if out.len() >= PARALLEL { rows.div_ceil(PIECES * threads) } else { rows };
-        share::pieces(out, each * cols, &|piece, out| {
+        let share = out.len() >= PARALLEL;
+        let each = (out.len() / cols).div_ceil(if share { 4 * parallel::threads() } else { 1 });
+        parallel::pieces(out, each * cols, &|piece, out| {
             let mut scratch = Vec::new();
             for (index, out) in out.chunks_mut(cols).enumerate() {
                 one(piece * each + index, &mut scratch, out);

@@ -5,7 +5,7 @@
 //! gathered into a tile otherwise (other types are converted on the way). Operands whose rows are
 //! columns in memory are gathered in tiles of several rows, so that a cache line is read once.
 
-use super::share::{self, PIECES};
+use super::parallel;
 use super::source::{Number, Source, Tile};
 use crate::memory::Element;
 
@@ -111,28 +111,26 @@ pub(crate) fn fill<const N: usize, C: Number, O: Element>(
     if out.is_empty() {
         return;
     }
-    let cols = walk.inner.0;
-    let threads = share::threads();
-    if size_of_val(out) >= PARALLEL_BYTES && threads > 1 {
-        let (rows, pieces) = (walk.rows(), PIECES * threads);
-        if rows >= pieces {
-            // Whole tiles of rows a piece.
-            let each = rows.div_ceil(pieces).next_multiple_of(LINE_BYTES);
-            share::pieces(out, each * cols, &|piece, out| {
-                fill_rows(walk, sources, piece * each, 0, out, cols, kernel);
-            });
-        } else {
-            let each = cols.div_ceil(pieces.div_ceil(rows)).next_multiple_of(TILE);
-            share::pieces(out, cols, &|row, out| {
-                share::pieces(out, each, &|piece, out| {
-                    let width = out.len();
-                    fill_rows(walk, sources, row, piece * each, out, width, kernel);
-                });
-            });
-        }
-        return;
+    let (cols, threads) = (walk.inner.0, parallel::threads());
+    if size_of_val(out) < PARALLEL_BYTES || threads == 1 {
+        return fill_rows(walk, sources, 0, 0, out, cols, kernel);
     }
-    fill_rows(walk, sources, 0, 0, out, cols, kernel);
+    let (rows, pieces) = (walk.rows(), 4 * threads);
+    if rows >= pieces {
+        // Whole tiles of rows a piece.
+        let each = rows.div_ceil(pieces).next_multiple_of(LINE_BYTES);
+        parallel::pieces(out, each * cols, &|piece, out| {
+            fill_rows(walk, sources, piece * each, 0, out, cols, kernel);
+        });
+    } else {
+        let each = cols.div_ceil(pieces.div_ceil(rows)).next_multiple_of(TILE);
+        parallel::pieces(out, cols, &|row, out| {
+            parallel::pieces(out, each, &|piece, out| {
+                let width = out.len();
+                fill_rows(walk, sources, row, piece * each, out, width, kernel);
+            });
+        });
+    }
 }
 
 /// Fills rows from `first` on, `cols` columns of each from `first_col` on.
