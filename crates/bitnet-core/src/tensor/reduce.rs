@@ -222,10 +222,11 @@ impl<R> Frame<'_, R> {
         R: Reduction<C>,
     {
         let (pieces, half) = (self.pieces(), self.pieces().div_ceil(2));
-        let accs = parallel::map(half, &|piece| match half + piece {
+        let fold = |piece| match half + piece {
             second if second < pieces => self.fold_pieces([(start, piece), (start, second)]),
             _ => [self.fold_pieces([(start, piece)])[0], self.reduction.start()],
-        });
+        };
+        let accs = parallel::map(half, &fold);
         let (firsts, seconds): (Vec<R::Acc>, Vec<R::Acc>) =
             accs.map(|[first, second]| (first, second)).unzip();
         self.merge(firsts.into_iter().chain(seconds.into_iter().take(pieces - half)))
