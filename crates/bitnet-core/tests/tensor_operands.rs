@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bitnet_core::backend::{BitNetDType, Device, ErrorKind};
-use bitnet_core::memory::tensor::file::{TensorFile, TensorSpec, TensorWriter, load};
+use bitnet_core::memory::tensor::file::{TensorFile, TensorSpec, TensorWriter, load, to_bytes};
 use bitnet_core::memory::tensor::{Layout, TensorMetadata};
 use bitnet_core::memory::{HybridMemoryPool, MemoryPoolConfig};
 use bitnet_core::tensor::BitNetTensor;
@@ -198,7 +198,12 @@ fn lengths_that_no_memory_holds_are_typed_errors() {
         bytes.argsort(0, true),
         bytes.cumsum(1),
     ];
-    for (case, result) in results.into_iter().enumerate() {
+    let others = [
+        absurd.split(1, 0).map(|_| ()),
+        to_bytes(&[("a", &absurd)]).map(|_| ()),
+        bytes.to_vec::<i8>().map(|_| ()),
+    ];
+    for (case, result) in results.map(|result| result.map(|_| ())).into_iter().chain(others).enumerate() {
         let error = result.unwrap_err();
         let out = matches!(error.kind(), ErrorKind::OutOfMemory { .. } | ErrorKind::TensorTooLarge { .. });
         assert!(out, "{case}: {error}");

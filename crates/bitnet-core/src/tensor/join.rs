@@ -3,7 +3,7 @@
 use bitnet_backend::{BitNetError, Result};
 
 use super::broadcast::promote;
-use super::output::{pool_of, shapes, unsupported};
+use super::output::{pool_of, room, shapes, unsupported};
 use crate::memory::tensor::BitNetTensor;
 
 impl BitNetTensor {
@@ -85,8 +85,8 @@ impl BitNetTensor {
     /// Cuts a dimension into views of `length` indices; the last one may be shorter.
     ///
     /// # Errors
-    /// `Mismatch` for a dimension that the tensor lacks or a length of 0; as [`narrow`](Self::narrow) for packed
-    /// types.
+    /// `Mismatch` for a dimension that the tensor lacks or a length of 0; `OutOfMemory` for more views than fit; as
+    /// [`narrow`](Self::narrow) for packed types.
     pub fn split(&self, length: usize, dim: isize) -> Result<Vec<Self>> {
         let at = self.layout().dim("split", dim)?;
         let whole = self.shape()[at];
@@ -96,7 +96,11 @@ impl BitNetTensor {
         }
         // A dimension without indices is one part, as in PyTorch.
         let starts = (0..whole.max(1)).step_by(length);
-        starts.map(|start| self.narrow(at as isize, start, length.min(whole - start))).collect()
+        let mut parts = room("split", starts.len())?;
+        for start in starts {
+            parts.push(self.narrow(at as isize, start, length.min(whole - start))?);
+        }
+        Ok(parts)
     }
 
     /// Cuts a dimension into at most `parts` views of equal length; the last one may be shorter.

@@ -33,6 +33,7 @@ mod walk;
 
 pub use activation::Activation;
 pub(crate) use convert::{cast_slice_from_f64, copy};
+pub(crate) use output::room;
 pub(crate) use walk::Walk;
 
 pub use crate::memory::tensor::{BitNetDType, BitNetTensor, Layout, TensorMetadata};

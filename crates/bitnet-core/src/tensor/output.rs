@@ -53,7 +53,7 @@ pub(crate) fn room<T>(operation: &str, len: usize) -> Result<Vec<T>> {
         Ok(()) => Ok(room),
         Err(error) => Err(BitNetError::new(ErrorKind::OutOfMemory {
             requested: len.saturating_mul(size_of::<T>()),
-            purpose: format!("lines of {operation}"),
+            purpose: operation.to_owned(),
             available: error.to_string(),
         })),
     }

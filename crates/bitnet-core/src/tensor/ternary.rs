@@ -7,7 +7,7 @@ use super::output::{build, pool_of, unsupported};
 use crate::memory::tensor::BitNetTensor;
 use crate::memory::tensor::packed::load_some;
 
-/// Bytes of packed rows that are multiplied at a time.
+/// Bytes of packed rows, and of their products, at a time.
 const PIECE: usize = 1 << 16;
 
 /// Returns the products, i32 `[tokens, rows]`, of activations `[tokens, cols]` and a ternary matrix `[rows, cols]`,
@@ -46,7 +46,7 @@ pub(super) fn product(
         }
         let sums: Vec<i32> = x.chunks_exact(cols).map(|x| x.iter().map(|&x| i32::from(x)).sum()).collect();
         let quads = row_quarters::quads(rows);
-        let lines = (PIECE / cols).clamp(1, quads);
+        let lines = (PIECE / (cols + size_of::<[i32; 4]>() * tokens)).clamp(1, quads);
         let (mut codes, mut products) = (vec![0; lines * cols], vec![[0i32; 4]; lines * tokens]);
         let mut rooms: [Vec<i8>; 4] = Default::default();
         for first in (0..quads).step_by(lines) {

@@ -7,6 +7,7 @@ use bitnet_backend::{BitNetDType, BitNetError, Result};
 use super::{header, order};
 use crate::files::AtomicFile;
 use crate::memory::tensor::{BitNetTensor, TensorMetadata};
+use crate::tensor::room;
 
 /// Name, element type and shape of a tensor that is to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,11 +113,13 @@ pub fn save(target: &Path, tensors: &[(&str, &BitNetTensor)]) -> Result<()> {
 /// Returns what [`save`] would write.
 ///
 /// # Errors
-/// As [`TensorWriter::create`].
+/// As [`TensorWriter::create`]; `OutOfMemory`.
 pub fn to_bytes(tensors: &[(&str, &BitNetTensor)]) -> Result<Vec<u8>> {
     let (order, specs) = plan(tensors);
-    let (mut out, data) = header::encode(&specs.iter().collect::<Vec<_>>())?;
-    out.reserve_exact(usize::try_from(data).unwrap_or(usize::MAX));
+    let (header, data) = header::encode(&specs.iter().collect::<Vec<_>>())?;
+    let data = usize::try_from(data).unwrap_or(usize::MAX);
+    let mut out = room("image of tensors", data.saturating_add(header.len()))?;
+    out.extend(header);
     for index in order {
         order::in_file_order(tensors[index].1, &mut |bytes| {
             out.extend_from_slice(bytes);

@@ -7,6 +7,7 @@ use super::heap::tensor_in;
 use crate::memory::tensor::file::in_row_order;
 use crate::memory::tensor::{BitNetTensor, Layout, TensorMetadata};
 use crate::memory::{Element, HybridMemoryPool};
+use crate::tensor::room;
 
 /// Lets `look` read a tensor of candle where it lies: its description, with its own strides, and the whole bytes of
 /// its storage. candle cannot write to the storage meanwhile.
@@ -95,7 +96,7 @@ impl TryFrom<&Tensor> for BitNetTensor {
 
 /// Copies the elements of a tensor in `bytes` into a vector, row-major.
 fn elements<T: Element>(metadata: &TensorMetadata, bytes: &[u8]) -> Result<Vec<T>> {
-    let mut values: Vec<T> = Vec::with_capacity(metadata.element_count()?);
+    let mut values: Vec<T> = room("copy of a tensor", metadata.element_count()?)?;
     in_row_order(metadata, bytes, &mut |piece| {
         // Pieces are whole elements, at the alignment of the element in the tensor or of the buffer.
         match bytemuck::try_cast_slice(piece) {
