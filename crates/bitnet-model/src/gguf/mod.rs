@@ -34,6 +34,7 @@ use crate::mapping::FileBytes;
 use crate::source::WeightAccess;
 use cursor::{Cursor, Place};
 pub use metadata::{Items, Metadata};
+pub use split::part_names;
 pub use tensors::TensorEntry;
 pub use types::TypeId;
 pub use value::{Array, Value, ValueType, Values};
