@@ -35,15 +35,23 @@ fn generate(engine: &mut Engine) -> Result<Vec<u32>, EngineError> {
     Ok(engine.generate_ids(&[1, 2, 3], &options, |_| {})?.ids)
 }
 
-fn tracked() -> PoolBuilder {
+/// A tracked pool on the machine that the files below `root` describe: what else runs on this one does not matter.
+fn tracked(root: &Path) -> PoolBuilder {
     let config = MemoryPoolConfig { enable_advanced_tracking: true, ..Default::default() };
-    HybridMemoryPool::builder().config(config)
+    HybridMemoryPool::builder().config(config).pressure_root(root)
+}
+
+/// Describes a machine with plenty of memory.
+fn calm() -> TempDir {
+    let root = TempDir::new("memory-machine");
+    machine(root.path(), 900);
+    root
 }
 
 #[test]
 fn the_pool_knows_what_the_engine_holds() {
-    let folder = small("memory-parts");
-    let pool = tracked().build().unwrap();
+    let (folder, root) = (small("memory-parts"), calm());
+    let pool = tracked(root.path()).build().unwrap();
     let mut engine = open(folder.path(), &pool).unwrap();
     generate(&mut engine).unwrap();
     let tags = pool.get_detailed_metrics().unwrap().by_tag;
@@ -66,10 +74,10 @@ fn the_pool_knows_what_the_engine_holds() {
 
 #[test]
 fn a_load_that_fails_at_any_allocation_leaves_nothing() {
-    let folder = small("memory-faults");
+    let (folder, root) = (small("memory-faults"), calm());
     let left = Arc::new(AtomicUsize::new(usize::MAX));
     let counter = Arc::clone(&left);
-    let builder = tracked().admission(move |request| {
+    let builder = tracked(root.path()).admission(move |request| {
         let refused =
             counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err();
         if refused {
@@ -99,10 +107,10 @@ fn a_load_that_fails_at_any_allocation_leaves_nothing() {
 
 #[test]
 fn an_engine_that_ran_out_in_the_middle_goes_on_when_there_is_room() {
-    let folder = small("memory-middle");
+    let (folder, root) = (small("memory-middle"), calm());
     let full = Arc::new(AtomicUsize::new(0));
     let switch = Arc::clone(&full);
-    let builder = tracked().admission(move |request| match switch.load(Ordering::Relaxed) {
+    let builder = tracked(root.path()).admission(move |request| match switch.load(Ordering::Relaxed) {
         0 => Ok(()),
         _ => Err(BitNetError::mismatch("memory", request.size, "none")),
     });
@@ -126,9 +134,8 @@ fn machine(root: &Path, free: u64) {
 
 #[test]
 fn under_pressure_running_sequences_go_on_and_new_ones_wait() {
-    let (folder, root) = (small("memory-pressure"), TempDir::new("memory-machine"));
-    machine(root.path(), 900);
-    let pool = tracked().pressure_root(root.path()).build().unwrap();
+    let (folder, root) = (small("memory-pressure"), calm());
+    let pool = tracked(root.path()).build().unwrap();
     let mut engine = open(folder.path(), &pool).unwrap();
     let ids = generate(&mut engine).unwrap();
     let running = engine.runner().admit().unwrap();
@@ -160,9 +167,8 @@ fn kv(engine: &Engine, pool: &HybridMemoryPool) -> usize {
 
 #[test]
 fn kv_memory_grows_less_under_pressure_and_goes_back() {
-    let (folder, root) = (small("memory-kv"), TempDir::new("memory-kv-machine"));
-    machine(root.path(), 900);
-    let pool = tracked().pressure_root(root.path()).build().unwrap();
+    let (folder, root) = (small("memory-kv"), calm());
+    let pool = tracked(root.path()).build().unwrap();
     let mut engine = open(folder.path(), &pool).unwrap();
     let tokens = vec![1; 64];
     let feed = |engine: &mut Engine, sequence, blocks: usize| {
@@ -208,13 +214,25 @@ fn feed_of(sequence: SequenceId, tokens: &[u32]) -> Feed<'_> {
     Feed { sequence, tokens, logits: LogitsWanted::Last }
 }
 
-/// Set in the child of the test below, whose memory is limited: the megabytes of a step, and whether to touch them.
+/// Set in the child of the tests below, whose memory is limited.
+#[cfg(target_os = "linux")]
 const CHILD: &str = "BITNET_TEST_LIMITED_ENGINE";
 
+/// Describes this process and its groups as they are, on a machine with plenty of memory in which nothing stalls.
+#[cfg(target_os = "linux")]
+fn limits_of_this_process() -> TempDir {
+    let root = calm();
+    std::fs::remove_dir(root.path().join("proc/self")).unwrap();
+    std::os::unix::fs::symlink("/proc/self", root.path().join("proc/self")).unwrap();
+    std::os::unix::fs::symlink("/sys", root.path().join("sys")).unwrap();
+    root
+}
+
 /// Runs out of memory that is really limited, and recovers.
+#[cfg(target_os = "linux")]
 fn live_within_limits(step: usize, touch: bool) {
-    let folder = small("memory-limited");
-    let pool = tracked().build().unwrap();
+    let (folder, root) = (small("memory-limited"), limits_of_this_process());
+    let pool = tracked(root.path()).build().unwrap();
     let mut engine = open(folder.path(), &pool).unwrap();
     let ids = generate(&mut engine).unwrap();
     let running = engine.runner().admit().unwrap();
@@ -241,6 +259,7 @@ fn live_within_limits(step: usize, touch: bool) {
 }
 
 /// Runs the named test in a process of its own, after `limit`, a line of shell.
+#[cfg(target_os = "linux")]
 fn run_limited(name: &str, limit: &str, child: &str) {
     let command = format!("{limit} && exec \"$0\" {name} --exact --test-threads=1");
     let test = std::env::current_exe().unwrap();

@@ -1,8 +1,10 @@
 //! Memory pressure: how much is left for this process, and who wants to know.
 //!
 //! Three things count, and the worst decides: the share of the memory in use of the machine or, where tighter,
-//! of the control group or of the addresses that the process may have; the share of the pool's own limits; and how long tasks stall for memory (PSI). A
-//! level rises at once and falls only when the figure is clearly below its threshold.
+//! of the control group or of the addresses that the process may have; the share of the pool's own limits; and how
+//! long tasks stall for memory (PSI). Stalls are of the whole machine, and come with plenty to spare when another program
+//! is short of its own limit: they are critical only where memory is in use too. A level rises at once and falls only
+//! when the figure is clearly below its threshold.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -193,7 +195,10 @@ fn next_level(
     };
     let reached = |level, slack: f64, calm: f64| {
         let (by_use, by_some, by_full) = begins(level);
-        level == Calm || used >= by_use - slack || some >= by_some * calm || full >= by_full * calm
+        let stalls = some >= by_some * calm || full >= by_full * calm;
+        level == Calm
+            || used >= by_use - slack
+            || stalls && (level < Critical || used >= begins(Low).0 - slack)
     };
     let rising = LEVELS.into_iter().rev().find(|&level| reached(level, 0.0, 1.0)).unwrap_or(Calm);
     if rising >= before {
@@ -223,9 +228,11 @@ mod tests {
     }
 
     #[test]
-    fn stalls_count_whatever_is_free() {
+    fn stalls_count_whatever_is_free_and_are_critical_where_little_is() {
         assert_eq!(next_level(Calm, 0.8, 0.1, 0.3, 0.0), High);
-        assert_eq!(next_level(Calm, 0.8, 0.1, 0.0, 0.25), Critical);
+        assert_eq!(next_level(Calm, 0.8, 0.1, 0.9, 0.25), High);
+        assert_eq!(next_level(Calm, 0.8, 0.65, 0.0, 0.25), Critical);
+        assert_eq!(next_level(Calm, 0.8, 0.65, 0.7, 0.0), Critical);
         assert_eq!(next_level(High, 0.8, 0.1, 0.12, 0.0), High);
         assert_eq!(next_level(High, 0.8, 0.1, 0.04, 0.0), Medium);
     }
