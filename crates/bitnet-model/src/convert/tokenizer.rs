@@ -38,7 +38,11 @@ pub(super) fn folder_files(
         }
     }
     if let Some(vocabulary) = start.files.gguf().map(Gguf::vocabulary).transpose()?.flatten() {
-        files.extend(super::vocabulary_files::of(vocabulary, &start.files.root().display().to_string(), notes)?);
+        files.extend(super::vocabulary_files::of(
+            vocabulary,
+            &start.files.root().display().to_string(),
+            notes,
+        )?);
     }
     if !files.iter().any(|(name, _)| name.starts_with("tokenizer.") || name == "vocab.json") {
         notes.push(NO_TOKENIZER.into());

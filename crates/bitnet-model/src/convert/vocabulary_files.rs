@@ -149,10 +149,11 @@ fn post_processor(Source { vocabulary, ends: (before, after), .. }: &Source) -> 
     let tokens = before.iter().chain(after).map(|id| {
         (spelled(id).to_owned(), json!({ "id": spelled(id), "ids": [id], "tokens": [spelled(id)] }))
     });
+    let pair = [around("A", 0), around("B", 1)].concat();
     json!({
         "type": "TemplateProcessing",
         "single": around("A", 0),
-        "pair": [around("A", 0), around("B", 1)].concat(),
+        "pair": pair,
         "special_tokens": tokens.collect::<Map<_, _>>(),
     })
 }
@@ -181,12 +182,8 @@ fn sentencepiece_of(source: &Source) -> Vec<u8> {
     let mut trainer = Vec::new();
     number(&mut trainer, 3, if vocabulary.model == "t5" { 1 } else { 2 });
     number(&mut trainer, 35, u64::from(types.contains(&TokenType::Byte)));
-    let named = [
-        (40, vocabulary.unknown),
-        (41, vocabulary.bos),
-        (42, vocabulary.eos),
-        (43, vocabulary.padding),
-    ];
+    let named =
+        [(40, vocabulary.unknown), (41, vocabulary.bos), (42, vocabulary.eos), (43, vocabulary.padding)];
     for (tag, id) in named {
         if let Some((id, token)) = id.zip(vocabulary.token(id)) {
             number(&mut trainer, tag, u64::from(id));

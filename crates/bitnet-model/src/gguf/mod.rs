@@ -77,6 +77,15 @@ impl Gguf {
         split::complete(Self::parse_file(path, access)?, access)
     }
 
+    /// Opens a file that is a model of its own.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `UnsupportedArchitecture` for one part of a model in several files.
+    pub(crate) fn open_single(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+        let gguf = Self::parse_file(path, access)?;
+        split::check_single(&gguf).map(|()| gguf)
+    }
+
     /// Opens one file, whatever it is a part of.
     fn parse_file(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
         Self::parse(path, Arc::new(FileBytes::open(path, access)?))
