@@ -64,15 +64,14 @@ pub(super) fn gguf_metadata(
             }
         };
     }
-    let root = start.files.root().display().to_string();
     let mut vocabulary = match (start.files.other("tokenizer.json")?, start.files.other("tokenizer.model")?) {
         (Some(json), None) => from_json(start, &json, notes)?,
         // The merges of a sentencepiece model are ranked by its scores, which tokenizer.json does not keep.
         (Some(json), Some(model)) => match is_byte_level(&json) {
             true => from_json(start, &json, notes)?,
-            false => Vocabulary::from_sentencepiece(&model, &root)?,
+            false => from_pieces(start, &model)?,
         },
-        (None, Some(model)) => Vocabulary::from_sentencepiece(&model, &root)?,
+        (None, Some(model)) => from_pieces(start, &model)?,
         (None, None) => {
             notes.push(NO_TOKENIZER.into());
             return Ok(Vec::new());
@@ -85,6 +84,21 @@ pub(super) fn gguf_metadata(
     fill_up(&mut vocabulary, start.config.vocab, notes);
     vocabulary.chat_template = chat_template(start)?.or(vocabulary.chat_template);
     Ok(keys(&vocabulary))
+}
+
+/// Reads a tokenizer.model with what the files beside it add.
+fn from_pieces(start: &Start<'_>, model: &[u8]) -> Result<Vocabulary, ConvertError> {
+    let name = |file: &str| start.files.path(file).display().to_string();
+    let [model_name, config_name, added_name] =
+        ["tokenizer.model", "tokenizer_config.json", "added_tokens.json"].map(name);
+    let config = start.files.other("tokenizer_config.json")?;
+    let added = start.files.other("added_tokens.json")?;
+    let mut vocabulary = Vocabulary::from_sentencepiece(model, &model_name)?;
+    vocabulary.complete(
+        config.as_deref().map(|bytes| (bytes, config_name.as_str())),
+        added.as_deref().map(|bytes| (bytes, added_name.as_str())),
+    )?;
+    Ok(vocabulary)
 }
 
 /// Names a sentencepiece vocabulary as readers of GGUF do, or refuses what they have no place for.
@@ -274,7 +288,10 @@ fn from_json(start: &Start<'_>, json: &[u8], notes: &mut Vec<String>) -> Result<
         Merge::Pair(left, right) => format!("{left} {right}"),
     });
     let find = |names: &[&str]| file.added_tokens.iter().find(|t| names.contains(&&*t.content)).map(|t| t.id);
-    let (before, after) = around(&file.post_processor);
+    let (before, after) = around(&file.post_processor).ok_or_else(|| {
+        let found = &file.post_processor["type"];
+        start.refuse(format!("expected a template as post_processor of tokenizer.json, found {found}"))
+    })?;
     if before.len() > 1 || after.len() > 1 {
         return Err(start.refuse(format!(
             "expected at most one token before a text and one behind it, found {before:?} and {after:?}"
@@ -335,19 +352,32 @@ fn collect<'v>(component: &'v Value, patterns: &mut Vec<&'v str>) -> Option<()> 
     }
 }
 
-/// Returns the special tokens that a post-processor puts before a text and behind it.
-fn around(component: &Value) -> (Vec<String>, Vec<String>) {
-    if let Some(parts) = component["processors"].as_array() {
-        let found = parts.iter().map(around).find(|(before, after)| before.len() + after.len() > 0);
-        return found.unwrap_or_default();
-    }
+/// Special tokens before a text and behind it.
+type Around = (Vec<String>, Vec<String>);
+
+/// Returns the special tokens that a post-processor puts around a text; `None` for one that does it in a way of its own.
+fn around(component: &Value) -> Option<Around> {
     let (mut before, mut after, mut is_behind) = (Vec::new(), Vec::new(), false);
-    for part in component["single"].as_array().into_iter().flatten() {
-        match part["SpecialToken"]["id"].as_str() {
-            Some(token) if is_behind => after.push(token.to_owned()),
-            Some(token) => before.push(token.to_owned()),
-            None => is_behind = true,
+    match component["type"].as_str().unwrap_or_default() {
+        // The offsets of tokens alone are its business.
+        "" | "ByteLevel" => {}
+        "Sequence" => {
+            for part in component["processors"].as_array()? {
+                let (first, last) = around(part)?;
+                before.splice(0..0, first);
+                after.extend(last);
+            }
         }
+        "TemplateProcessing" => {
+            for part in component["single"].as_array()? {
+                match part["SpecialToken"]["id"].as_str() {
+                    Some(token) if is_behind => after.push(token.to_owned()),
+                    Some(token) => before.push(token.to_owned()),
+                    None => is_behind = true,
+                }
+            }
+        }
+        _ => return None,
     }
-    (before, after)
+    Some((before, after))
 }

@@ -13,8 +13,9 @@
 //!   either end none.
 //!
 //! `normalize` prepares text with `charsmap`, `merge` and `unigram` are the algorithms, `matcher` finds tokens in text,
-//! `unknown` spells what has none, `model_file` and `protobuf` read `tokenizer.model`.
+//! `unknown` spells what has none, `model_file` and `protobuf` read `tokenizer.model`, `beside` the files that go with it.
 
+mod beside;
 mod charsmap;
 mod matcher;
 mod merge;
