@@ -7,6 +7,7 @@ use bitnet_backend::{BitNetDType, BitNetError, Result};
 use super::arithmetic::Arithmetic;
 use super::broadcast::{common_shape, common_type, float_type, walk};
 use super::cast::Cast;
+use super::convert::for_number;
 use super::output::{build, pool_of, unsupported};
 use super::source::{Number, Source, unpacked};
 use super::walk::{Kernel, TILE, fill};
@@ -339,7 +340,7 @@ impl BitNetTensor {
         let (left, right) = (unpacked(on_true, name)?, unpacked(on_false, name)?);
         let walk = walk(&shape, [&condition, &left, &right])?;
         let sources = [Source::of(&condition), Source::of(&left), Source::of(&right)];
-        super::convert::for_number!(dtype, T => build(&shape, dtype, pool, name, |out: &mut [T]| {
+        for_number!(dtype, T => build(&shape, dtype, pool, name, |out: &mut [T]| {
             let zero = <T as Cast<u8>>::cast(0);
             fill(&walk, sources, out, &|[condition, left, right]: [&[T]; 3], out: &mut [T]| {
                 for (index, out) in out.iter_mut().enumerate() {
