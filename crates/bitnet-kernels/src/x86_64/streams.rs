@@ -1,7 +1,10 @@
 //! Rows of one token in two streams.
 
-/// Rows and their outputs two by two, and the one that is left over.
-type Streams<P, R, O> = (P, Option<(R, O)>);
+/// Two rows and their two outputs.
+type Pair<'a, T, O> = ([&'a [T]; 2], [&'a mut O; 2]);
+
+/// The row that no other stands beside, and its output.
+type Last<'a, T, O> = Option<(&'a [T], &'a mut O)>;
 
 /// Pairs the rows of the first half with those of the second, and their outputs; the last row of an odd number stands
 /// alone.
@@ -14,7 +17,7 @@ pub fn two_streams<'a, T, O>(
     rows: &'a [T],
     cols: usize,
     out: &'a mut [O],
-) -> Streams<impl Iterator<Item = ([&'a [T]; 2], [&'a mut O; 2])>, &'a [T], &'a mut O> {
+) -> (impl Iterator<Item = Pair<'a, T, O>>, Last<'a, T, O>) {
     let half = out.len() / 2;
     let (first, second) = rows.split_at(half * cols);
     let (first_out, second_out) = out.split_at_mut(half);
