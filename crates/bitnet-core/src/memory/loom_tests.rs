@@ -10,6 +10,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
 use super::bias::{Bias, Gate, NO_TICKET};
+use super::cleanup::Budget;
 use super::cpu::CpuMemory;
 use super::heap::{Heap, HeapSettings, LargeStrategy};
 use super::records::Records;
@@ -270,7 +271,7 @@ fn threads_hand_blocks_over_without_losing_or_sharing_one() {
         other.join().unwrap();
         let ground = Ground { records: &records, heap: &heap, device: 0 };
         pool.debug_validate(ground);
-        pool.release_empty(ground);
+        pool.release_empty(ground, &Budget::endless());
         heap.debug_validate();
         assert_eq!(heap.figures().held, 0);
     });
