@@ -59,10 +59,13 @@ fn clones_of_a_handle_never_come_between_a_shrinking_block_and_its_end() {
     let (pool, _ledger) = ledger_pool(MemoryPoolConfig::default());
     let rounds = if cfg!(miri) { 5 } else { 20_000 };
     let current = Mutex::new(None);
-    let done = std::sync::atomic::AtomicBool::new(false);
+    // Shared by the thread that shrinks until it ends, in whatever way.
+    let shrinking = Arc::new(());
+    let working = Arc::downgrade(&shrinking);
     std::thread::scope(|scope| {
+        let _shrinking = shrinking;
         scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+            while working.strong_count() > 0 {
                 let clone: Option<MemoryHandle> = current.lock().unwrap().clone();
                 // Whatever it meets: the block before it shrinks, a pin, or that it has gone.
                 (0..20).for_each(|_| drop(clone.as_ref().map(|clone| pool.pin(clone))));
@@ -79,7 +82,6 @@ fn clones_of_a_handle_never_come_between_a_shrinking_block_and_its_end() {
             assert_eq!(pool.get_metrics().active_allocations(), 1);
             pool.deallocate(handle).unwrap();
         }
-        done.store(true, Ordering::Relaxed);
     });
     pool.debug_validate();
 }
@@ -93,14 +95,14 @@ fn blocks_that_were_kept_whole_have_the_alignment_that_they_are_asked_for_with()
     let mut aligned = pool.allocate(2 << 20, 2 << 20, &Device::Cpu).unwrap();
     pool.pin_mut(&aligned).unwrap().fill(9);
     pool.shrink(&mut aligned, 200_000).unwrap();
-    // Room below: none at the alignment that comes first, then some.
+    // The room below that is found first has half a mebibyte for its alignment at most.
     let mut below = below;
-    pool.shrink(&mut below, 300_000).unwrap();
+    pool.shrink(&mut below, 200_000).unwrap();
     pool.compact();
     pool.debug_validate();
     let pin = pool.pin(&aligned).unwrap();
     assert!((pin.as_ptr() as usize).is_multiple_of(2 << 20) && pin.iter().all(|&byte| byte == 9));
-    assert_eq!(pool.footprint().held, (512 << 10) + (256 << 10));
+    assert_eq!(pool.footprint().held, 2 * (256 << 10));
 }
 
 #[test]
