@@ -66,6 +66,27 @@ fn an_exclusive_pin_keeps_everybody_else_away() {
 }
 
 #[test]
+fn a_pinned_block_ends_without_a_moment_for_others() {
+    model(|| {
+        let word = Arc::new(Word::new());
+        let generation = word.activate();
+        word.pin_exclusive(generation).unwrap();
+        let other = {
+            let word = Arc::clone(&word);
+            thread::spawn(move || {
+                let pinned = word.pin_shared(generation).is_ok();
+                pinned || word.free(generation).is_ok() || word.begin_move(generation)
+            })
+        };
+        word.free_exclusive();
+        // Whoever has it next is alone as well.
+        assert_eq!(word.activate(), generation + 1);
+        assert!(!other.join().unwrap());
+        assert_eq!(word.see(), (Seen::Live, generation + 1));
+    });
+}
+
+#[test]
 fn a_move_and_a_pin_never_meet() {
     model(|| {
         let word = Arc::new(Word::new());
