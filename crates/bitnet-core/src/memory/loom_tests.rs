@@ -232,7 +232,7 @@ fn a_move_never_meets_a_block_that_was_granted_anew() {
         let mover = {
             let block = Arc::clone(&block);
             thread::spawn(move || {
-                let (_, seen) = block.word.see();
+                let Some(seen) = block.word.movable() else { return };
                 block.open();
                 if block.word.begin_move(seen) {
                     assert_eq!(block.inside.fetch_add(1, Ordering::SeqCst), 0);

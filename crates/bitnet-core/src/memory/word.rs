@@ -172,10 +172,16 @@ impl Word {
         }
     }
 
+    /// Returns the generation of a live block without pins, as a move names it.
+    pub(super) fn movable(&self) -> Option<u32> {
+        let (seen, generation) = self.see();
+        (seen == Seen::Live).then_some(generation)
+    }
+
     /// Stops access to a live block without pins, so that it can be copied. `false` when it is not one.
     ///
-    /// The generation is from before the record was opened to this thread: a later one may be in a record that has
-    /// been granted again.
+    /// Where the record may be granted again meanwhile, the generation is one that was live, as [`movable`](
+    /// Self::movable) says, before the record was opened to this thread: it ends before the record can be granted.
     pub(super) fn begin_move(&self, generation: u32) -> bool {
         let (live, moving) = (generation << STATE_BITS | LIVE, generation << STATE_BITS | MOVING);
         self.0.compare_exchange(live, moving, Ordering::AcqRel, Ordering::Relaxed).is_ok()

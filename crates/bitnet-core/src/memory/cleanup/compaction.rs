@@ -139,14 +139,14 @@ impl Shared {
             .iter()
             .map(|(_, record)| record)
             .filter(|record| record.kind == (Kind::Single { large: true }) && record.device == pool.index)
-            .filter(|record| record.words[0].see().0 == Seen::Live)
+            .filter(|record| record.words[0].movable().is_some())
             .collect();
         records.sort_by_key(|record| std::cmp::Reverse(record.address_of(0)));
         for record in records {
             if budget.is_spent() {
                 return;
             }
-            let (_, generation) = record.words[0].see();
+            let Some(generation) = record.words[0].movable() else { continue };
             self.open(record, NO_TICKET);
             if record.words[0].begin_move(generation) {
                 let moved = move_down(pool, record);
