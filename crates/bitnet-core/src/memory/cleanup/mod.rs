@@ -1,6 +1,6 @@
 //! Cleanup: memory that no block uses goes back to the system, and blocks move together so that more can.
 //!
-//! A run drops what threads keep at hand, gives empty spans back, moves blocks (`compaction`) and purges free
+//! A run drops what threads keep at hand, moves blocks (`compaction`), gives empty spans back and purges free
 //! pages, as its strategy says. Pinned blocks are never touched: their words refuse. A pool may run a thread
 //! (`scheduler`) that decides when.
 
