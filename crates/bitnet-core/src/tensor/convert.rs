@@ -75,8 +75,10 @@ pub(crate) fn cast_slice_from_f64(values: &[f64], dtype: BitNetDType, out: &mut 
     for_number!(dtype, T => {
         let out: &mut [T] = bytemuck::cast_slice_mut(out);
         out.iter_mut().zip(values).for_each(|(out, &value)| *out = Cast::cast(value));
-        let held = |(out, value): (&T, &f64)| <f64 as Cast<T>>::cast(*out) == *value;
-        if dtype.is_float() { None } else { out.iter().zip(values).position(|pair| !held(pair)) }
+        // Not what became of it: the greatest integers of 64 bits are rounded to numbers beyond them.
+        let range = dtype.range();
+        let held = |value: &f64| value.trunc() == *value && range.contains(*value);
+        if dtype.is_float() { None } else { values.iter().position(|value| !held(value)) }
     }, packed => Some(0))
 }
 

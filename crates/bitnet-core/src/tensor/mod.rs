@@ -4,8 +4,8 @@
 //! `unary`, `activation`, `convert`), `reduce` makes one of many (`reductions`, `statistics`); both merge the
 //! dimensions that one stride walks through and hand slices to kernels. An operand of another type, or one that does
 //! not lie together, reaches a kernel through a small tile (`source`). `broadcast` says what two operands have in
-//! common, `output` where results come from. `docs/tensors.md` states the rules; a new operation is a kernel and a
-//! method that calls a frame.
+//! common, `output` where results come from, `parallel` how threads share the work. `docs/tensors.md` states the rules;
+//! a new operation is a kernel and a method that calls a frame.
 
 mod activation;
 mod arithmetic;

@@ -172,11 +172,6 @@ impl ConversionEngine {
         self.stats().clone()
     }
 
-    /// Forgets what the engine did so far.
-    pub fn reset_stats(&self) {
-        *self.stats() = ConversionStats::default();
-    }
-
     fn stats(&self) -> MutexGuard<'_, ConversionStats> {
         // Counters are whole after a panic elsewhere.
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)

@@ -142,7 +142,7 @@ impl Job<'_> {
                 _ if codes || to == BitNetDType::Bool => true,
                 NumericRange::Float { .. } => !value.is_finite() || result.is_finite(),
                 _ if self.scale.is_some() => value.is_finite(),
-                _ if exact => range.contains_integer(integers[index]),
+                NumericRange::Integer { min, max } if exact => (min..=max).contains(&integers[index]),
                 NumericRange::Integer { .. } => range.contains(round_half_even(value)),
             };
             if !fits {

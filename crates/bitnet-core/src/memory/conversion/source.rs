@@ -108,19 +108,18 @@ impl Source for Strided<'_> {
 fn gather<const W: usize>(walk: &Walk<1>, bytes: &[u8], first: usize, out: &mut [u8]) {
     let (elements, mut out) = (bytes.as_chunks::<W>().0, out.as_chunks_mut::<W>().0);
     let (length, [stride]) = walk.inner();
-    let mut at = first;
+    let (mut row, mut at) = (first / length.max(1), first % length.max(1));
     while !out.is_empty() {
-        let start = walk.position(at);
-        let (row, later) = out.split_at_mut(out.len().min(length - at % length));
+        let start = walk.row(row).0[0].wrapping_add_signed(at as isize * stride);
+        let (line, later) = out.split_at_mut(out.len().min(length - at));
         if stride == 1 {
-            row.copy_from_slice(&elements[start..][..row.len()]);
+            line.copy_from_slice(&elements[start..][..line.len()]);
         } else {
-            for (step, out) in row.iter_mut().enumerate() {
+            for (step, out) in line.iter_mut().enumerate() {
                 *out = elements[start.wrapping_add_signed(step as isize * stride)];
             }
         }
-        at += row.len();
-        out = later;
+        (row, at, out) = (row + 1, 0, later);
     }
 }
 
