@@ -2,15 +2,16 @@
 //!
 //! `-- space` measures space alone; `-- --test` looks only whether it runs.
 
-use bitnet_benchmarks::memory::{space, table, times};
+use bitnet_benchmarks::memory::{Effort, space, table, times};
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if !args.iter().any(|arg| arg == "space") {
-        print!("{}", table(&times()));
-    }
     if args.iter().any(|arg| arg == "--test") {
+        print!("{}", table(&times(Effort::Test)));
         return;
+    }
+    if !args.iter().any(|arg| arg == "space") {
+        print!("{}", table(&times(Effort::Measure)));
     }
     let space = space();
     for (size, share) in &space.metadata {

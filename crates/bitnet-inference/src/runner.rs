@@ -48,12 +48,13 @@ impl BlockAllocator {
         backend: &mut dyn Backend,
         pool: Option<&HybridMemoryPool>,
     ) -> Result<BlockId, EngineError> {
-        if self.free.is_empty() {
-            self.grow(backend, pool)?;
+        loop {
+            match self.free.pop() {
+                Some(block) => return Ok(block),
+                // Adds one at least, or fails.
+                None => self.grow(backend, pool)?,
+            }
         }
-        // `grow` adds one at least.
-        let next = BlockId(self.created as u32);
-        Ok(self.free.pop().unwrap_or(next))
     }
 
     /// Makes blocks: an eighth of those there are and one more, or that one alone where memory is getting short.
@@ -103,7 +104,7 @@ fn relieve(pool: &HybridMemoryPool) -> MemoryPressureLevel {
     if level < MemoryPressureLevel::High {
         return level;
     }
-    pool.cleanup(CleanupStrategy::Idle);
+    pool.cleanup(CleanupStrategy::Pressure);
     pool.check_pressure()
 }
 

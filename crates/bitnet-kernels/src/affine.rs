@@ -12,12 +12,8 @@ pub struct AffineKernels {
     pub codes: fn(values: &[f32], steps: AffineSteps, out: &mut [i8]),
     /// [`affine::values`].
     pub values: fn(codes: &[i8], steps: AffineSteps, out: &mut [f32]),
-    /// [`affine::join`].
-    pub join: fn(codes: &[i8], out: &mut [u8]),
     /// [`affine::split`].
     pub split: fn(nibbles: &[u8], out: &mut [i8]),
-    /// [`affine::brain`].
-    pub brain: fn(values: &[f32], out: &mut [u16]),
 }
 
 /// The scalar text.
@@ -25,7 +21,5 @@ pub(crate) const SCALAR: AffineKernels = AffineKernels {
     range: affine::range,
     codes: affine::codes,
     values: affine::values,
-    join: affine::join,
     split: affine::split,
-    brain: affine::brain,
 };

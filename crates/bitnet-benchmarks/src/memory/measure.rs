@@ -10,6 +10,32 @@ use super::candidates::Block;
 type Candidates = [(&'static str, Box<dyn Candidate>)];
 type Medians = Vec<(&'static str, f64)>;
 
+/// How thoroughly is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// As the figures that are published.
+    Measure,
+    /// Once, with few blocks and small ones, to see that it runs.
+    Test,
+}
+
+impl Effort {
+    /// Returns the rounds of which the median counts.
+    fn rounds(self, measure: usize) -> usize {
+        if self == Effort::Test { 1 } else { measure }
+    }
+
+    /// Returns how many blocks are measured.
+    fn count(self, measure: usize) -> usize {
+        if self == Effort::Test { measure / 64 } else { measure }
+    }
+
+    /// Returns the logarithm of the size up to which large blocks go.
+    fn large(self) -> u64 {
+        if self == Effort::Test { 22 } else { 31 }
+    }
+}
+
 /// Rounds of which the median counts.
 const ROUNDS: usize = 21;
 
@@ -60,15 +86,15 @@ fn per(count: usize, run: impl FnOnce()) -> f64 {
 }
 
 /// Each block is freed before the next is allocated.
-pub(super) fn small_pairs(candidates: &Candidates) -> Medians {
-    let sizes = mix(4096, 6, 19);
-    medians(candidates, ROUNDS, |candidate| per(40_960, || candidate.pairs(&sizes, 40_960)))
+pub(super) fn small_pairs(candidates: &Candidates, effort: Effort) -> Medians {
+    let (sizes, count) = (mix(4096, 6, 19), effort.count(40_960));
+    medians(candidates, effort.rounds(ROUNDS), |candidate| per(count, || candidate.pairs(&sizes, count)))
 }
 
 /// 64 blocks are allocated, then freed in another order.
-pub(super) fn small_batches(candidates: &Candidates) -> Medians {
-    let sizes = mix(4096, 6, 19);
-    medians(candidates, ROUNDS, |candidate| {
+pub(super) fn small_batches(candidates: &Candidates, effort: Effort) -> Medians {
+    let sizes = mix(effort.count(4096), 6, 19);
+    medians(candidates, effort.rounds(ROUNDS), |candidate| {
         per(sizes.len(), || {
             for sizes in sizes.chunks(64) {
                 let mut blocks: Vec<_> = sizes.iter().map(|&size| Some(candidate.allocate(size))).collect();
@@ -84,10 +110,10 @@ pub(super) fn small_batches(candidates: &Candidates) -> Medians {
 }
 
 /// Pairs in two threads at once.
-pub(super) fn two_threads(candidates: &Candidates) -> Medians {
+pub(super) fn two_threads(candidates: &Candidates, effort: Effort) -> Medians {
     let sizes = mix(4096, 6, 19);
-    let count = 40_960;
-    medians(candidates, ROUNDS, |candidate| {
+    let count = effort.count(40_960);
+    medians(candidates, effort.rounds(ROUNDS), |candidate| {
         let barrier = Barrier::new(2);
         let run = || {
             // What a thread keeps is there before the clock starts.
@@ -104,10 +130,10 @@ pub(super) fn two_threads(candidates: &Candidates) -> Medians {
 }
 
 /// One thread allocates, another frees.
-pub(super) fn cross_thread(candidates: &Candidates) -> Medians {
+pub(super) fn cross_thread(candidates: &Candidates, effort: Effort) -> Medians {
     let sizes = mix(4096, 6, 14);
-    let batches = 300;
-    medians(candidates, ROUNDS, |candidate| {
+    let batches = effort.count(300);
+    medians(candidates, effort.rounds(ROUNDS), |candidate| {
         let (send, receive) = sync_channel::<Vec<Block>>(4);
         let (give_back, empty) = sync_channel::<Vec<Block>>(8);
         std::thread::scope(|scope| {
@@ -138,16 +164,16 @@ pub(super) fn cross_thread(candidates: &Candidates) -> Medians {
 }
 
 /// Large blocks, each freed before the next is allocated.
-pub(super) fn large_pairs(candidates: &Candidates) -> Medians {
-    let sizes = mix(256, 20, 31);
-    medians(candidates, ROUNDS, |candidate| per(1024, || candidate.pairs(&sizes, 1024)))
+pub(super) fn large_pairs(candidates: &Candidates, effort: Effort) -> Medians {
+    let (sizes, count) = (mix(256, 20, effort.large()), effort.count(1024));
+    medians(candidates, effort.rounds(ROUNDS), |candidate| per(count, || candidate.pairs(&sizes, count)))
 }
 
 /// A buffer as large as those of an engine, allocated, filled and freed again and again.
-pub(super) fn fill(candidates: &Candidates) -> Medians {
-    medians(candidates, 7, |candidate| {
+pub(super) fn fill(candidates: &Candidates, effort: Effort) -> Medians {
+    medians(candidates, effort.rounds(7), |candidate| {
         per(1, || {
-            let block = candidate.allocate(64 << 20);
+            let block = candidate.allocate(effort.count(64 << 20));
             candidate.fill(&block, 1);
             candidate.free(block);
         })

@@ -11,6 +11,7 @@ mod space;
 use std::fmt::Write;
 
 pub use self::candidates::{Candidate, candidates, pool_of, tracked_pool};
+pub use self::measure::Effort;
 use self::measure::{cross_thread, fill, large_pairs, small_batches, small_pairs, two_threads};
 pub use self::space::{Space, space};
 
@@ -23,7 +24,7 @@ pub struct Row {
 }
 
 /// Runs the measurements of time.
-pub fn times() -> Vec<Row> {
+pub fn times(effort: Effort) -> Vec<Row> {
     let small = candidates(false);
     let large = candidates(true);
     let levels = [
@@ -34,13 +35,13 @@ pub fn times() -> Vec<Row> {
         ("detailed, precise", tracked_pool(Some(bitnet_core::memory::TrackingLevel::Detailed), true)),
     ];
     vec![
-        Row { name: "small pair, 64 B-512 KB", nanoseconds: small_pairs(&small) },
-        Row { name: "small, 64 live at once", nanoseconds: small_batches(&small) },
-        Row { name: "small pair, two threads", nanoseconds: two_threads(&small) },
-        Row { name: "freed by another thread", nanoseconds: cross_thread(&small) },
-        Row { name: "large pair, 1 MB-2 GB", nanoseconds: large_pairs(&large) },
-        Row { name: "64 MiB: allocate, fill, free", nanoseconds: fill(&large) },
-        Row { name: "small pair by tracking level", nanoseconds: small_pairs(&levels) },
+        Row { name: "small pair, 64 B-512 KB", nanoseconds: small_pairs(&small, effort) },
+        Row { name: "small, 64 live at once", nanoseconds: small_batches(&small, effort) },
+        Row { name: "small pair, two threads", nanoseconds: two_threads(&small, effort) },
+        Row { name: "freed by another thread", nanoseconds: cross_thread(&small, effort) },
+        Row { name: "large pair, 1 MB-2 GB", nanoseconds: large_pairs(&large, effort) },
+        Row { name: "64 MiB: allocate, fill, free", nanoseconds: fill(&large, effort) },
+        Row { name: "small pair by tracking level", nanoseconds: small_pairs(&levels, effort) },
     ]
 }
 

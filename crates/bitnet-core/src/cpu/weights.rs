@@ -105,6 +105,22 @@ impl std::ops::Deref for Bytes {
 }
 
 impl Matrix {
+    /// Returns how many lines a product shares out: of rows, or of the codes of several.
+    pub fn lines(&self) -> usize {
+        match &self.elements {
+            Elements::Ternary(layout, ..) => self.rows.div_ceil(layout.rows()),
+            Elements::Dense(..) | Elements::Int8(..) => self.rows,
+        }
+    }
+
+    /// Returns what a line costs in a product with `tokens` tokens, where a byte of codes for each is one.
+    pub fn cost_of_line(&self, tokens: usize) -> usize {
+        match &self.elements {
+            Elements::Ternary(..) | Elements::Int8(..) => self.cols * tokens,
+            Elements::Dense(..) => 2 * self.cols * tokens,
+        }
+    }
+
     /// Adopts what a loader read, ternary codes in `layout`.
     pub fn prepare(
         weights: LinearWeights,

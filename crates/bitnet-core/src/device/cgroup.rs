@@ -6,11 +6,20 @@
 
 use std::path::{Path, PathBuf};
 
-/// The tightest limit, and the least room left under any.
+/// What the limits of all groups come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MemoryLimit {
+    /// The tightest limit.
     pub(crate) limit: u64,
+    /// The least room left under any.
     pub(crate) room: u64,
+    /// Limit and room of the one group that has the smallest share of its limit left.
+    pub(crate) fullest: (u64, u64),
+}
+
+/// Returns the share that is left of a limit, given with its room.
+pub(crate) fn share_left(&(limit, room): &(u64, u64)) -> f64 {
+    room as f64 / limit.max(1) as f64
 }
 
 /// Names of the files of one version.
@@ -51,9 +60,14 @@ pub(crate) fn memory_limit(root: &Path, total: Option<u64>) -> Option<MemoryLimi
             };
             tightest = Some(match tightest {
                 None => found,
-                Some(other) => {
-                    MemoryLimit { limit: found.limit.min(other.limit), room: found.room.min(other.room) }
-                }
+                Some(other) => MemoryLimit {
+                    limit: found.limit.min(other.limit),
+                    room: found.room.min(other.room),
+                    fullest: match share_left(&found.fullest) < share_left(&other.fullest) {
+                        true => found.fullest,
+                        false => other.fullest,
+                    },
+                },
             });
         }
     }
@@ -76,5 +90,6 @@ fn read_group(folder: &Path, version: &Version) -> Option<MemoryLimit> {
         if name == version.inactive { value.trim().parse::<u64>().ok() } else { None }
     });
     let used = number(version.usage).unwrap_or(0).saturating_sub(inactive.unwrap_or(0));
-    Some(MemoryLimit { limit, room: limit.saturating_sub(used) })
+    let room = limit.saturating_sub(used);
+    Some(MemoryLimit { limit, room, fullest: (limit, room) })
 }

@@ -34,6 +34,19 @@ fn file_replaces(unnamed: bool) {
     assert_eq!(names(folder.path()).len(), 2);
 }
 
+/// Another writer of the same target must not take it for what a killed program left.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_being_written_stays_however_its_folder_is_spelled() {
+    let folder = TempDir::new("atomic-spelled");
+    std::fs::create_dir(folder.path().join("sub")).unwrap();
+    let mut file = AtomicFile::new(&folder.path().join("out"), false).unwrap();
+    file.write(b"whole").unwrap();
+    assert!(AtomicFile::new(&folder.path().join("sub/../out"), false).is_err());
+    file.commit().unwrap();
+    assert_eq!(std::fs::read_to_string(folder.path().join("out")).unwrap(), "whole");
+}
+
 #[test]
 fn a_folder_appears_whole_and_an_abandoned_one_leaves_nothing() {
     [true, false].into_iter().for_each(folder_appears);

@@ -10,12 +10,21 @@ pub(super) use system::{available, heavy, light};
 #[cfg(all(target_os = "linux", not(loom), not(miri)))]
 mod system {
     use std::sync::OnceLock;
-    use std::sync::atomic::{Ordering, compiler_fence};
+    use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
+    use std::time::Duration;
+
+    /// Time after which every store of any processor has long reached the others: they take microseconds, and
+    /// whatever takes a thread off its processor ends them at once.
+    const DRAIN: Duration = Duration::from_millis(10);
+
+    /// Set when the kernel has taken back what it granted.
+    static REFUSED: AtomicBool = AtomicBool::new(false);
 
     /// Reports whether the heavy side works, and prepares for it.
     pub(in crate::memory) fn available() -> bool {
         static REGISTERED: OnceLock<bool> = OnceLock::new();
         *REGISTERED.get_or_init(|| call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED))
+            && !REFUSED.load(Ordering::Relaxed)
     }
 
     /// The side that costs nothing.
@@ -26,13 +35,15 @@ mod system {
 
     /// The side that costs a call of the system.
     ///
-    /// # Panics
-    /// When the kernel takes back what it granted in [`available`].
+    /// The kernel may refuse what it granted in [`available`]: a program may forbid itself calls of the system at
+    /// any time. Then the barrier is a wait, and `available` says no from then on.
     pub(in crate::memory) fn heavy() {
-        assert!(
-            call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED),
-            "the kernel refused a barrier that it had granted"
-        );
+        if !call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
+            REFUSED.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            std::thread::sleep(DRAIN);
+            fence(Ordering::SeqCst);
+        }
     }
 
     fn call(command: impl Into<i64>) -> bool {

@@ -46,7 +46,7 @@ impl Bias {
     /// Grants a shared record to a thread. The caller is that thread, and alone has all blocks of the record,
     /// none of them live.
     pub(super) fn grant(&self, ticket: u32) {
-        if ticket < NO_TICKET {
+        if ticket < NO_TICKET && barrier::available() {
             // Not a store: a late thread with a stale handle may be revoking.
             let _ = self.0.compare_exchange(SHARED, ticket, Ordering::AcqRel, Ordering::Relaxed);
         }

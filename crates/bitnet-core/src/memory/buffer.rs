@@ -7,6 +7,7 @@ use std::panic::Location;
 
 use bitnet_backend::{BitNetError, Device, ErrorKind, Result};
 
+use super::builder::AllocationRequest;
 use super::{Element, HybridMemoryPool, PinGuardMut};
 
 /// Alignment of every [`PoolBuffer`], that of a cache line and of the widest vector register.
@@ -30,7 +31,7 @@ impl<T: Element> PoolBuffer<T> {
     /// [`HybridMemoryPool::allocate_zeroed`]. All begin with `purpose`.
     #[track_caller]
     pub fn zeroed(pool: &HybridMemoryPool, len: usize, device: &Device, purpose: &str) -> Result<Self> {
-        match Self::try_zeroed(pool, len, device) {
+        match Self::allocate(pool, len, device, true) {
             Ok(buffer) => Ok(buffer),
             Err(error) => Err(error.context(purpose)),
         }
@@ -47,32 +48,25 @@ impl<T: Element> PoolBuffer<T> {
         device: &Device,
         purpose: &str,
     ) -> Result<Self> {
-        let bytes = len.saturating_mul(size_of::<T>());
-        if bytes == 0 || bytes == usize::MAX {
-            return Self::zeroed(pool, len, device, purpose);
-        }
-        let handle = pool.allocate(bytes, BUFFER_ALIGN, device).map_err(|error| error.context(purpose))?;
-        match pool.pin_mut(&handle) {
-            Ok(pin) => {
-                Ok(PoolBuffer { pool: pool.clone(), block: Some(pin), device: *device, element: PhantomData })
-            }
-            Err(error) => {
-                pool.deallocate(handle)?;
-                Err(error.context(purpose))
-            }
+        match Self::allocate(pool, len, device, false) {
+            Ok(buffer) => Ok(buffer),
+            Err(error) => Err(error.context(purpose)),
         }
     }
 
     #[track_caller]
-    fn try_zeroed(pool: &HybridMemoryPool, len: usize, device: &Device) -> Result<Self> {
+    fn allocate(pool: &HybridMemoryPool, len: usize, device: &Device, zeroed: bool) -> Result<Self> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| {
             BitNetError::new(ErrorKind::TensorTooLarge { dtype: T::DTYPE, shape: vec![len] })
         })?;
         let block = if bytes == 0 {
             crate::device::availability(device)?;
             None
-        } else {
+        } else if zeroed {
             Some(pool.allocate_pinned(bytes, BUFFER_ALIGN, device)?)
+        } else {
+            let request = AllocationRequest { size: bytes, align: BUFFER_ALIGN, device: *device };
+            Some(pool.allocate_open(&request, Location::caller())?.0)
         };
         Ok(PoolBuffer { pool: pool.clone(), block, device: *device, element: PhantomData })
     }

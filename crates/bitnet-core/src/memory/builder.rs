@@ -141,8 +141,7 @@ impl PoolBuilder {
     /// Makes the pool.
     ///
     /// # Errors
-    /// `Mismatch` for a ratio outside 0 to 1, an interval of zero, or an initial size beyond its limit; a cleanup
-    /// thread that the system refuses.
+    /// `Mismatch` for a ratio outside 0 to 1 or an interval of zero; a cleanup thread that the system refuses.
     pub fn build(self) -> Result<HybridMemoryPool> {
         let config = self.config;
         check(&config)?;

@@ -10,7 +10,8 @@ pub const SMALL_BLOCK_LIMIT: usize = 1024 * 1024;
 /// are those of [`PoolBuilder`](super::PoolBuilder).
 ///
 /// Units: bytes, of each device of the pool. Sizes count pages that the pool has handed out or keeps for a
-/// size class, so a block counts with what it is rounded up to. Initial sizes reserve addresses, not memory.
+/// size class, so a block counts with what it is rounded up to. Initial sizes reserve addresses, not memory, and no
+/// more of them than the limit beside them: a limit may be set alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryPoolConfig {
     /// Addresses that the first arena of small blocks reserves.

@@ -32,27 +32,34 @@ impl Totals {
     }
 }
 
+/// The most bytes that were out at any one time.
+#[derive(Debug, Default)]
+pub(super) struct Peak(AtomicI64);
+
+impl Peak {
+    /// Raises it to `bytes`.
+    #[inline]
+    pub(super) fn reach(&self, bytes: i64) {
+        if bytes > self.0.load(Relaxed) {
+            self.0.fetch_max(bytes, Relaxed);
+        }
+    }
+
+    pub(super) fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
 /// What threads have in common: the settled bytes and the peak.
 #[derive(Debug, Default)]
 pub(super) struct Common {
     settled: AtomicI64,
-    peak: AtomicI64,
+    pub(super) peak: Peak,
 }
 
 impl Common {
     pub(super) fn settled(&self) -> i64 {
         self.settled.load(Relaxed)
-    }
-
-    /// Raises the peak to `bytes`.
-    pub(super) fn reach(&self, bytes: i64) {
-        if bytes > self.peak.load(Relaxed) {
-            self.peak.fetch_max(bytes, Relaxed);
-        }
-    }
-
-    pub(super) fn peak(&self) -> i64 {
-        self.peak.load(Relaxed)
     }
 }
 
@@ -104,13 +111,19 @@ impl Counters {
         self.high.load(Relaxed)
     }
 
-    /// Settles, with `beside` bytes that are counted elsewhere. Only the owning thread calls this.
-    pub(super) fn settle(&self, common: &Common, beside: i64) {
+    /// Settles. Only the owning thread calls this.
+    pub(super) fn settle(&self, common: &Common) {
+        self.settle_reaching(common, |bytes| common.peak.reach(bytes));
+    }
+
+    /// Settles; `reach` is told the most bytes that all threads together may have had out. Only the owning thread
+    /// calls this.
+    pub(super) fn settle_reaching(&self, common: &Common, reach: impl FnOnce(i64)) {
         let (pending, high) = (self.pending(), self.high());
         if pending == 0 && high == 0 {
             return;
         }
-        common.reach(common.settled() + beside + high.max(pending));
+        reach(common.settled() + high.max(pending));
         self.settled.store(self.settled.load(Relaxed) + pending, Relaxed);
         self.high.store(0, Relaxed);
         common.settled.fetch_add(pending, Relaxed);
@@ -126,15 +139,11 @@ impl Counters {
     }
 }
 
-/// Returns the greatest figure that threads may have had out together, `beside` included.
-pub(super) fn peak<'a>(
-    common: &Common,
-    beside: i64,
-    threads: impl Iterator<Item = &'a Counters> + Clone,
-) -> i64 {
+/// Returns the most bytes that threads may have had out together since they settled.
+pub(super) fn highest<'a>(common: &Common, threads: impl Iterator<Item = &'a Counters> + Clone) -> i64 {
     let pending: i64 = threads.clone().map(Counters::pending).sum();
     let above = threads.map(|thread| thread.high() - thread.pending()).max().unwrap_or(0).max(0);
-    common.peak().max(common.settled() + beside + pending + above)
+    common.settled() + pending + above
 }
 
 #[cfg(all(test, not(loom)))]
@@ -152,16 +161,16 @@ mod tests {
                 live.push(size);
                 current += size as i64;
                 if counters.allocate(size) {
-                    counters.settle(&common, 0);
+                    counters.settle(&common);
                 }
             } else if let Some(size) = live.pop() {
                 current -= size as i64;
                 if counters.free(size) {
-                    counters.settle(&common, 0);
+                    counters.settle(&common);
                 }
             }
             most = most.max(current);
-            assert_eq!(peak(&common, 0, [&counters].into_iter()), most);
+            assert_eq!(common.peak.get().max(highest(&common, [&counters].into_iter())), most);
             assert_eq!(counters.totals().live_bytes(), current);
         }
         assert!(common.settled() > 0);

@@ -6,6 +6,7 @@ use bitnet_backend::{Device, DeviceMemory, Result};
 
 use super::MemoryPoolConfig;
 use super::bias::Gate;
+use super::counters::Peak;
 use super::heap::{Heap, HeapSettings, Kept, LargeStrategy};
 use super::records::{Kind, Record, Records};
 use super::shrink::place_of;
@@ -19,6 +20,7 @@ pub(super) struct DevicePool {
     pub(super) small: SmallBlockPool,
     pub(super) small_heap: Heap,
     pub(super) large_heap: Heap,
+    pub(super) peak: Peak,
 }
 
 impl DevicePool {
@@ -48,6 +50,7 @@ impl DevicePool {
             small: SmallBlockPool::new(),
             small_heap: Heap::new(Arc::clone(memory), small),
             large_heap: Heap::new(Arc::clone(memory), large),
+            peak: Peak::default(),
         }
     }
 

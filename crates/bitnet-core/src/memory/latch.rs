@@ -7,6 +7,7 @@
 
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -38,7 +39,7 @@ impl<T> Latch<T> {
         if self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.wait();
         }
-        LatchGuard { latch: self }
+        LatchGuard { latch: self, access: PhantomData }
     }
 
     #[cold]
@@ -62,6 +63,8 @@ impl<T> Latch<T> {
 
 pub(super) struct LatchGuard<'a, T> {
     latch: &'a Latch<T>,
+    /// Threads may share the guard only where they may share the value.
+    access: PhantomData<&'a mut T>,
 }
 
 impl<T> Deref for LatchGuard<'_, T> {
@@ -112,6 +115,20 @@ mod tests {
             }
         });
         assert_eq!(*latch.lock(), (6000, 6000));
+    }
+
+    #[test]
+    fn guards_are_shared_between_threads_only_where_their_value_is() {
+        // Ambiguous, and so an error of the compiler, where both apply: for a guard that is `Sync`.
+        trait Alone<Marker> {
+            fn holds() -> bool {
+                true
+            }
+        }
+        struct Shared;
+        impl<T> Alone<()> for T {}
+        impl<T: Sync> Alone<Shared> for T {}
+        assert!(<LatchGuard<'static, std::cell::Cell<u32>> as Alone<_>>::holds());
     }
 
     #[test]

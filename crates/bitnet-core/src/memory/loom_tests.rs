@@ -10,6 +10,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
 use super::bias::{Bias, Gate, NO_TICKET};
+use super::cleanup::Budget;
 use super::cpu::CpuMemory;
 use super::heap::{Heap, HeapSettings, LargeStrategy};
 use super::records::Records;
@@ -61,6 +62,27 @@ fn an_exclusive_pin_keeps_everybody_else_away() {
         }
         let freed = other.join().unwrap();
         assert_eq!(freed, word.free(generation) == Err(Refusal::Stale));
+    });
+}
+
+#[test]
+fn a_pinned_block_ends_without_a_moment_for_others() {
+    model(|| {
+        let word = Arc::new(Word::new());
+        let generation = word.activate();
+        word.pin_exclusive(generation).unwrap();
+        let other = {
+            let word = Arc::clone(&word);
+            thread::spawn(move || {
+                let pinned = word.pin_shared(generation).is_ok();
+                pinned || word.free(generation).is_ok() || word.begin_move(generation)
+            })
+        };
+        word.free_exclusive();
+        // Whoever has it next is alone as well.
+        assert_eq!(word.activate(), generation + 1);
+        assert!(!other.join().unwrap());
+        assert_eq!(word.see(), (Seen::Live, generation + 1));
     });
 }
 
@@ -210,7 +232,7 @@ fn a_move_never_meets_a_block_that_was_granted_anew() {
         let mover = {
             let block = Arc::clone(&block);
             thread::spawn(move || {
-                let (_, seen) = block.word.see();
+                let Some(seen) = block.word.movable() else { return };
                 block.open();
                 if block.word.begin_move(seen) {
                     assert_eq!(block.inside.fetch_add(1, Ordering::SeqCst), 0);
@@ -270,7 +292,7 @@ fn threads_hand_blocks_over_without_losing_or_sharing_one() {
         other.join().unwrap();
         let ground = Ground { records: &records, heap: &heap, device: 0 };
         pool.debug_validate(ground);
-        pool.release_empty(ground);
+        pool.release_empty(ground, &Budget::endless());
         heap.debug_validate();
         assert_eq!(heap.figures().held, 0);
     });

@@ -46,7 +46,9 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.pool.unpin(self.slot);
+        if self.slot != Slot::NONE {
+            self.pool.unpin(self.slot);
+        }
     }
 }
 
@@ -65,6 +67,12 @@ impl PinGuardMut {
     /// Returns the handle of the block.
     pub fn handle(&self) -> &MemoryHandle {
         &self.0.handle
+    }
+
+    /// Ends the access and the block with it: whoever has a clone of the handle can pin it neither before nor after.
+    pub(super) fn free(mut self) {
+        let slot = std::mem::replace(&mut self.0.slot, Slot::NONE);
+        self.0.pool.free_pinned(&self.0.handle, slot);
     }
 }
 

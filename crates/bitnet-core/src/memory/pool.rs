@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bitnet_backend::{BitNetError, Device, ErrorKind, Result};
 
 use super::builder::{AllocationRequest, PoolBuilder};
+use super::handle::Taken;
 use super::heap::{ARENA_ALIGN, HeapFigures};
 use super::pin::{Pin, PinGuard, PinGuardMut};
 use super::shared::{Shared, refused, stale};
@@ -64,26 +65,39 @@ impl HybridMemoryPool {
     #[track_caller]
     pub fn allocate(&self, size: usize, align: usize, device: &Device) -> Result<MemoryHandle> {
         let site = Location::caller();
+        if let Some(taken) = self.allocate_at_once(size, align, device, site) {
+            return Ok(self.shared.handle(taken, size, align, device));
+        }
+        self.allocate_slowly(&AllocationRequest { size, align, device: *device }, site)
+            .map(|(handle, _)| handle)
+    }
+
+    /// Allocates a block that waits for the next request of its size: at hand, or kept whole.
+    #[inline(always)]
+    fn allocate_at_once(
+        &self,
+        size: usize,
+        align: usize,
+        device: &Device,
+        site: &'static Location<'static>,
+    ) -> Option<Taken> {
         if size.wrapping_sub(1) < SMALL_BLOCK_LIMIT - 1
             && align.is_power_of_two()
             && align <= PAGE
             && device.is_cpu()
             && self.shared.direct
-            && let Some(taken) = self.shared.allocate_at_hand(size, align, site)
         {
-            return Ok(self.shared.handle(taken, size, align, device));
+            return self.shared.allocate_at_hand(size, align, site);
         }
         if size.wrapping_sub(SMALL_BLOCK_LIMIT) <= isize::MAX as usize - SMALL_BLOCK_LIMIT
             && align.is_power_of_two()
             && align <= MAX_ALIGN
             && device.is_cpu()
             && self.shared.direct
-            && let Some(taken) = self.shared.allocate_kept(size, align, site)
         {
-            return Ok(self.shared.handle(taken, size, align, device));
+            return self.shared.allocate_kept(size, align, site);
         }
-        self.allocate_slowly(&AllocationRequest { size, align, device: *device }, site)
-            .map(|(handle, _)| handle)
+        None
     }
 
     /// Allocates `size` zeroed bytes on `device`, aligned to `align`.
@@ -110,7 +124,11 @@ impl HybridMemoryPool {
         request: &AllocationRequest,
         site: &'static Location<'static>,
     ) -> Result<(PinGuardMut, usize)> {
-        let (handle, zero_from) = self.allocate_slowly(request, site)?;
+        let &AllocationRequest { size, align, ref device } = request;
+        let (handle, zero_from) = match self.allocate_at_once(size, align, device, site) {
+            Some(taken) => (self.shared.handle(taken, size, align, device), size),
+            None => self.allocate_slowly(request, site)?,
+        };
         match self.pin_mut(&handle) {
             Ok(pin) => Ok((pin, zero_from.min(request.size))),
             Err(error) => {
@@ -127,15 +145,6 @@ impl HybridMemoryPool {
         site: &'static Location<'static>,
     ) -> Result<(MemoryHandle, usize)> {
         check_request(request.size, request.align)?;
-        let &AllocationRequest { size, align, ref device } = request;
-        if size < SMALL_BLOCK_LIMIT
-            && align <= PAGE
-            && device.is_cpu()
-            && self.shared.direct
-            && let Some(taken) = self.shared.allocate_at_hand(size, align, site)
-        {
-            return Ok((self.shared.handle(taken, size, align, device), size));
-        }
         self.shared.allocate_anew(request, site)
     }
 

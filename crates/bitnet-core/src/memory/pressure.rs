@@ -56,10 +56,10 @@ impl PressureReading {
     /// systems that `sysinfo` knows) and stalls are not.
     pub fn read(root: &Path) -> Self {
         let (total, free) = memory::of_machine(root);
-        let group = cgroup::memory_limit(root, total).map(|group| (group.limit, group.room));
-        // The tightest is the one with the smallest share left.
-        let share = |&(limit, left): &(u64, u64)| left as f64 / limit.max(1) as f64;
+        let group = cgroup::memory_limit(root, total).map(|groups| groups.fullest);
         let bounds = [total.zip(free), group, memory::address_space(root)];
+        let share = cgroup::share_left;
+        // The tightest is the one with the smallest share left.
         let tightest = bounds.into_iter().flatten().min_by(|a, b| share(a).total_cmp(&share(b)));
         let (limit, available) = tightest.map_or((total, free), |(limit, left)| (Some(limit), Some(left)));
         let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
@@ -126,16 +126,8 @@ impl PressureMonitor {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn enabled(&self) -> bool {
-        self.settings.enabled
-    }
-
     pub(super) fn level(&self) -> MemoryPressureLevel {
         LEVELS[self.level.load(Ordering::Relaxed) as usize]
-    }
-
-    pub(super) fn read(&self) -> PressureReading {
-        PressureReading::read(&self.settings.root)
     }
 
     /// Adds a callback, and calls it when there is pressure already.
@@ -151,16 +143,30 @@ impl PressureMonitor {
     /// Looks at the memory, `pool` being the share in use of the pool's own limits; returns the level. Unless
     /// the last look is `age` or less ago.
     pub(super) fn check(&self, pool: impl FnOnce() -> f64, age: Duration) -> MemoryPressureLevel {
+        if !self.settings.enabled {
+            return Calm;
+        }
         {
             let mut state = self.lock();
             if state.checked.is_some_and(|at| at.elapsed() < age) {
                 return self.level();
             }
+            // At once, so that others do not look as well.
             state.checked = Some(Instant::now());
         }
-        let reading = self.read();
-        let used = reading.used().unwrap_or(0.0).max(pool());
-        self.note(used, reading.some_stall.unwrap_or(0.0), reading.full_stall.unwrap_or(0.0))
+        self.look(pool()).1
+    }
+
+    /// Looks at the memory, `pool` being the share in use of the pool's own limits; returns the share in use, and the
+    /// level where the pressure is watched.
+    pub(super) fn look(&self, pool: f64) -> (f64, MemoryPressureLevel) {
+        let reading = PressureReading::read(&self.settings.root);
+        let used = reading.used().unwrap_or(0.0).max(pool);
+        if !self.settings.enabled {
+            return (used, Calm);
+        }
+        self.lock().checked = Some(Instant::now());
+        (used, self.note(used, reading.some_stall.unwrap_or(0.0), reading.full_stall.unwrap_or(0.0)))
     }
 
     fn note(&self, used: f64, some: f64, full: f64) -> MemoryPressureLevel {

@@ -6,7 +6,7 @@
 //! which keeps the array of words for ever.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::bias::Bias;
 use super::heap::Place;
@@ -48,7 +48,7 @@ struct Rest {
     bytes: AtomicUsize,
     align_log2: AtomicU8,
     /// Where the owner's books keep the rest.
-    index: AtomicU32,
+    index: AtomicU64,
     live: OnceLock<Box<[LiveSlot]>>,
 }
 
@@ -58,7 +58,7 @@ impl Record {
             address: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             align_log2: AtomicU8::new(0),
-            index: AtomicU32::new(u32::MAX),
+            index: AtomicU64::new(u64::MAX),
             live: OnceLock::new(),
         };
         Record {
@@ -73,7 +73,7 @@ impl Record {
 
     /// Gives a record of small blocks its memory, and its `index` in their books. No block of it can be reached
     /// meanwhile.
-    pub(super) fn attach(&self, address: usize, index: u32) {
+    pub(super) fn attach(&self, address: usize, index: u64) {
         self.rest.address.store(address, Ordering::Relaxed);
         self.rest.index.store(index, Ordering::Relaxed);
     }
@@ -85,7 +85,7 @@ impl Record {
     }
 
     /// Returns where the owner's books keep the rest.
-    pub(super) fn index(&self) -> u32 {
+    pub(super) fn index(&self) -> u64 {
         self.rest.index.load(Ordering::Relaxed)
     }
 

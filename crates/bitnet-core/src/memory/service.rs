@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU64;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use bitnet_backend::Result;
@@ -14,13 +14,14 @@ use super::bias::Gate;
 use super::builder::AllocationRequest;
 use super::cache::{self, BATCH, ThreadCache};
 use super::device_pool::DevicePool;
+use super::forwards::Forwards;
 use super::handle::{Taken, home_of, pool_of, slot_of};
 use super::heap::Heap;
 use super::records::{Kind, Record};
 use super::shared::{CACHED, Shared, refused, stale};
 use super::shrink::place_of;
 use super::small::{PAGE, Slot, Taker, class_of, no_records};
-use super::tracking::{Tracked, single_row};
+use super::tracking::{Tracked, row_of, single_row};
 use super::word::{Freed, Refusal};
 use super::{MemoryHandle, SMALL_BLOCK_LIMIT};
 
@@ -127,8 +128,11 @@ impl Shared {
             heap.count_allocated(&mut books, size);
             drop(books);
             self.reach();
-            heap.grant(self.records.get(record)?, &cache.share.gate);
-            self.hand_out::<false>(cache, Slot { record, object: 0 }, size, single_row(true), site)
+            let slot = Slot { record, object: 0 };
+            let record = self.records.get(record)?;
+            record.set_align(align);
+            heap.grant(record, &cache.share.gate);
+            self.hand_out::<false>(cache, slot, size, single_row(true), site)
         })
         .flatten()
     }
@@ -217,14 +221,6 @@ impl Shared {
         }
     }
 
-    /// Gives back to the heaps and the system whatever no block uses.
-    pub(super) fn reclaim(self: &Arc<Self>, pool: &DevicePool) -> usize {
-        self.request_trim();
-        cache::with(self, |cache| self.empty_cache(cache));
-        pool.small.release_empty(pool.ground(&self.records));
-        pool.small_heap.purge() + pool.large_heap.purge()
-    }
-
     fn take(
         self: &Arc<Self>,
         pool: &DevicePool,
@@ -286,7 +282,9 @@ impl Shared {
         let taken = if pool.index == CACHED {
             self.hand_out::<true>(cache, slot, size, class, site)
         } else {
+            self.settle(cache);
             pool.small_heap.count_allocated(&mut pool.small_heap.lock(), size);
+            self.reach();
             self.hand_out::<false>(cache, slot, size, class, site)
         };
         taken.ok_or_else(no_records)
@@ -336,17 +334,16 @@ impl Shared {
         origin: u32,
     ) {
         let Some(pool) = self.devices.get(record.device as usize) else { return };
-        let (class, row) = match record.kind {
-            Kind::Small(class) => (Some(class as usize), class as usize),
-            Kind::Single { large } => (None, single_row(large)),
-        };
+        let (row, cached) = (row_of(record.kind), pool.index == CACHED);
+        let class = matches!(record.kind, Kind::Small(_)).then_some(row);
         let size = handle.size;
         // What is counted elsewhere is about to change, and a peak is that of all together.
-        if class.is_none() || pool.index == CACHED && cache.share.counters.free(size) {
+        if class.is_none() || !cached || cache.share.counters.free(size) {
             self.settle(cache);
         }
         if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, self.tracking()) {
-            let generation = handle.generation();
+            // By its name, which a block that was moved has kept.
+            let (slot, generation) = (handle.slot(), handle.generation());
             tracker.freed(tracking, Tracked { record, slot, generation, size, row }, origin);
         }
         let Some(class) = class else {
@@ -356,15 +353,15 @@ impl Shared {
         let ground = pool.ground(&self.records);
         if freed == Freed::Retired {
             pool.small.retire(ground, class, slot);
-        } else if pool.index != CACHED || !cache.push(class, slot) {
-            if pool.index == CACHED {
+        } else if !cached || !cache.push(class, slot) {
+            if cached {
                 self.spill(pool, cache, class);
             }
-            if pool.index != CACHED || !cache.push(class, slot) {
+            if !cached || !cache.push(class, slot) {
                 pool.small.give_back(ground, class, &[slot]);
             }
         }
-        if pool.index != CACHED {
+        if !cached {
             pool.small_heap.count_freed(&mut pool.small_heap.lock(), size);
         }
     }
@@ -383,22 +380,56 @@ impl Shared {
     /// Frees a block that was moved: at its place, and then its name.
     #[cold]
     fn free_moved(&self, cache: &mut ThreadCache, named: &Record, handle: &MemoryHandle) -> Result<()> {
-        let mut forwards = self.forwards();
-        let name = handle.slot();
-        let Some(target) = forwards.get(name) else { return Err(stale(handle)) };
+        let forwards = self.forwards();
+        let Some(target) = forwards.get(handle.slot()) else { return Err(stale(handle)) };
         let Some(record) = self.records.get(target.slot.record) else { return Err(stale(handle)) };
-        let origin = cache.tracker.as_ref().map_or(0, |tracker| tracker.origin(named, name));
         let (freed, _) = self
             .free_word(cache, record, target.slot, target.generation)
             .map_err(|refusal| refused(handle, refusal, "none"))?;
+        let origin = self.end_name(cache, forwards, named, handle.slot());
+        self.take_back(cache, record, target.slot, handle, freed, origin);
+        Ok(())
+    }
+
+    /// Ends the name of a moved block that was freed; returns the origin of the block.
+    fn end_name(
+        &self,
+        cache: &ThreadCache,
+        mut forwards: MutexGuard<'_, Forwards>,
+        named: &Record,
+        name: Slot,
+    ) -> u32 {
+        let origin = cache.tracker.as_ref().map_or(0, |tracker| tracker.origin(named, name));
         forwards.forget(name);
         let retired = named.words[name.object as usize].free_moved();
         drop(forwards);
         if let (Some(pool), Kind::Small(class)) = (self.devices.get(named.device as usize), named.kind) {
             pool.small.free_moved(pool.ground(&self.records), class as usize, name, retired);
         }
-        self.take_back(cache, record, target.slot, handle, freed, origin);
-        Ok(())
+        origin
+    }
+
+    /// Frees the block in `slot` that `handle` names and that the caller has pinned exclusively: at no moment in
+    /// between can another pin it.
+    pub(super) fn free_pinned(self: &Arc<Self>, handle: &MemoryHandle, slot: Slot) {
+        let name = handle.slot();
+        let (Some(record), Some(named)) = (self.records.get(slot.record), self.records.get(name.record))
+        else {
+            return;
+        };
+        self.open_here(record);
+        self.with_cache(|cache| {
+            let word = &record.words[slot.object as usize];
+            let (freed, origin) = if slot == name {
+                let origin = cache.tracker.as_ref().map_or(0, |tracker| tracker.origin(record, slot));
+                (word.free_exclusive(), origin)
+            } else {
+                let forwards = self.forwards();
+                let freed = word.free_exclusive();
+                (freed, self.end_name(cache, forwards, named, name))
+            };
+            self.take_back(cache, record, slot, handle, freed, origin);
+        });
     }
 
     pub(super) fn unpin(self: &Arc<Self>, slot: Slot) {

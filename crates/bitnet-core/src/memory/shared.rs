@@ -1,4 +1,4 @@
-//! What all clones of a pool share, and what happens to a block between request and return.
+//! What all clones of a pool share: its devices and records, its threads and what they count.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +11,7 @@ use super::bias::{Gate, NO_TICKET, Tickets};
 use super::builder::PoolHooks;
 use super::cache::{self, ThreadCache, ThreadShare};
 use super::cleanup::Cleaner;
-use super::counters::{Common, Counters, Totals, peak};
+use super::counters::{Common, Counters, Totals, highest};
 use super::device_pool::DevicePool;
 use super::forwards::Forwards;
 use super::handle::pool_of;
@@ -22,7 +22,7 @@ use super::tracking::Tracking;
 use super::word::Refusal;
 use super::{MemoryHandle, MemoryMetrics, MemoryPoolConfig};
 
-/// The device whose small blocks threads keep at hand: the first of the pool.
+/// The device whose small blocks threads keep at hand and count: the first of the pool.
 pub(super) const CACHED: u8 = 0;
 
 pub(super) struct Shared {
@@ -99,19 +99,25 @@ impl Shared {
         self.forwards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reports whether threads count the small blocks of a device.
-    pub(super) fn counts_in_threads(&self, pool: &DevicePool) -> bool {
-        pool.index == CACHED
-    }
-
     /// Settles what a thread has pending.
     pub(super) fn settle(&self, cache: &ThreadCache) {
-        cache.share.counters.settle(&self.common, self.beside());
+        cache.share.counters.settle_reaching(&self.common, |counted| self.raise_peaks(counted));
     }
 
-    /// Raises the peak to what is out now, where the caller has nothing pending.
+    /// Raises the peaks to what is out now, where the caller has nothing pending.
     pub(super) fn reach(&self) {
-        self.common.reach(self.common.settled() + self.beside());
+        self.raise_peaks(self.common.settled());
+    }
+
+    /// Raises the peaks, `counted` being the bytes that threads count.
+    fn raise_peaks(&self, counted: i64) {
+        let mut all = 0;
+        for pool in &self.devices {
+            let own = pool.live_bytes() + if pool.index == CACHED { counted } else { 0 };
+            pool.peak.reach(own);
+            all += own;
+        }
+        self.common.peak.reach(all);
     }
 
     fn threads(&self) -> MutexGuard<'_, Threads> {
@@ -127,7 +133,7 @@ impl Shared {
     }
 
     /// Returns the bytes of live blocks that threads do not count.
-    pub(super) fn beside(&self) -> i64 {
+    fn beside(&self) -> i64 {
         self.devices.iter().map(DevicePool::live_bytes).sum()
     }
 
@@ -164,7 +170,7 @@ impl Shared {
     }
 
     /// Returns the greatest share in use of a limit of this pool; 0 without limits.
-    pub(super) fn usage_of_limits(&self) -> f64 {
+    fn usage_of_limits(&self) -> f64 {
         let heaps = self.devices.iter().flat_map(|pool| [&pool.small_heap, &pool.large_heap]);
         let limited = heaps.filter(|heap| heap.limit() < usize::MAX);
         limited.map(|heap| heap.figures().held as f64 / heap.limit().max(1) as f64).fold(0.0, f64::max)
@@ -172,11 +178,12 @@ impl Shared {
 
     /// Looks at the memory pressure, where it is watched and the last look is older than `age`.
     pub(super) fn check_pressure(&self, age: Duration) -> MemoryPressureLevel {
-        if self.pressure.enabled() {
-            self.pressure.check(|| self.usage_of_limits(), age)
-        } else {
-            MemoryPressureLevel::None
-        }
+        self.pressure.check(|| self.usage_of_limits(), age)
+    }
+
+    /// Looks at the memory now: returns the share in use, and the pressure where it is watched.
+    pub(super) fn look_at_memory(&self) -> (f64, MemoryPressureLevel) {
+        self.pressure.look(self.usage_of_limits())
     }
 
     /// Takes all blocks that a thread keeps at hand.
@@ -256,12 +263,32 @@ impl Shared {
         }
     }
 
-    pub(super) fn metrics(&self) -> MemoryMetrics {
+    /// Returns what threads count, and the most bytes of it that may have been out at once since they settled.
+    fn counted(&self) -> (Totals, i64) {
         let threads = self.threads();
-        let mut small = threads.ended;
-        threads.shares.iter().for_each(|share| small.add(share.counters.totals()));
-        let peak = peak(&self.common, self.beside(), threads.shares.iter().map(|share| &share.counters));
-        drop(threads);
+        let mut totals = threads.ended;
+        threads.shares.iter().for_each(|share| totals.add(share.counters.totals()));
+        (totals, highest(&self.common, threads.shares.iter().map(|share| &share.counters)))
+    }
+
+    /// Returns the sums and the peak of each device.
+    pub(super) fn totals_of_devices(&self) -> Vec<(Device, Totals, i64)> {
+        let (counted, highest) = self.counted();
+        let totals = |pool: &DevicePool| {
+            let (mut totals, mut out) = (pool.small_heap.lock().totals, pool.live_bytes());
+            totals.add(pool.large_heap.lock().totals);
+            if pool.index == CACHED {
+                totals.add(counted);
+                out += highest;
+            }
+            (pool.device, totals, pool.peak.get().max(out))
+        };
+        self.devices.iter().map(totals).collect()
+    }
+
+    pub(super) fn metrics(&self) -> MemoryMetrics {
+        let (mut small, highest) = self.counted();
+        let peak = self.common.peak.get().max(self.beside() + highest);
         let mut large = Totals::default();
         for pool in &self.devices {
             small.add(pool.small_heap.lock().totals);

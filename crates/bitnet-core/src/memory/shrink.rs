@@ -13,9 +13,9 @@ use super::builder::AllocationRequest;
 use super::heap::Place;
 use super::pin::{Pin, PinGuardMut};
 use super::records::{Kind, Record};
-use super::shared::Shared;
+use super::shared::{CACHED, Shared};
 use super::small::{class_of, no_records};
-use super::tracking::{Tracked, single_row};
+use super::tracking::{Tracked, row_of};
 use super::{HybridMemoryPool, MemoryHandle};
 
 impl HybridMemoryPool {
@@ -71,7 +71,8 @@ impl HybridMemoryPool {
         let request = AllocationRequest { size, align: handle.align(), device: handle.device() };
         let mut next = self.allocate_open(&request, site)?.0;
         next.copy_from_slice(&pin[..size]);
-        self.deallocate(std::mem::replace(pin, next).into_handle())
+        std::mem::replace(pin, next).free();
+        Ok(())
     }
 }
 
@@ -86,13 +87,10 @@ impl Shared {
             return false;
         }
         let Some(generation) = record.words[slot.object as usize].renew() else { return false };
-        let row = match record.kind {
-            Kind::Small(class) => class as usize,
-            Kind::Single { large } => single_row(large),
-        };
+        let row = row_of(record.kind);
         let tracked = Tracked { record, slot, generation, size: former, row };
         match record.kind {
-            Kind::Small(_) if self.counts_in_threads(pool) => self.note_shrunk(tracked, size, true),
+            Kind::Small(_) if pool.index == CACHED => self.note_shrunk(tracked, size, true),
             Kind::Small(_) => {
                 self.note_shrunk(tracked, size, false);
                 let mut books = pool.small_heap.lock();

@@ -1,8 +1,9 @@
 //! The life of one block in one atomic word: generation above, state below.
 //!
-//! Every way to a block passes here, by atomic exchange unless one thread alone may change the word (`bias`). A handle carries the generation that its block had when it was
-//! allocated; freeing advances it, so that the handle and its clones are stale from then on. Pins are part
-//! of the same word, so a block cannot be freed or moved while one exists, whatever other threads do.
+//! Every way to a block passes here, by atomic exchange unless one thread alone may change the word (`bias`). A
+//! handle carries the generation that its block had when it was allocated; freeing advances it, so that the handle
+//! and its clones are stale from then on. Pins are part of the same word, so a block cannot be freed or moved while
+//! one exists, whatever other threads do.
 //!
 //! A generation has [`GENERATION_BITS`] bits. A block whose generations are used up rests until the epoch
 //! of its record advances (`records`), which a handle names as well.
@@ -171,10 +172,16 @@ impl Word {
         }
     }
 
+    /// Returns the generation of a live block without pins, as a move names it.
+    pub(super) fn movable(&self) -> Option<u32> {
+        let (seen, generation) = self.see();
+        (seen == Seen::Live).then_some(generation)
+    }
+
     /// Stops access to a live block without pins, so that it can be copied. `false` when it is not one.
     ///
-    /// The generation is from before the record was opened to this thread: a later one may be in a record that has
-    /// been granted again.
+    /// Where the record may be granted again meanwhile, the generation is one that was live, as [`movable`](
+    /// Self::movable) says, before the record was opened to this thread: it ends before the record can be granted.
     pub(super) fn begin_move(&self, generation: u32) -> bool {
         let (live, moving) = (generation << STATE_BITS | LIVE, generation << STATE_BITS | MOVING);
         self.0.compare_exchange(live, moving, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -182,33 +189,35 @@ impl Word {
 
     /// Ends a move: the block is live at the same word again.
     pub(super) fn end_move_in_place(&self) {
-        self.leave_moving(|word| word & !STATE_MASK | LIVE);
+        self.leave(MOVING, |word| word & !STATE_MASK | LIVE);
     }
 
     /// Ends a move: the block lives elsewhere, found through the forwards.
     pub(super) fn end_move_forwarded(&self) {
-        self.leave_moving(|word| word & !STATE_MASK | MOVED);
+        self.leave(MOVING, |word| word & !STATE_MASK | MOVED);
     }
 
     /// Ends the move of a block that only a forward named: the word is free.
     pub(super) fn end_move_freed(&self) -> Freed {
-        freed(self.leave_moving(|word| (word | STATE_MASK).wrapping_add(1)))
-    }
-
-    /// Returns the generation of the move.
-    fn leave_moving(&self, next: impl Fn(u32) -> u32) -> u32 {
-        let word = self.0.load(Ordering::Relaxed);
-        debug_assert_eq!(word & STATE_MASK, MOVING);
-        self.0.store(next(word), Ordering::Release);
-        word >> STATE_BITS
+        freed(self.leave(MOVING, successor))
     }
 
     /// Frees the word of a moved block, whose place elsewhere was freed.
     pub(super) fn free_moved(&self) -> Freed {
+        freed(self.leave(MOVED, successor))
+    }
+
+    /// Frees a block that the caller has pinned exclusively.
+    pub(super) fn free_exclusive(&self) -> Freed {
+        freed(self.leave(EXCLUSIVE, successor))
+    }
+
+    /// Ends a state in which the caller alone changes the word; returns its generation.
+    fn leave(&self, state: u32, next: impl Fn(u32) -> u32) -> u32 {
         let word = self.0.load(Ordering::Relaxed);
-        debug_assert_eq!(word & STATE_MASK, MOVED);
-        self.0.store((word | STATE_MASK).wrapping_add(1), Ordering::Release);
-        freed(word >> STATE_BITS)
+        debug_assert_eq!(word & STATE_MASK, state);
+        self.0.store(next(word), Ordering::Release);
+        word >> STATE_BITS
     }
 
     /// Starts the generations anew in a new epoch: nothing is live here.
@@ -253,6 +262,11 @@ impl Word {
             }
         }
     }
+}
+
+/// Returns the free word of the next generation.
+fn successor(word: u32) -> u32 {
+    (word | STATE_MASK).wrapping_add(1)
 }
 
 /// Returns what becomes of a block whose generation ends.

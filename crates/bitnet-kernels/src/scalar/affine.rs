@@ -1,7 +1,7 @@
 //! Integer codes of floats: `stored = clamp(round_half_even(x * (1 / scale)), least, greatest) + shift`, and back.
 //!
 //! What is stored is a code less what takes it into a signed byte, so that one text serves signed and unsigned codes of
-//! eight and of four bits.
+//! eight and of four bits. Codes of four bits are packed by [`pack_i4`](super::casts::pack_i4).
 
 /// How floats become stored codes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,24 +89,7 @@ pub fn values(codes: &[i8], steps: AffineSteps, out: &mut [f32]) {
     }
 }
 
-/// Writes two codes a byte, the low four bits of the first in the low half; a last one alone has zeros above it.
-///
-/// # Panics
-/// When `out` is not half as long, rounded up.
-#[inline(always)]
-pub fn join(codes: &[i8], out: &mut [u8]) {
-    assert_eq!(out.len(), codes.len().div_ceil(2), "nibbles of {} codes", codes.len());
-    let (pairs, rest) = codes.as_chunks::<2>();
-    for (out, &[low, high]) in out.iter_mut().zip(pairs) {
-        let both = u16::from_le_bytes([low as u8, high as u8]) & 0x0f0f;
-        *out = (both | both >> 4) as u8;
-    }
-    if let (Some(out), [last]) = (out.last_mut(), rest) {
-        *out = *last as u8 & 15;
-    }
-}
-
-/// Writes the codes of bytes that hold two each, 0 to 15.
+/// Unpacks what [`pack_i4`](super::casts::pack_i4) packs, as codes 0 to 15.
 ///
 /// # Panics
 /// When `nibbles` are not half as many, rounded up.
@@ -120,14 +103,5 @@ pub fn split(nibbles: &[u8], out: &mut [i8]) {
     }
     if let ([out], Some(last)) = (rest, nibbles.last()) {
         *out = (last & 15) as i8;
-    }
-}
-
-/// Writes the upper halves of finite values, rounded half to even. Slices have one length.
-#[inline(always)]
-pub fn brain(values: &[f32], out: &mut [u16]) {
-    for (out, value) in out.iter_mut().zip(values) {
-        let bits = value.to_bits();
-        *out = ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16;
     }
 }

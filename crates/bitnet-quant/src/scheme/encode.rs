@@ -1,8 +1,5 @@
 //! Floats to codes, row by row.
 
-use half::f16;
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-
 use super::quantized::{Codes, offset, param_index, part};
 use super::{
     AffineParams, Bits, Granularity, QuantOptions, QuantizedMatrix, Rows, Scheme, Symmetry, ValueRange,
@@ -49,7 +46,7 @@ fn integers(
     symmetry: Symmetry,
 ) -> Result<Encoded, QuantError> {
     let QuantOptions { scheme, granularity, range } = *options;
-    let (rows, cols, kernels) = (matrix.rows(), matrix.cols(), &kernels().affine);
+    let (rows, cols, kernels) = (matrix.rows(), matrix.cols(), kernels());
     let affine = |range: ValueRange| {
         let params = AffineParams::for_range(range, bits, symmetry);
         params.ok_or(QuantError::Range { min: range.min, max: range.max })
@@ -69,7 +66,7 @@ fn integers(
         for (part, codes) in values.chunks(width).zip(codes.chunks_mut(width)) {
             let own = ValueRange::of(part).ok_or_else(|| not_finite(row, values))?;
             let params_of_part = shared.map_or_else(|| affine(own), Ok)?;
-            (kernels.codes)(part, params_of_part.steps(offset(scheme)), codes);
+            (kernels.affine.codes)(part, params_of_part.steps(offset(scheme)), codes);
             if granularity != Granularity::PerTensor {
                 params.push(params_of_part);
             }
@@ -77,7 +74,7 @@ fn integers(
         match bits {
             Bits::Eight => stored.extend_from_slice(bytemuck::cast_slice(&codes)),
             Bits::Four => {
-                (kernels.join)(&codes, &mut nibbles);
+                (kernels.casts.pack_i4)(&codes, &mut nibbles);
                 stored.extend_from_slice(&nibbles);
             }
         }
@@ -108,10 +105,9 @@ fn floats(matrix: &FloatMatrix<'_>, scheme: Scheme) -> Result<Vec<u16>, QuantErr
     let (full, mut out, mut source) = (exponent(scheme), vec![0u16; rows * cols], Rows::new(matrix));
     for (row, out) in out.chunks_exact_mut(cols).enumerate() {
         let values = source.read_finite(row)?;
-        match scheme {
-            Scheme::Fp16 => out.reinterpret_cast_mut::<f16>().convert_from_f32_slice(values),
-            _ => (kernels().affine.brain)(values, out),
-        }
+        let cast =
+            if scheme == Scheme::Fp16 { kernels().casts.f32_to_f16 } else { kernels().casts.f32_to_bf16 };
+        cast(bytemuck::cast_slice(values), bytemuck::cast_slice_mut(out), false);
         if out.iter().fold(false, |seen, &bits| seen | (bits & full == full)) {
             let col = out.iter().position(|&bits| bits & full == full).unwrap_or(0);
             return Err(QuantError::Overflow { row, col, value: values[col] });

@@ -3,8 +3,6 @@
 //! A step of one token reads every weight once: at the start of each product nothing is on its way yet, and the
 //! prefetches of a kernel reach no further than its own rows.
 
-use std::ops::Range;
-
 use bitnet_backend::{KV_BLOCK_TOKENS, Op};
 use bitnet_kernels::prefetch;
 
@@ -51,24 +49,15 @@ impl Pass<'_> {
 
 /// Asks for the bytes with which a worker starts to multiply one token.
 fn ask_for_matrix(matrix: &Matrix, worker: Worker<'_>) {
-    let ask = |bytes: &[u8], cols: usize, lines: Range<usize>| {
-        // Kernels read one line after the other, or the second half of the lines beside the first.
-        for line in [lines.start, lines.start + lines.len() / 2] {
-            let rest = bytes.get(line * cols..lines.end * cols).unwrap_or_default();
-            prefetch(rest.as_ptr(), rest.len().min(BYTES));
-        }
+    let (bytes, width): (&[u8], usize) = match &matrix.elements {
+        Elements::Ternary(_, codes, _) => (codes, matrix.cols),
+        Elements::Dense(dtype, bytes) => (bytes, dtype.size_bytes(matrix.cols).unwrap_or_default()),
+        Elements::Int8(rows) => (bytemuck::cast_slice(&rows.codes), matrix.cols),
     };
-    match &matrix.elements {
-        Elements::Ternary(layout, codes, _) => {
-            let lines = matrix.rows.div_ceil(layout.rows());
-            ask(codes, matrix.cols, worker.first(lines, matrix.cols, 1));
-        }
-        Elements::Dense(dtype, bytes) => {
-            let width = dtype.size_bytes(matrix.cols).unwrap_or_default();
-            ask(bytes, width, worker.first(matrix.rows, 2 * matrix.cols, 1));
-        }
-        Elements::Int8(rows) => {
-            ask(bytemuck::cast_slice(&rows.codes), matrix.cols, worker.first(matrix.rows, matrix.cols, 1));
-        }
+    let lines = worker.first(matrix.lines(), matrix.cost_of_line(1), 1);
+    // Kernels read one line after the other, or the second half of the lines beside the first.
+    for line in [lines.start, lines.start + lines.len() / 2] {
+        let rest = bytes.get(line * width..lines.end * width).unwrap_or_default();
+        prefetch(rest.as_ptr(), rest.len().min(BYTES));
     }
 }

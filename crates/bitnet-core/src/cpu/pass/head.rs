@@ -60,7 +60,7 @@ impl Pass<'_> {
         floors.fill(f32::NEG_INFINITY);
         // SAFETY: taken once in this stage.
         let scratch = unsafe { self.scratch(turn.worker) };
-        for piece in turn.pieces(matrix.rows, cols * count, 1) {
+        for piece in turn.pieces(matrix.lines(), matrix.cost_of_line(count), 1) {
             for tokens in tiles(count, TERNARY_TOKENS) {
                 let block = (SUMS / tokens.len()).max(1);
                 let x = &x[tokens.start * cols..tokens.end * cols];

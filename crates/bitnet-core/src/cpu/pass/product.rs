@@ -68,7 +68,7 @@ impl Pass<'_> {
             0..8 => 1,
             tokens => SUMS / N / tokens.min(TERNARY_TOKENS),
         };
-        for piece in turn.pieces(matrix.rows.div_ceil(N), cols * self.tokens(), unit) {
+        for piece in turn.pieces(matrix.lines(), matrix.cost_of_line(self.tokens()), unit) {
             for tokens in tiles(self.tokens(), TERNARY_TOKENS) {
                 // A piece goes to the kernel in blocks whose sums fit the scratch.
                 let block = (SUMS / N / tokens.len()).max(1);
@@ -175,7 +175,8 @@ impl Pass<'_> {
         let cols = matrix.cols;
         // SAFETY: taken once in this stage.
         let scratch = unsafe { self.scratch(turn.worker) };
-        for piece in turn.pieces(matrix.rows, 2 * cols * tokens, if tokens < 4 { 1 } else { DENSE }) {
+        let unit = if tokens < 4 { 1 } else { DENSE };
+        for piece in turn.pieces(matrix.lines(), matrix.cost_of_line(tokens), unit) {
             if tokens == 1 && matrix.bias.is_none() && !out.accumulate {
                 // SAFETY: rows are shared out disjointly.
                 let products = unsafe { out.rows.get_mut(piece.clone()) };

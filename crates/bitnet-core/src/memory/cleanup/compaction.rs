@@ -4,9 +4,7 @@
 //! (`forwards`). Whoever comes meanwhile waits for the copy. Pinned blocks refuse, so no pointer dangles.
 #![allow(unsafe_code)]
 
-use std::time::Instant;
-
-use super::CleanupReport;
+use super::{Budget, CleanupReport};
 use crate::memory::bias::NO_TICKET;
 use crate::memory::device_pool::DevicePool;
 use crate::memory::forwards::Target;
@@ -24,23 +22,25 @@ impl Shared {
         &self,
         pool: &DevicePool,
         min_age: u32,
-        deadline: Option<Instant>,
+        budget: &Budget,
         report: &mut CleanupReport,
     ) {
-        let late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
         for class in 0..CLASSES {
-            if late() {
-                report.complete = false;
-                return;
-            }
-            self.compact_class(pool, class, min_age, report);
+            self.compact_class(pool, class, min_age, budget, report);
         }
         if min_age == 0 {
-            self.compact_large(pool, &late, report);
+            self.compact_large(pool, budget, report);
         }
     }
 
-    fn compact_class(&self, pool: &DevicePool, class: usize, min_age: u32, report: &mut CleanupReport) {
+    fn compact_class(
+        &self,
+        pool: &DevicePool,
+        class: usize,
+        min_age: u32,
+        budget: &Budget,
+        report: &mut CleanupReport,
+    ) {
         let ground = pool.ground(&self.records);
         let mut books = lock(pool.small.class(class));
         let mut victims = books.sparse(pool.small.generation(), min_age);
@@ -53,6 +53,9 @@ impl Shared {
             }
             if span.is_idle() {
                 continue;
+            }
+            if budget.is_spent() {
+                return;
             }
             let Some(record) = self.records.get(span.record) else { continue };
             let stays = (0..span.blocks).any(|object| {
@@ -125,7 +128,7 @@ impl Shared {
     }
 
     /// Moves large blocks to lower places, the highest first, as long as that is possible.
-    fn compact_large(&self, pool: &DevicePool, late: &dyn Fn() -> bool, report: &mut CleanupReport) {
+    fn compact_large(&self, pool: &DevicePool, budget: &Budget, report: &mut CleanupReport) {
         let figures = pool.large_heap.figures();
         // One free range, or next to nothing free below what is held: nothing to gain.
         if figures.dirty == 0 || figures.dirty == figures.largest_free {
@@ -136,15 +139,14 @@ impl Shared {
             .iter()
             .map(|(_, record)| record)
             .filter(|record| record.kind == (Kind::Single { large: true }) && record.device == pool.index)
-            .filter(|record| record.words[0].see().0 == Seen::Live)
+            .filter(|record| record.words[0].movable().is_some())
             .collect();
         records.sort_by_key(|record| std::cmp::Reverse(record.address_of(0)));
         for record in records {
-            if late() {
-                report.complete = false;
+            if budget.is_spent() {
                 return;
             }
-            let (_, generation) = record.words[0].see();
+            let Some(generation) = record.words[0].movable() else { continue };
             self.open(record, NO_TICKET);
             if record.words[0].begin_move(generation) {
                 let moved = move_down(pool, record);
@@ -166,6 +168,8 @@ fn move_down(pool: &DevicePool, record: &Record) -> usize {
         heap.free(&mut books, place);
         return 0;
     }
+    // A strategy may find more, where the block has shrunk below its alignment.
+    let place = heap.shrink(&mut books, place, bytes);
     drop(books);
     // SAFETY: two places of the heap of host memory that are both taken, so they overlap nowhere; the word of the
     // first is closed for the move and the second belongs to no block yet, so no slices exist.

@@ -7,11 +7,13 @@ use std::time::Duration;
 pub struct CleanupConfig {
     /// Time without allocations after which the pool counts as idle, and between periodic runs.
     pub idle_cleanup_interval: Duration,
-    /// Share of the memory in use from which every run also purges.
+    /// Share of the memory, or of a limit of the pool, in use from which memory is short and runs are
+    /// [`Pressure`](super::CleanupStrategy::Pressure): at once, and then once an interval.
     pub pressure_cleanup_threshold: f64,
     /// Whether blocks are moved together, so that whole spans become free.
     pub enable_compaction: bool,
-    /// Longest time that one run takes; what is left is done by the next.
+    /// Time after which a run begins no further piece of work, be it one block to move or one free range to give
+    /// back; what is left is done by the next.
     pub max_cleanup_time: Duration,
 }
 

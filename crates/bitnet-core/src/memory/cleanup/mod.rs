@@ -1,6 +1,6 @@
 //! Cleanup: memory that no block uses goes back to the system, and blocks move together so that more can.
 //!
-//! A run drops what threads keep at hand, gives empty spans back, moves blocks (`compaction`) and purges free
+//! A run drops what threads keep at hand, moves blocks (`compaction`), gives empty spans back and purges free
 //! pages, as its strategy says. Pinned blocks are never touched: their words refuse. A pool may run a thread
 //! (`scheduler`) that decides when.
 
@@ -8,6 +8,7 @@ mod compaction;
 mod config;
 mod scheduler;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,7 +30,8 @@ pub enum CleanupStrategy {
     Idle,
     /// Memory is short: as idle, and blocks are moved together first.
     Pressure,
-    /// From time to time: empty spans go back to the heaps, and pages to the system where many are unused.
+    /// From time to time: empty spans go back to the heaps, after blocks are moved together where spans are sparse,
+    /// and pages to the system where many are unused.
     Periodic,
     /// Of spans that have been there for some generations, the sparse ones are emptied: what still lives in
     /// them is likely to live on.
@@ -79,7 +81,7 @@ pub struct CleanupReport {
     pub skipped_spans: u64,
     /// Time that it took.
     pub duration: Duration,
-    /// Whether it came to its end within the time that it may take.
+    /// Whether it came to its end within the time that it may take; otherwise the next run goes on.
     pub complete: bool,
 }
 
@@ -137,12 +139,49 @@ impl Cleaner {
     }
 }
 
+/// The time that a run may take. It is asked before every piece of work: a span to be emptied, a block to be moved, a
+/// class or a free range to be given back.
+pub(super) struct Budget {
+    until: Option<Instant>,
+    /// Whether something was left for want of time.
+    cut: Cell<bool>,
+}
+
+impl Budget {
+    fn new(begin: Instant, time: Duration) -> Self {
+        Budget { until: begin.checked_add(time), cut: Cell::new(false) }
+    }
+
+    /// Makes one that never ends.
+    pub(super) fn endless() -> Self {
+        Budget { until: None, cut: Cell::new(false) }
+    }
+
+    /// Reports whether the time is over, and so the work that comes next is left.
+    pub(super) fn is_spent(&self) -> bool {
+        let spent = self.until.is_some_and(|until| Instant::now() >= until);
+        if spent {
+            self.cut.set(true);
+        }
+        spent
+    }
+}
+
 /// Free bytes in spans, as a share of their pages, from which a periodic run moves blocks.
 const SPARSE: f64 = 0.25;
 /// Unused bytes from which a periodic run purges.
 const PURGE_FROM: usize = 64 << 20;
 
 impl Shared {
+    /// Gives back to the heaps and the system whatever no block uses; returns the bytes that the system got.
+    pub(super) fn reclaim(self: &Arc<Self>, pool: &DevicePool) -> usize {
+        let budget = Budget::endless();
+        self.request_trim();
+        cache::with(self, |cache| self.empty_cache(cache));
+        pool.small.release_empty(pool.ground(&self.records), &budget);
+        pool.small_heap.purge(&budget) + pool.large_heap.purge(&budget)
+    }
+
     /// Cleans up one device, or all, within `time`.
     pub(super) fn clean(
         self: &Arc<Self>,
@@ -162,6 +201,8 @@ impl Shared {
             duration: Duration::ZERO,
             complete: true,
         };
+        // Moving takes half of it at most: what is free already is to go back as well.
+        let (moving, all) = (Budget::new(begin, time / 2), Budget::new(begin, time));
         let generation = self.cleaner.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.request_trim();
         cache::with(self, |cache| self.empty_cache(cache));
@@ -172,14 +213,14 @@ impl Shared {
             let sparse = span_free as f64 > span_bytes as f64 * SPARSE;
             let min_age = match strategy {
                 CleanupStrategy::Generational => Some(self.cleaner.settings().min_age),
-                CleanupStrategy::Pressure | CleanupStrategy::Idle => Some(0),
+                CleanupStrategy::Pressure => Some(0),
+                CleanupStrategy::Idle => None,
                 CleanupStrategy::Periodic => sparse.then_some(0),
             };
             if let Some(min_age) = min_age.filter(|_| compact && pool.device.is_cpu()) {
-                let deadline = begin.checked_add(time);
-                self.compact(pool, min_age, deadline, &mut report);
+                self.compact(pool, min_age, &moving, &mut report);
             }
-            report.released_bytes += pool.small.release_empty(ground) as u64;
+            report.released_bytes += pool.small.release_empty(ground, &all) as u64;
             for heap in [&pool.small_heap, &pool.large_heap] {
                 let worth = match strategy {
                     CleanupStrategy::Idle | CleanupStrategy::Pressure => true,
@@ -188,10 +229,11 @@ impl Shared {
                     }
                 };
                 if worth {
-                    report.purged_bytes += heap.purge() as u64;
+                    report.purged_bytes += heap.purge(&all) as u64;
                 }
             }
         }
+        report.complete = !(moving.cut.get() || all.cut.get());
         report.duration = begin.elapsed();
         self.cleaner.note(&report);
         report

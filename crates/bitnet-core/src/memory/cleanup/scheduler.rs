@@ -58,9 +58,8 @@ fn run(pool: &Weak<Shared>, config: &CleanupConfig, stop: &(Mutex<bool>, Condvar
             return;
         }
         let Some(pool) = pool.upgrade() else { return };
-        let pressure = pool.usage_of_limits().max(pool.pressure.read().used().unwrap_or(0.0));
-        let level = pool.check_pressure(Duration::ZERO);
-        let short = pressure >= config.pressure_cleanup_threshold || level >= MemoryPressureLevel::High;
+        let (used, level) = pool.look_at_memory();
+        let short = used >= config.pressure_cleanup_threshold || level >= MemoryPressureLevel::High;
         let operations = pool.metrics().allocation_count;
         if let Some(strategy) = state.next(operations, short, config, pool.cleaner.settings().every) {
             pool.clean(strategy, None, config.enable_compaction, config.max_cleanup_time);

@@ -2,8 +2,8 @@
 //!
 //! Every range of an arena, free or not, is a node; nodes of one arena form a chain in address order, so a
 //! freed range finds its neighbours at once. Free nodes stand in bins by length, 16 to a doubling, and the
-//! shortest that fits is taken: of equals in a bin, the first found. No addresses, no memory of the arena is
-//! touched.
+//! shortest that fits is taken, of equally short ones that at the lowest place. No addresses, no memory of the
+//! arena is touched.
 
 use super::{Arena, Found, FreeRange};
 
@@ -177,11 +177,14 @@ impl BestFit {
             self.link(rest);
         }
         let Node { arena, start, clean, .. } = self.nodes[index as usize];
-        Some(Found { arena, start, pages, token: index, clean })
+        Some(Found { arena, start, pages, token: u64::from(index), clean })
     }
 
-    pub(super) fn free(&mut self, token: u32) {
-        let mut index = token;
+    pub(super) fn free(&mut self, token: u64) {
+        self.free_node(token as u32);
+    }
+
+    fn free_node(&mut self, mut index: u32) {
         self.nodes[index as usize].clean = false;
         let Node { previous, next, .. } = self.nodes[index as usize];
         if next != NIL && self.nodes[next as usize].free {
@@ -197,10 +200,10 @@ impl BestFit {
     }
 
     /// Frees what a taken range has beyond its first `pages`; returns its pages.
-    pub(super) fn shrink(&mut self, token: u32, pages: u32) -> u32 {
+    pub(super) fn shrink(&mut self, token: u64, pages: u32) -> u32 {
         if self.nodes[token as usize].len > pages {
-            let rest = self.cut(token, pages);
-            self.free(rest);
+            let rest = self.cut(token as u32, pages);
+            self.free_node(rest);
         }
         self.nodes[token as usize].len
     }
@@ -220,7 +223,7 @@ impl BestFit {
     }
 
     /// Returns the free range of `token` as one of [`free_ranges`](Self::free_ranges) and marks it clean.
-    pub(super) fn mark_clean(&mut self, token: u32) {
+    pub(super) fn mark_clean(&mut self, token: u64) {
         self.nodes[token as usize].clean = true;
     }
 
@@ -230,7 +233,7 @@ impl BestFit {
             arena: node.arena,
             start: node.start,
             pages: node.len,
-            token: index as u32,
+            token: index as u64,
             clean: node.clean,
         })
     }

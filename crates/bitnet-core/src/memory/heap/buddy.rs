@@ -3,8 +3,8 @@
 //! Twins are joined when a block is asked for that is not there, not when they become free: the sizes that a
 //! program asks for again find their blocks whole.
 //!
-//! Units are numbered over all arenas, each arena a power of two of them and naturally placed. Free blocks of
-//! an order form a list through arrays beside the units; no memory of an arena is touched.
+//! An arena is a power of two of units, naturally placed, and has a tree of its own. Free blocks of an order form
+//! a list through arrays beside the units; no memory of an arena is touched.
 
 use super::{Arena, Found, FreeRange, PAGE};
 
@@ -38,6 +38,12 @@ enum State {
     Taken,
 }
 
+impl State {
+    fn is_free(self) -> bool {
+        matches!(self, State::Free | State::Clean)
+    }
+}
+
 #[derive(Debug)]
 struct Tree {
     units: Vec<Unit>,
@@ -56,9 +62,14 @@ pub(super) struct Buddy {
     free_units: usize,
 }
 
-/// Arena and first unit in one number, as small arenas come many and huge ones few.
-fn token(arena: usize, unit: u32) -> u32 {
-    (arena as u32) << 22 | unit
+/// Arena and first unit in one number.
+fn token(arena: usize, unit: u32) -> u64 {
+    (arena as u64) << 32 | u64::from(unit)
+}
+
+/// Returns arena and first unit of a token.
+fn parts(token: u64) -> (usize, u32) {
+    ((token >> 32) as usize, token as u32)
 }
 
 /// Units of the largest arena.
@@ -138,8 +149,7 @@ impl Tree {
                 let twin = unit ^ (1 << order);
                 let Unit { next, state, .. } = self.units[unit as usize];
                 let other = self.units[twin as usize];
-                let free = |state| matches!(state, State::Free | State::Clean);
-                if other.order == order && free(other.state) {
+                if other.order == order && other.state.is_free() {
                     let clean = state == State::Clean && other.state == State::Clean;
                     // The list goes on behind the twin where that is the next.
                     let after = if next == twin { other.next } else { next };
@@ -209,8 +219,8 @@ impl Buddy {
         None
     }
 
-    pub(super) fn free(&mut self, token: u32) {
-        let (arena, unit) = ((token >> 22) as usize, token & (MAX_UNITS - 1));
+    pub(super) fn free(&mut self, token: u64) {
+        let (arena, unit) = parts(token);
         if let Some(Some(tree)) = self.trees.get_mut(arena) {
             self.free_units += 1 << tree.units[unit as usize].order;
             tree.free(unit);
@@ -218,8 +228,8 @@ impl Buddy {
     }
 
     /// Frees the halves of a taken block that its first `pages` do not need; returns its pages.
-    pub(super) fn shrink(&mut self, token: u32, pages: u32) -> u32 {
-        let (arena, unit) = ((token >> 22) as usize, token & (MAX_UNITS - 1));
+    pub(super) fn shrink(&mut self, token: u64, pages: u32) -> u32 {
+        let (arena, unit) = parts(token);
         let Some(Some(tree)) = self.trees.get_mut(arena) else { return pages };
         let former = tree.units[unit as usize].order;
         let order = pages.div_ceil(UNIT).next_power_of_two().ilog2() as u8;
@@ -229,8 +239,8 @@ impl Buddy {
         UNIT << left
     }
 
-    pub(super) fn mark_clean(&mut self, token: u32) {
-        let (arena, unit) = ((token >> 22) as usize, token & (MAX_UNITS - 1));
+    pub(super) fn mark_clean(&mut self, token: u64) {
+        let (arena, unit) = parts(token);
         if let Some(Some(tree)) = self.trees.get_mut(arena) {
             tree.units[unit as usize].state = State::Clean;
         }
@@ -259,9 +269,9 @@ impl Buddy {
 
     pub(super) fn remove_arena(&mut self, arena: u32) -> bool {
         let Some(slot) = self.trees.get_mut(arena as usize) else { return false };
-        let whole = slot.as_ref().is_some_and(|tree| {
-            tree.units[0].order == tree.order && matches!(tree.units[0].state, State::Free | State::Clean)
-        });
+        let whole = slot
+            .as_ref()
+            .is_some_and(|tree| tree.units[0].order == tree.order && tree.units[0].state.is_free());
         if let (true, Some(tree)) = (whole, slot.as_ref()) {
             self.free_units -= tree.units.len();
             *slot = None;
@@ -293,9 +303,7 @@ impl Buddy {
                     free_units += 1 << at.order;
                     listed += 1;
                     let twin = tree.units.get(unit ^ (1 << at.order));
-                    let twin_free = twin.is_some_and(|twin| {
-                        twin.order == at.order && matches!(twin.state, State::Free | State::Clean)
-                    });
+                    let twin_free = twin.is_some_and(|twin| twin.order == at.order && twin.state.is_free());
                     assert!(!twin_free || tree.loose, "free twins were not joined");
                 }
                 unit += 1 << at.order;

@@ -15,6 +15,7 @@ use bitnet_backend::{BitNetError, DeviceMemory, ErrorKind, MemoryRegion, Result}
 use self::best_fit::BestFit;
 use self::buddy::Buddy;
 use super::bias::{Gate, Trust};
+use super::cleanup::Budget;
 use super::counters::Totals;
 use super::latch::{Latch, LatchGuard};
 use super::records::Record;
@@ -49,7 +50,7 @@ struct Found {
     arena: u32,
     start: u32,
     pages: u32,
-    token: u32,
+    token: u64,
     clean: bool,
 }
 
@@ -59,18 +60,18 @@ struct FreeRange {
     arena: u32,
     start: u32,
     pages: u32,
-    token: u32,
+    token: u64,
     clean: bool,
 }
 
 impl Place {
     /// Names a place again from what its record keeps.
-    pub(super) fn again(address: usize, bytes: usize, token: u32) -> Self {
+    pub(super) fn again(address: usize, bytes: usize, token: u64) -> Self {
         Place { address, bytes, zero_from: bytes, token }
     }
 
     /// Returns what the strategy knows the place by.
-    pub(super) fn token(&self) -> u32 {
+    pub(super) fn token(&self) -> u64 {
         self.token
     }
 }
@@ -82,7 +83,7 @@ pub(super) struct Place {
     pub(super) bytes: usize,
     /// From this many bytes on, everything reads as zeros.
     pub(super) zero_from: usize,
-    token: u32,
+    token: u64,
 }
 
 /// A freed block that is still whole, with its record.
@@ -110,7 +111,6 @@ pub(super) struct Heap {
     huge: bool,
     /// Bytes of live blocks counted here, for readers without the lock.
     live: AtomicI64,
-    peak: AtomicI64,
     state: Latch<HeapState>,
     /// Whether blocks are granted to threads.
     pub(super) trust: Trust,
@@ -182,7 +182,6 @@ impl Heap {
             limit_name,
             huge,
             live: AtomicI64::new(0),
-            peak: AtomicI64::new(0),
             state: Latch::new(state),
             trust: Trust::default(),
         }
@@ -341,16 +340,7 @@ impl Heap {
     pub(super) fn count_allocated(&self, state: &mut HeapState, size: usize) {
         state.totals.allocated += 1;
         state.totals.allocated_bytes += size as u64;
-        let live = state.totals.live_bytes();
-        self.live.store(live, Ordering::Relaxed);
-        if live > self.peak.load(Ordering::Relaxed) {
-            self.peak.store(live, Ordering::Relaxed);
-        }
-    }
-
-    /// Returns the most bytes of live blocks counted here at any one time.
-    pub(super) fn peak_bytes(&self) -> i64 {
-        self.peak.load(Ordering::Relaxed)
+        self.live.store(state.totals.live_bytes(), Ordering::Relaxed);
     }
 
     /// Counts a freed block that no thread counted.
@@ -383,36 +373,35 @@ impl Heap {
         Place { bytes, ..place }
     }
 
-    /// Gives the memory of free pages back to the system, and whole arenas that hold nothing; returns the
-    /// bytes.
-    pub(super) fn purge(&self) -> usize {
+    /// Gives the memory of free pages back to the system, arenas that hold nothing whole; returns the bytes.
+    pub(super) fn purge(&self, budget: &Budget) -> usize {
         let mut state = self.lock();
         let state = &mut *state;
         state.settle_kept();
         state.join();
-        let ranges: Vec<_> = state.free_ranges().filter(|range| !range.clean).collect();
+        let ranges: Vec<_> = state.free_ranges().collect();
         let mut purged = 0;
         for range in ranges {
-            let Some(Some(arena)) = state.arenas.get_mut(range.arena as usize) else { continue };
-            let touched = arena.untouched.clamp(range.start, range.start + range.pages) - range.start;
-            let bytes = touched as usize * PAGE;
-            if bytes > 0 && arena.region.purge(range.start as usize * PAGE, bytes) < bytes {
+            let Some(slot) = state.arenas.get_mut(range.arena as usize) else { continue };
+            let Some(arena) = slot else { continue };
+            let whole = range.pages == arena.pages;
+            if range.clean && !whole {
                 continue;
             }
-            purged += bytes;
-            match &mut state.book {
-                Book::BestFit(book) => book.mark_clean(range.token),
-                Book::Buddy(book) => book.mark_clean(range.token),
+            if budget.is_spent() {
+                break;
             }
-        }
-        for index in 0..state.arenas.len() {
-            let removed = match &mut state.book {
-                Book::BestFit(book) => book.remove_arena(index as u32),
-                Book::Buddy(book) => book.remove_arena(index as u32),
-            };
-            if removed && let Some(arena) = state.arenas[index].take() {
+            let bytes = arena.dirty_pages(range) as usize * PAGE;
+            if whole && state.book.remove_arena(range.arena) {
+                // Also of memory that takes no single page back.
                 state.reserved -= arena.region.region().size;
+                *slot = None;
+            } else if bytes > 0 && arena.region.purge(range.start as usize * PAGE, bytes) < bytes {
+                continue;
+            } else {
+                state.book.mark_clean(range.token);
             }
+            purged += bytes;
         }
         purged
     }
@@ -428,10 +417,7 @@ impl Heap {
         let (mut largest, mut dirty) = (0, 0);
         for range in state.free_ranges() {
             largest = largest.max(range.pages as usize);
-            let untouched = state.arenas[range.arena as usize].as_ref().map_or(0, |arena| arena.untouched);
-            if !range.clean {
-                dirty += untouched.clamp(range.start, range.start + range.pages) - range.start;
-            }
+            dirty += state.arenas[range.arena as usize].as_ref().map_or(0, |arena| arena.dirty_pages(range));
         }
         HeapFigures {
             held: state.held,
@@ -462,6 +448,38 @@ impl Book {
         match self {
             Book::BestFit(book) => book.allocate(pages, align),
             Book::Buddy(book) => book.allocate(pages, align),
+        }
+    }
+
+    fn free(&mut self, token: u64) {
+        match self {
+            Book::BestFit(book) => book.free(token),
+            Book::Buddy(book) => book.free(token),
+        }
+    }
+
+    fn mark_clean(&mut self, token: u64) {
+        match self {
+            Book::BestFit(book) => book.mark_clean(token),
+            Book::Buddy(book) => book.mark_clean(token),
+        }
+    }
+
+    /// Takes an arena out, if all of it is free.
+    fn remove_arena(&mut self, arena: u32) -> bool {
+        match self {
+            Book::BestFit(book) => book.remove_arena(arena),
+            Book::Buddy(book) => book.remove_arena(arena),
+        }
+    }
+}
+
+impl Arena {
+    /// Returns the pages of a free range that may hold memory of the system: the first of it.
+    fn dirty_pages(&self, range: FreeRange) -> u32 {
+        match range.clean {
+            true => 0,
+            false => self.untouched.clamp(range.start, range.start + range.pages) - range.start,
         }
     }
 }
@@ -503,10 +521,7 @@ impl HeapState {
 
     fn give_back(&mut self, place: Place) {
         self.held -= place.bytes;
-        match &mut self.book {
-            Book::BestFit(book) => book.free(place.token),
-            Book::Buddy(book) => book.free(place.token),
-        }
+        self.book.free(place.token);
     }
 
     /// Joins what a strategy has left apart.

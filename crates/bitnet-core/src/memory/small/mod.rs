@@ -2,7 +2,8 @@
 //!
 //! A span is one record and some pages of the heap of small blocks; which of its blocks are free is a bitmap
 //! beside it. Threads take and give back blocks in batches and keep some at hand (`cache`), so the lock of a
-//! class is met once a batch. A span whose blocks are all free gives its pages back; records stay.
+//! class is met once a batch. A span whose blocks are all free gives its pages back, but for a few that a class
+//! keeps; records stay.
 
 mod classes;
 
@@ -13,6 +14,7 @@ use bitnet_backend::Result;
 use self::classes::span_of;
 pub(super) use self::classes::{CLASSES, PAGE, SIZES, cached, class_of};
 use super::bias::Trust;
+use super::cleanup::Budget;
 use super::heap::{Heap, Place};
 use super::records::{Kind, Record, Records};
 use super::sync::{Mutex, lock};
@@ -223,11 +225,17 @@ impl SmallBlockPool {
         }
     }
 
-    /// Gives the pages of all empty spans back to the heap; returns the bytes.
-    pub(super) fn release_empty(&self, ground: Ground<'_>) -> usize {
+    /// Gives the pages of empty spans back to the heap, class by class; returns the bytes.
+    pub(super) fn release_empty(&self, ground: Ground<'_>, budget: &Budget) -> usize {
         let mut released = 0;
         for class in 0..CLASSES {
             let mut books = lock(&self.classes[class]);
+            if books.empty_bytes == 0 {
+                continue;
+            }
+            if budget.is_spent() {
+                break;
+            }
             for index in 0..books.spans.len() {
                 if books.spans[index].listed != NONE && books.spans[index].is_idle() {
                     released += books.release(ground, index);
@@ -416,7 +424,7 @@ impl Class {
         (span.place, span.opened) = (Some(place), generation);
         span.fill();
         if let Some(record) = ground.records.get(span.record) {
-            record.attach(place.address, index as u32);
+            record.attach(place.address, index as u64);
         }
         self.list(index);
         self.empty_bytes += place.bytes;

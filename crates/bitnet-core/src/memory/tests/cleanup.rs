@@ -148,8 +148,28 @@ fn the_cleanup_thread_runs_and_stops() {
 fn runs_end_when_their_time_is_over() {
     let (pool, _ledger) = ledger_pool(MemoryPoolConfig::default());
     let _kept = churn(&pool, 6000, 10);
+    let large = pool.allocate(16 << 20, 64, &Device::Cpu).unwrap();
+    pool.pin_mut(&large).unwrap().fill(1);
+    pool.deallocate(large).unwrap();
     let report = pool.shared.clean(CleanupStrategy::Pressure, None, true, Duration::from_nanos(1));
+    assert_eq!((report.moved_blocks, report.released_bytes, report.purged_bytes), (0, 0, 0));
     assert!(!report.complete);
     assert_eq!(pool.get_cleanup_metrics().incomplete_runs, 1);
     pool.debug_validate();
+    // The next run does what was left.
+    let report = pool.cleanup(CleanupStrategy::Pressure);
+    assert!(report.complete && report.moved_blocks > 100 && report.purged_bytes >= 16 << 20, "{report:?}");
+    assert!(pool.cleanup(CleanupStrategy::Pressure).complete);
+    pool.debug_validate();
+}
+
+#[test]
+fn blocks_are_moved_under_pressure_and_not_when_nobody_allocates() {
+    let (pool, _ledger) = ledger_pool(MemoryPoolConfig::default());
+    let _kept = churn(&pool, 6000, 10);
+    assert_eq!(pool.cleanup(CleanupStrategy::Idle).moved_blocks, 0);
+    let footprint = pool.footprint();
+    assert_eq!(footprint.purgeable, 0);
+    assert!(pool.cleanup(CleanupStrategy::Pressure).moved_blocks > 100);
+    assert!(pool.footprint().held * 2 < footprint.held);
 }

@@ -98,6 +98,17 @@ fn admission_may_refuse_any_block() {
 }
 
 #[test]
+fn first_arenas_stay_within_a_limit_that_is_set_alone() {
+    let limit = 4 << 20;
+    let config =
+        MemoryPoolConfig { max_large_pool_size: limit, max_small_pool_size: limit, ..Default::default() };
+    assert!(config.initial_large_pool_size > limit && config.initial_small_pool_size > limit);
+    let (pool, _ledger) = ledger_pool(config);
+    let _blocks = [64, 1 << 20].map(|size| pool.allocate(size, 64, &Device::Cpu).unwrap());
+    assert_eq!(pool.footprint().reserved, 2 * limit as u64);
+}
+
+#[test]
 fn settings_that_make_no_sense_are_refused() {
     let tracking = |ratio| TrackingConfig { pressure_threshold_ratio: ratio, ..Default::default() };
     for ratio in [0.0, -1.0, 1.1, f64::NAN] {

@@ -29,6 +29,7 @@ struct Ledger {
     out: Mutex<BTreeMap<usize, MemoryRegion>>,
     /// Most bytes that may be out.
     allowed: AtomicUsize,
+    /// Whether a page takes memory when it is touched, and gives it back alone.
     lazy: bool,
 }
 
@@ -72,6 +73,9 @@ unsafe impl DeviceMemory for Ledger {
         let out = self.out.lock().unwrap();
         let (start, region) = out.range(..=part.address).next_back().expect("purged what is not out");
         assert!(part.address + part.size <= start + region.size, "purged beyond a region");
+        if !self.lazy {
+            return 0;
+        }
         // SAFETY: handed on from a caller under the same contract.
         unsafe { self.inner.purge(part) }
     }
@@ -106,6 +110,29 @@ fn is_out_of_memory(result: Result<impl Sized>) -> bool {
 
 fn is_mismatch(result: Result<impl Sized>) -> bool {
     matches!(result.err().as_ref().map(BitNetError::kind), Some(ErrorKind::Mismatch { .. }))
+}
+
+/// Runs a test of this program once more, in a process of its own, after `setup`, a command of the shell; `variable`
+/// tells the test that it is there.
+#[cfg(target_os = "linux")]
+fn run_alone(name: &str, setup: &str, variable: &str) {
+    let command = format!("{setup}; exec \"$0\" {name} --exact --nocapture --test-threads=1");
+    let test = std::env::current_exe().unwrap();
+    let output = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(command)
+        .arg(test)
+        .env(variable, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    // What it left out is left out here.
+    text.lines().filter(|line| line.contains("SKIPPED")).for_each(|line| println!("{line}"));
 }
 
 #[test]
@@ -240,6 +267,7 @@ fn memory_that_the_host_cannot_address_is_managed_and_not_pinned() {
         assert!(matches!(error.kind(), ErrorKind::Unsupported { .. }), "{error}");
         handles.push(handle);
     }
+    assert_eq!(pool.get_metrics().peak_allocated, 128 + 5000 + 100_000 + (3 << 20));
     let error = PoolBuffer::<f32>::zeroed(&pool, 4, &device, "a test").unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Unsupported { .. }), "{error}");
     let by_device = pool.by_device();
@@ -252,6 +280,62 @@ fn memory_that_the_host_cannot_address_is_managed_and_not_pinned() {
     pool.cleanup_device(&device, CleanupStrategy::Idle).unwrap();
     pool.debug_validate();
     assert_eq!(ledger.outstanding(), 0, "idle arenas were kept");
+}
+
+#[test]
+fn every_device_has_its_own_sums_and_peak() {
+    let (cuda, cpu) = (Device::Cuda(0), Device::Cpu);
+    let pool = HybridMemoryPool::builder().device(Ledger::new(cuda, false)).build().unwrap();
+    let peaks = || pool.by_device().iter().map(|usage| usage.peak_bytes).collect::<Vec<_>>();
+    let once = |size: usize, device: &Device| {
+        let handle = pool.allocate(size, 64, device).unwrap();
+        pool.deallocate(handle).unwrap();
+    };
+    // One after the other on each device, and both devices at once.
+    let small = pool.allocate(50_000, 64, &cuda).unwrap();
+    once(30_000, &cpu);
+    pool.deallocate(small).unwrap();
+    assert_eq!((peaks(), pool.get_metrics().peak_allocated), (vec![30_000, 50_000], 80_000));
+    once(3 << 20, &cuda);
+    once(2 << 20, &cpu);
+    assert_eq!((peaks(), pool.get_metrics().peak_allocated), (vec![2 << 20, 3 << 20], 3 << 20));
+    // Sums that are read while others count never go below zero.
+    std::thread::scope(|scope| {
+        for device in [&cuda, &cpu] {
+            scope.spawn(|| (0..3000).for_each(|n| once(1000 + n % 7, device)));
+        }
+        for _ in 0..1000 {
+            let by_device = pool.by_device();
+            assert!(by_device.iter().all(|usage| usage.allocations < 4000), "{by_device:?}");
+        }
+    });
+    pool.debug_validate();
+}
+
+#[test]
+fn buddy_blocks_of_more_arenas_than_a_thousand_stay_apart() {
+    // Memory that is not lazy: each block brings an arena of its own.
+    let ledger = Ledger::new(Device::Cpu, false);
+    let builder = HybridMemoryPool::builder().large_strategy(LargeStrategy::Buddy);
+    let pool = builder.memories(vec![ledger.clone()]).build().unwrap();
+    let take = |n: usize| {
+        let handle = pool.allocate(SMALL_BLOCK_LIMIT, 64, &Device::Cpu).unwrap();
+        pool.pin_mut(&handle).unwrap()[..8].copy_from_slice(&n.to_le_bytes());
+        (handle, n)
+    };
+    let mut blocks: Vec<_> = (0..1100).map(take).collect();
+    for (handle, _) in blocks.drain(1024..) {
+        pool.deallocate(handle).unwrap();
+    }
+    blocks.extend((2000..2060).map(take));
+    for (handle, n) in blocks {
+        assert_eq!(pool.pin(&handle).unwrap()[..8], n.to_le_bytes());
+        pool.deallocate(handle).unwrap();
+    }
+    pool.debug_validate();
+    // Arenas go back whole where no single page does.
+    assert!(pool.purge() >= 1100 * SMALL_BLOCK_LIMIT as u64);
+    assert_eq!((pool.footprint().held, ledger.outstanding()), (0, 0));
 }
 
 #[test]

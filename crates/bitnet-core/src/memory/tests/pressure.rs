@@ -73,6 +73,32 @@ fn pressure_of_both_versions_of_control_groups_counts() {
 }
 
 #[test]
+fn limit_and_room_are_those_of_one_group() {
+    let folder = TempDir::new("pressure-groups");
+    let root = folder.path();
+    machine(root, 900);
+    std::fs::write(root.join("proc/self/cgroup"), "0::/outer/job\n").unwrap();
+    let set = |group: &str, limit: u64, used: u64| {
+        let group = root.join("sys/fs/cgroup").join(group);
+        std::fs::create_dir_all(&group).unwrap();
+        std::fs::write(group.join("memory.max"), (limit << 20).to_string()).unwrap();
+        std::fs::write(group.join("memory.current"), (used << 20).to_string()).unwrap();
+    };
+    let (pool, _) = watched(root);
+    // Four fifths of its own limit are left, and a tenth of the limit above.
+    set("outer/job", 100, 20);
+    set("outer", 800, 720);
+    let reading = PressureReading::read(root);
+    assert_eq!((reading.limit, reading.available), (Some(800 << 20), Some(80 << 20)));
+    assert_eq!(pool.check_pressure(), MemoryPressureLevel::High);
+    // Half of either, though the room above is less than its own limit.
+    set("outer/job", 100, 50);
+    set("outer", 160, 80);
+    assert_eq!(PressureReading::read(root).used(), Some(0.5));
+    assert_eq!(pool.check_pressure(), MemoryPressureLevel::None);
+}
+
+#[test]
 fn pressure_comes_from_the_pools_own_limits_too() {
     let folder = TempDir::new("pressure-pool");
     machine(folder.path(), 900);
@@ -116,14 +142,5 @@ fn pools_live_within_a_limited_address_space() {
         return;
     }
     let name = "memory::tests::pressure::pools_live_within_a_limited_address_space";
-    let command = format!("ulimit -v 700000; exec \"$0\" {name} --exact --test-threads=1");
-    let test = std::env::current_exe().unwrap();
-    let output =
-        std::process::Command::new("sh").arg("-c").arg(command).arg(test).env(CHILD, "1").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    run_alone(name, "ulimit -v 700000", CHILD);
 }

@@ -55,6 +55,57 @@ fn small_blocks_step_down_a_size_class() {
 }
 
 #[test]
+fn clones_of_a_handle_never_come_between_a_shrinking_block_and_its_end() {
+    let (pool, _ledger) = ledger_pool(MemoryPoolConfig::default());
+    let rounds = if cfg!(miri) { 5 } else { 20_000 };
+    let current = Mutex::new(None);
+    // Shared by the thread that shrinks until it ends, in whatever way.
+    let shrinking = Arc::new(());
+    let working = Arc::downgrade(&shrinking);
+    std::thread::scope(|scope| {
+        let _shrinking = shrinking;
+        scope.spawn(|| {
+            while working.strong_count() > 0 {
+                let clone: Option<MemoryHandle> = current.lock().unwrap().clone();
+                // Whatever it meets: the block before it shrinks, a pin, or that it has gone.
+                (0..20).for_each(|_| drop(clone.as_ref().map(|clone| pool.pin(clone))));
+            }
+        });
+        for _ in 0..rounds {
+            let mut handle = pool.allocate(4096, 64, &Device::Cpu).unwrap();
+            *current.lock().unwrap() = Some(handle.clone());
+            // The clone may be open for a moment.
+            while let Err(error) = pool.shrink(&mut handle, 100) {
+                assert!(matches!(error.kind(), ErrorKind::Mismatch { .. }), "{error}");
+                assert_eq!(handle.size(), 4096);
+            }
+            assert_eq!(pool.get_metrics().active_allocations(), 1);
+            pool.deallocate(handle).unwrap();
+        }
+    });
+    pool.debug_validate();
+}
+
+#[test]
+fn blocks_that_were_kept_whole_have_the_alignment_that_they_are_asked_for_with() {
+    let (pool, _ledger) = ledger_pool_of(HybridMemoryPool::builder().large_strategy(LargeStrategy::Buddy));
+    let below = pool.allocate(4 << 20, 64, &Device::Cpu).unwrap();
+    let kept = pool.allocate(2 << 20, 64, &Device::Cpu).unwrap();
+    pool.deallocate(kept).unwrap();
+    let mut aligned = pool.allocate(2 << 20, 2 << 20, &Device::Cpu).unwrap();
+    pool.pin_mut(&aligned).unwrap().fill(9);
+    pool.shrink(&mut aligned, 200_000).unwrap();
+    // The room below that is found first has half a mebibyte for its alignment at most.
+    let mut below = below;
+    pool.shrink(&mut below, 200_000).unwrap();
+    pool.compact();
+    pool.debug_validate();
+    let pin = pool.pin(&aligned).unwrap();
+    assert!((pin.as_ptr() as usize).is_multiple_of(2 << 20) && pin.iter().all(|&byte| byte == 9));
+    assert_eq!(pool.footprint().held, 2 * (256 << 10));
+}
+
+#[test]
 fn shrinking_refuses_what_makes_no_sense() {
     let pool = HybridMemoryPool::new().unwrap();
     let mut handle = pool.allocate(1000, 64, &Device::Cpu).unwrap();

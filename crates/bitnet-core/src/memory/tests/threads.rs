@@ -63,6 +63,69 @@ fn racing_frees_of_one_block_succeed_once() {
     assert_eq!(pool.get_metrics().deallocation_count, rounds);
 }
 
+/// Set in the child of the test below, whose kernel refuses a call.
+#[cfg(target_os = "linux")]
+const CHILD: &str = "BITNET_TEST_REFUSED_BARRIER";
+
+/// Forbids this thread the call that revokes what is granted, as a program may at any time; `false` where the kernel
+/// filters no calls.
+#[cfg(target_os = "linux")]
+fn forbid_barriers() -> bool {
+    let step = |code: u32, k: u32, jt: u8| libc::sock_filter { code: code as u16, jt, jf: 0, k };
+    let mut program = [
+        // The number of the call is the first word of what a filter sees.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        libc::sock_filter {
+            jf: 1,
+            ..step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_membarrier as u32, 0)
+        },
+        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0),
+        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the calls take numbers, and a program that outlives them.
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) == 0
+    }
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(miri)))]
+fn blocks_change_threads_where_the_kernel_takes_its_barrier_back() {
+    if std::env::var_os(CHILD).is_none() {
+        let name = "memory::tests::threads::blocks_change_threads_where_the_kernel_takes_its_barrier_back";
+        return run_alone(name, "true", CHILD);
+    }
+    let pool = HybridMemoryPool::new().unwrap();
+    let (give, take) = channel();
+    let (end, ended) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let ended = ended;
+            let own = |size| pool.allocate(size, 64, &Device::Cpu).unwrap();
+            // Freed once, so that they are granted to this thread, and handed over.
+            for size in [64, 5000, 100_000] {
+                pool.deallocate(own(size)).unwrap();
+                give.send([own(size), own(size)]).unwrap();
+            }
+            drop(give);
+            ended.recv().unwrap_err();
+        });
+        let blocks: Vec<_> = take.iter().flatten().collect();
+        if !forbid_barriers() {
+            println!("SKIPPED: this kernel filters no calls");
+        }
+        for handle in blocks {
+            drop(pool.pin_mut(&handle).unwrap());
+            pool.deallocate(handle).unwrap();
+        }
+        drop(end);
+    });
+    assert_eq!(pool.get_metrics().active_allocations(), 0);
+    pool.debug_validate();
+}
+
 /// Runs threads that allocate, hand blocks on, free each other's, pin, compact and purge for some time.
 fn stress(time: Duration) {
     let tracking = TrackingConfig { enable_pressure_detection: false, ..Default::default() };

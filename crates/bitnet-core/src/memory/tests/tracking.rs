@@ -93,6 +93,55 @@ fn timelines_of_all_threads_are_in_order() {
 }
 
 #[test]
+fn moved_blocks_are_tracked_under_their_name() {
+    let pool = tracked(TrackingLevel::Standard);
+    let blocks: Vec<_> = (0..4000).map(|_| pool.allocate(500, 64, &Device::Cpu).unwrap()).collect();
+    let (kept, gone): (Vec<_>, Vec<_>) = blocks.into_iter().enumerate().partition(|(n, _)| n % 50 == 0);
+    gone.into_iter().for_each(|(_, handle)| pool.deallocate(handle).unwrap());
+    assert!(pool.compact().moved_blocks > 0);
+    let moved = pool.live_blocks().into_iter().filter(|block| block.slot != block.place);
+    let moved: Vec<_> = moved.map(|block| block.slot).collect();
+    let mut kept: Vec<_> = kept.into_iter().map(|(_, handle)| handle).collect();
+    kept.retain(|handle| moved.contains(&handle.slot()));
+    assert!(kept.len() > 1);
+
+    // A pin is that of the block, wherever it is.
+    let pinned = |handle: &MemoryHandle| {
+        let blocks = pool.live_blocks();
+        let block = blocks.iter().find(|block| block.slot == handle.slot()).unwrap();
+        (block.pinned, block.address)
+    };
+    let pin = pool.pin(&kept[0]).unwrap();
+    assert_eq!(pinned(&kept[0]), (true, pin.as_ptr() as usize));
+    drop(pin);
+    assert!(!pinned(&kept[0]).0);
+
+    // Segments overlap nowhere and hold their blocks, each once.
+    let segments = pool.segments();
+    let number = |value: &serde_json::Value, field: &str| value[field].as_u64().unwrap();
+    let (mut end, mut live) = (0, 0);
+    for segment in segments.as_array().unwrap() {
+        assert!(number(segment, "address") >= end);
+        end = number(segment, "address") + number(segment, "total_size");
+        for block in segment["blocks"].as_array().unwrap() {
+            assert!(number(block, "address") >= number(segment, "address"));
+            assert!(number(block, "address") + number(block, "size") <= end);
+            live += usize::from(block["state"] == "active_allocated");
+        }
+    }
+    assert_eq!(live, pool.live_blocks().len());
+
+    // What is freed is what was allocated.
+    for handle in kept {
+        pool.deallocate(handle.clone()).unwrap();
+        let events = pool.shared.tracking().unwrap().events();
+        let (last, _) = events.last().unwrap();
+        assert_eq!((last.freed, last.slot, last.generation), (true, handle.slot(), handle.generation()));
+    }
+    pool.debug_validate();
+}
+
+#[test]
 fn exports_hold_what_the_pool_holds() {
     let pool = tracked(TrackingLevel::Detailed);
     let _scope = TagScope::enter("kv");

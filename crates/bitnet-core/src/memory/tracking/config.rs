@@ -23,11 +23,13 @@ pub struct TrackingConfig {
     pub level: TrackingLevel,
     /// Whether the pool watches how much memory is left and calls its pressure callbacks.
     pub enable_pressure_detection: bool,
-    /// Whether the pool looks for blocks that live longer than `leak_detection_interval`.
+    /// Whether [`DetailedMetrics`](crate::memory::DetailedMetrics) count blocks that live longer than
+    /// `leak_detection_interval`.
     pub enable_leak_detection: bool,
     /// Share of the memory in use from which the pressure is high; the other levels follow from it.
     pub pressure_threshold_ratio: f64,
-    /// Age from which a block counts as a possible leak, and how often they are looked for.
+    /// Age from which a block counts as a possible leak. They are looked for whenever detailed metrics are asked for,
+    /// and never in between.
     pub leak_detection_interval: Duration,
 }
 

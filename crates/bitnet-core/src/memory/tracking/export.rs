@@ -142,6 +142,14 @@ impl HybridMemoryPool {
     ///
     /// A segment is one block of its own or one span of small blocks; a device is numbered as in the pool.
     pub fn snapshot_pickle(&self) -> Vec<u8> {
+        pickle(&json!({
+            "segments": self.segments(), "device_traces": self.device_traces(), "allocator_settings": {},
+            "external_annotations": [],
+        }))
+    }
+
+    /// Returns the segments with their blocks, as memory_viz draws them.
+    pub(in crate::memory) fn segments(&self) -> Value {
         let mut segments: Vec<(u32, Value, Vec<Value>)> = Vec::new();
         let mut blocks = self.live_blocks();
         blocks.sort_by_key(|block| block.address);
@@ -150,12 +158,12 @@ impl HybridMemoryPool {
                 "address": block.address, "size": block.size, "requested_size": block.size,
                 "state": "active_allocated", "frames": frames(block.tag, block.site),
             });
-            // A moved block stands for itself: its name is in another segment than its bytes.
-            let record = block.slot.record;
-            match segments.iter_mut().rev().take(8).find(|(number, ..)| *number == record) {
+            // Segments overlap nowhere, so blocks of one follow each other by address.
+            let record = block.place.record;
+            match segments.last_mut().filter(|(number, ..)| *number == record) {
                 Some((_, _, entries)) => entries.push(entry),
                 None => {
-                    let kind = if self.is_large(block.slot) { "large" } else { "small" };
+                    let kind = if self.is_large(block.place) { "large" } else { "small" };
                     let segment = json!({
                         "device": block.device, "address": block.address, "stream": 0, "segment_type": kind,
                         "segment_pool_id": [0, 0], "is_expandable": false, "frames": [],
@@ -165,7 +173,7 @@ impl HybridMemoryPool {
             }
         }
         let number = |value: &Value, field: &str| value[field].as_u64().unwrap_or(0);
-        let segments = segments.into_iter().map(|(_, mut segment, entries)| {
+        let finish = |(_, mut segment, entries): (u32, Value, Vec<Value>)| {
             let used: u64 = entries.iter().map(|entry| number(entry, "size")).sum();
             let end = entries.iter().map(|entry| number(entry, "address") + number(entry, "size")).max();
             let total = end.unwrap_or(0) - number(&segment, "address");
@@ -175,13 +183,8 @@ impl HybridMemoryPool {
             }
             segment["blocks"] = fill_gaps(entries).into();
             segment
-        });
-        let segments: Value = segments.collect();
-        let traces = self.device_traces();
-        pickle(&json!({
-            "segments": segments, "device_traces": traces, "allocator_settings": {},
-            "external_annotations": [],
-        }))
+        };
+        segments.into_iter().map(finish).collect()
     }
 
     /// Returns the events of each device, as memory_viz draws them.

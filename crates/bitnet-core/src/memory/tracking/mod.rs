@@ -29,13 +29,22 @@ pub use self::scope::TagScope;
 use self::site::SiteCache;
 pub use self::snapshot::{PoolSnapshot, SnapshotBlock, SnapshotDifference};
 use super::counters::{Common, Counters, Totals};
-use super::records::Record;
+use super::records::{Kind, Record};
 use super::small::{CLASSES, SIZES, Slot};
 
 /// Rows of the table by class: the size classes, single small blocks, large blocks.
 const ROWS: usize = CLASSES + 2;
 /// Ended threads whose events are kept.
 const KEPT_THREADS: usize = 64;
+
+/// Returns the row of the blocks of a record.
+#[inline]
+pub(super) fn row_of(kind: Kind) -> usize {
+    match kind {
+        Kind::Small(class) => class as usize,
+        Kind::Single { large } => single_row(large),
+    }
+}
 
 /// Returns the row of a block that has a record of its own.
 pub(super) fn single_row(large: bool) -> usize {
@@ -149,10 +158,10 @@ impl Tracking {
     /// Settles and keeps the notes of a thread that ends.
     pub(super) fn end_thread(&self, tracker: &ThreadTracker) {
         for (counters, common) in tracker.notes.rows.iter().zip(&self.rows) {
-            counters.settle(common, 0);
+            counters.settle(common);
         }
         for (counters, common) in tracker.notes.tags.iter().zip(&self.tags) {
-            counters.settle(common, 0);
+            counters.settle(common);
         }
         let mut threads = self.lock();
         if let Some(index) = threads.notes.iter().position(|notes| Arc::ptr_eq(notes, &tracker.notes)) {
@@ -218,8 +227,8 @@ impl Tracking {
             if totals == Totals::default() {
                 continue;
             }
-            let peak = super::counters::peak(common, 0, all().map(|notes| &own(notes)[row]));
-            out.push(Usage::new(name(row), totals, peak));
+            let highest = super::counters::highest(common, all().map(|notes| &own(notes)[row]));
+            out.push(Usage::new(name(row), totals, common.peak.get().max(highest)));
         }
         out
     }
@@ -253,7 +262,7 @@ impl ThreadTracker {
         site: &'static Location<'static>,
     ) {
         if self.rows[block.row].allocate(block.size) {
-            self.rows[block.row].settle(&tracking.rows[block.row], 0);
+            self.rows[block.row].settle(&tracking.rows[block.row]);
         }
         if self.ring.is_some() {
             self.note_allocated(tracking, block, site);
@@ -264,7 +273,7 @@ impl ThreadTracker {
     fn note_allocated(&mut self, tracking: &Tracking, block: Tracked<'_>, site: &'static Location<'static>) {
         let tag = scope::current();
         if self.tags[tag as usize].allocate(block.size) {
-            self.tags[tag as usize].settle(&tracking.tags[tag as usize], 0);
+            self.tags[tag as usize].settle(&tracking.tags[tag as usize]);
         }
         let site = self.sites.as_mut().map_or(0, |sites| sites.number(site));
         let (time, live) = (tracking.clock.now(), block.record.live_slot(block.slot.object));
@@ -284,7 +293,7 @@ impl ThreadTracker {
     #[inline]
     pub(super) fn freed(&mut self, tracking: &Tracking, block: Tracked<'_>, origin: u32) {
         if self.rows[block.row].free(block.size) {
-            self.rows[block.row].settle(&tracking.rows[block.row], 0);
+            self.rows[block.row].settle(&tracking.rows[block.row]);
         }
         if self.ring.is_some() {
             self.note_freed(tracking, block, origin);
@@ -295,7 +304,7 @@ impl ThreadTracker {
     fn note_freed(&self, tracking: &Tracking, block: Tracked<'_>, origin: u32) {
         let tag = (origin >> 24) as u8;
         if self.tags[tag as usize].free(block.size) {
-            self.tags[tag as usize].settle(&tracking.tags[tag as usize], 0);
+            self.tags[tag as usize].settle(&tracking.tags[tag as usize]);
         }
         self.push(block, tracking.clock.now(), true, tag, origin & 0xff_ffff);
     }
@@ -306,7 +315,7 @@ impl ThreadTracker {
         let count = |counters: &Counters, common: &Common| {
             let due = counters.free(block.size);
             if counters.allocate(size) || due {
-                counters.settle(common, 0);
+                counters.settle(common);
             }
         };
         count(&self.rows[block.row], &tracking.rows[block.row]);

@@ -87,8 +87,11 @@ pub struct LiveBlock {
     pub generation: u32,
     /// Whether it is pinned.
     pub pinned: bool,
-    pub(super) slot: Slot,
-    pub(super) address: usize,
+    /// The name that its handle has.
+    pub(in crate::memory) slot: Slot,
+    /// Where it is: elsewhere, if it was moved.
+    pub(in crate::memory) place: Slot,
+    pub(in crate::memory) address: usize,
     pub(super) device: u8,
 }
 
@@ -163,30 +166,8 @@ impl HybridMemoryPool {
 
     /// Returns the sums of each device.
     pub fn by_device(&self) -> Vec<Usage> {
-        let mut out = Vec::new();
-        let all = self.get_metrics();
-        let mut first = Totals {
-            allocated: all.allocation_count,
-            allocated_bytes: all.total_allocated,
-            freed: all.deallocation_count,
-            freed_bytes: all.total_deallocated,
-        };
-        for pool in self.shared.devices.iter().skip(1) {
-            let mut totals = pool.small_heap.lock().totals;
-            totals.add(pool.large_heap.lock().totals);
-            first.allocated -= totals.allocated;
-            first.allocated_bytes -= totals.allocated_bytes;
-            first.freed -= totals.freed;
-            first.freed_bytes -= totals.freed_bytes;
-            let peak = pool.small_heap.peak_bytes() + pool.large_heap.peak_bytes();
-            out.push(Usage::new(pool.device.to_string(), totals, peak));
-        }
-        if let Some(pool) = self.shared.devices.first() {
-            // Alone, a device's peak is the pool's.
-            let peak = if out.is_empty() { all.peak_allocated as i64 } else { first.live_bytes() };
-            out.insert(0, Usage::new(pool.device.to_string(), first, peak));
-        }
-        out
+        let devices = self.shared.totals_of_devices().into_iter();
+        devices.map(|(device, totals, peak)| Usage::new(device.to_string(), totals, peak)).collect()
     }
 
     /// Looks at the memory pressure now, where the pool detects it, calls the callbacks when the level has
@@ -219,27 +200,27 @@ impl HybridMemoryPool {
             for (object, (word, notes)) in record.words.iter().zip(notes).enumerate() {
                 let slot = Slot { record: number, object: object as u32 };
                 let (seen, generation) = word.see();
-                let (place, pinned) = match seen {
+                let place = match seen {
                     Seen::Free | Seen::Retired => continue,
                     // It is found under the name that its handle has.
                     Seen::Live | Seen::Pinned if forwards.is_target(slot) => continue,
-                    Seen::Live | Seen::Pinned => (slot, seen == Seen::Pinned),
+                    Seen::Live | Seen::Pinned => slot,
                     Seen::Moved => match forwards.get(slot) {
-                        Some(target) => (target.slot, false),
+                        Some(target) => target.slot,
                         None => continue,
                     },
                 };
-                let address =
-                    self.shared.records.get(place.record).map_or(0, |at| at.address_of(place.object));
+                let Some(at) = self.shared.records.get(place.record) else { continue };
                 blocks.push(LiveBlock {
                     size: notes.size.load(Ordering::Relaxed),
                     tag: scope::name(notes.tag()),
                     site: site::site(notes.site()),
                     age: age(notes.time.load(Ordering::Relaxed)),
                     generation,
-                    pinned,
+                    pinned: at.words[place.object as usize].see().0 == Seen::Pinned,
                     slot,
-                    address,
+                    place,
+                    address: at.address_of(place.object),
                     device: record.device,
                 });
             }

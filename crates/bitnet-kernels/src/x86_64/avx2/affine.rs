@@ -12,11 +12,7 @@ pub const ENTRIES: AffineKernels = AffineKernels {
     // SAFETY: as above.
     values: |codes, steps, out| unsafe { values(codes, steps, out) },
     // SAFETY: as above.
-    join: |codes, out| unsafe { join(codes, out) },
-    // SAFETY: as above.
     split: |nibbles, out| unsafe { split(nibbles, out) },
-    // SAFETY: as above.
-    brain: |values, out| unsafe { brain(values, out) },
 };
 
 #[target_feature(enable = "avx2")]
@@ -35,16 +31,6 @@ fn values(codes: &[i8], steps: AffineSteps, out: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx2")]
-fn join(codes: &[i8], out: &mut [u8]) {
-    affine::join(codes, out);
-}
-
-#[target_feature(enable = "avx2")]
 fn split(nibbles: &[u8], out: &mut [i8]) {
     affine::split(nibbles, out);
-}
-
-#[target_feature(enable = "avx2")]
-fn brain(values: &[f32], out: &mut [u16]) {
-    affine::brain(values, out);
 }
