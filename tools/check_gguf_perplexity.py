@@ -44,13 +44,20 @@ def logits(binary, model, ids, folder):
 
 
 def ours(binary, model, text):
-    command = [binary, "tokenize", "--model", model, "--file", text, "--json"]
-    ids = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["ids"]
+    def tokens(*options):
+        command = [binary, "tokenize", "--model", model, "--file", text, "--json", *options]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["ids"]
+
+    ids, bare = tokens(), tokens("--no-special")
+    # What the model puts before a text; none, for a model that has no such habit.
+    has_first = len(ids) > len(bare) and ids[1 : 1 + len(bare)] == bare
     total, count = 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
         for start in range(0, len(ids) - CHUNK + 1, CHUNK):
-            # Each chunk begins with the first token of the text, where one is added.
-            chunk = [ids[0]] + ids[start + 1 : start + CHUNK]
+            chunk = ids[start : start + CHUNK]
+            if has_first:
+                # Each chunk begins with it, in the place of its own first token, as in that program.
+                chunk[0] = ids[0]
             rows = logits(binary, model, chunk, folder)
             for place in range(CHUNK // 2, CHUNK - 1):
                 row, most = rows[place], rows[place].max()

@@ -2,9 +2,12 @@
 """Trains small sentencepiece models of every kind that is read, and records what the library makes of texts.
 
     gen_sentencepiece_cases.py TEXT OUT_DIR [--nfkc]
+    gen_sentencepiece_cases.py --ties OUT_DIR
 
 Needs the PyPI package sentencepiece. OUT_DIR gets NAME.model and cases.json; the models are those of
-crates/bitnet-core/tests/data/sentencepiece. With --nfkc the library's own tables are used, which are too large to keep.
+crates/bitnet-core/tests/data/sentencepiece. With --nfkc the library's own tables are used, which are too large to keep. With --ties
+the models stay, and ties.json is made for them: texts where the precision of sums
+of scores decides. Needs version 0.2.3 of the package: up to 0.2.1 it compared in another precision.
 """
 import io
 import json
@@ -36,7 +39,59 @@ TEXTS = [
 ]
 
 
+def double_way(text, scores):
+    """The best way through a text by sums of double precision; None where a character has no piece."""
+    data = text.encode()
+    best = [None] * (len(data) + 1)
+    best[0] = (0.0, 0, None)
+    for at in range(len(data)):
+        if best[at] is None:
+            continue
+        for end in range(at + 1, min(len(data), at + 48) + 1):
+            piece = scores.get(data[at:end])
+            if piece is not None:
+                total = best[at][0] + piece[1]
+                if best[end] is None or total > best[end][0]:
+                    best[end] = (total, at, piece[0])
+    if best[-1] is None:
+        return None
+    ids, at = [], len(data)
+    while at > 0:
+        _, at, piece = best[at]
+        ids.append(piece)
+    return ids[::-1]
+
+
+def ties(folder):
+    """Adds ties.json: texts that sums of double precision cut otherwise, for the unigram models that are there."""
+    rng = random.Random(11)
+    cases = {}
+    for model in sorted(folder.glob("unigram-*.model")):
+        processor = spm.SentencePieceProcessor(model_proto=model.read_bytes())
+        count = processor.get_piece_size()
+        scores = {
+            processor.id_to_piece(i).encode(): (i, processor.get_score(i)) for i in range(count)
+            if not (processor.is_control(i) or processor.is_unknown(i) or processor.is_byte(i) or processor.is_unused(i))
+        }
+        found = []
+        for _ in range(20000):
+            # Of several ways through a repetition the pieces are the same, in another order.
+            parts = ["".join(rng.choices("etaoinshrdl", k=rng.randrange(1, 4))) * rng.randrange(2, 12) for _ in range(4)]
+            text = " ".join(parts)
+            ids = processor.encode(text)
+            prepared = "".join(processor.id_to_piece(ids))
+            double = double_way(prepared, scores)
+            if double != ids:
+                found.append({"text": text, "ids": ids, "decoded": processor.decode(ids), "double": double})
+            if len(found) == 12:
+                break
+        cases[model.stem] = found
+    (folder / "ties.json").write_text(json.dumps(cases, ensure_ascii=True, indent=0, sort_keys=True) + "\n")
+
+
 def main():
+    if sys.argv[1] == "--ties":
+        return ties(Path(sys.argv[2]))
     text, out = Path(sys.argv[1]), Path(sys.argv[2])
     nfkc = "--nfkc" in sys.argv
     out.mkdir(parents=True, exist_ok=True)

@@ -629,7 +629,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = LayoutArg::Quarters)]
     pub layout: LayoutArg,
     /// How the weight files of a named model are brought into memory; synthetic weights are made in memory, and
-    /// copied to huge pages for `copy` alone
+    /// copied to huge pages for `copy`, or for `auto` by the same rule
     #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
     pub weights: WeightsArg,
     /// Order of the elements in I2_S tensors of a named GGUF file

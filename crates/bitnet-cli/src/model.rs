@@ -85,7 +85,7 @@ pub fn load_with(
     tokens: usize,
 ) -> Result<Engine> {
     args.check()?;
-    let access = weights::access(args.weights, source, tokens);
+    let access = weights::access(args.weights, args.layout, source, tokens);
     let mut bar = Progress::bytes();
     let mut progress = |now| bar.load(now);
     let builder = Engine::builder().device(args.device).threads(args.threads.map(usize::from));

@@ -7,7 +7,7 @@ use bitnet_core::device::MachineInfo;
 use bitnet_core::memory::tensor::BitNetDType;
 use bitnet_inference::model::{ModelFiles, ModelSource, StoredDType, WeightAccess};
 
-use crate::args::WeightsArg;
+use crate::args::{LayoutArg, WeightsArg};
 use crate::output::{bytes, note};
 
 /// Tokens to decode from which the copy is made.
@@ -16,22 +16,34 @@ const TOKENS: usize = 512;
 const LEAST: u64 = 64 << 20;
 
 /// Resolves `--weights` for a command that decodes up to `tokens` tokens, and says so where it copies unasked.
-pub fn access(wanted: WeightsArg, source: &ModelSource, tokens: usize) -> WeightAccess {
-    if wanted != WeightsArg::Auto || cfg!(not(all(feature = "mmap", target_os = "linux"))) {
-        return wanted.into();
+pub fn access(wanted: WeightsArg, layout: LayoutArg, source: &ModelSource, tokens: usize) -> WeightAccess {
+    let copies = is_copied(wanted, layout, tokens, || in_place(source));
+    if copies { WeightAccess::Copy } else { wanted.into() }
+}
+
+/// Reports whether weights of `size` bytes, `None` where they are not used where they lie, are to be copied, and says so
+/// where that was not asked for.
+pub fn is_copied(
+    wanted: WeightsArg,
+    layout: LayoutArg,
+    tokens: usize,
+    size: impl FnOnce() -> Option<u64>,
+) -> bool {
+    let is_possible = cfg!(all(feature = "mmap", target_os = "linux"));
+    // Five rows a byte are a copy already.
+    if wanted != WeightsArg::Auto || !is_possible || layout != LayoutArg::Quarters || tokens < TOKENS {
+        return wanted == WeightsArg::Copy;
     }
     // What cannot be opened is reported when it is loaded.
-    let Some(size) = Some(tokens).filter(|&tokens| tokens >= TOKENS).and_then(|_| in_place(source)) else {
-        return WeightAccess::Auto;
-    };
-    if !pays(size, tokens, MachineInfo::read().memory_available) {
-        return WeightAccess::Auto;
+    let Some(size) = size() else { return false };
+    let pays = pays(size, tokens, MachineInfo::read().memory_available);
+    if pays {
+        let size = bytes(size);
+        note(&format!(
+            "weights: {size} copied to huge pages, for up to {tokens} tokens (--weights mmap starts sooner)"
+        ));
     }
-    let size = bytes(size);
-    note(&format!(
-        "weights: {size} copied to huge pages, for up to {tokens} tokens (--weights mmap starts sooner)"
-    ));
-    WeightAccess::Copy
+    pays
 }
 
 /// Reports whether a copy of `size` bytes pays for `tokens` tokens, and leaves as much memory again.
@@ -78,7 +90,20 @@ mod tests {
         assert_eq!(size, file.len());
         assert_eq!(in_place(&ModelSource::at("no such folder")), None);
         // Small: mapped, whatever is asked of it.
-        assert_eq!(access(WeightsArg::Auto, &ModelSource::at(folder), 100_000), WeightAccess::Auto);
-        assert_eq!(access(WeightsArg::Copy, &ModelSource::at(folder), 1), WeightAccess::Copy);
+        let access = |wanted, tokens| access(wanted, LayoutArg::Quarters, &ModelSource::at(folder), tokens);
+        assert_eq!(access(WeightsArg::Auto, 100_000), WeightAccess::Auto);
+        assert_eq!(access(WeightsArg::Copy, 1), WeightAccess::Copy);
+        assert_eq!(access(WeightsArg::Shared, 100_000), WeightAccess::Shared);
+    }
+
+    #[cfg(all(feature = "mmap", target_os = "linux"))]
+    #[test]
+    fn what_is_repacked_when_it_is_loaded_is_not_copied_before() {
+        let copies = |wanted, layout, tokens| is_copied(wanted, layout, tokens, || Some(LEAST));
+        assert!(copies(WeightsArg::Auto, LayoutArg::Quarters, TOKENS));
+        assert!(!copies(WeightsArg::Auto, LayoutArg::Fifths, TOKENS));
+        assert!(!copies(WeightsArg::Auto, LayoutArg::Quarters, TOKENS - 1));
+        assert!(!copies(WeightsArg::Mmap, LayoutArg::Quarters, TOKENS));
+        assert!(copies(WeightsArg::Copy, LayoutArg::Fifths, 1));
     }
 }

@@ -200,6 +200,35 @@ fn bos_is_added_by_the_file_or_by_its_rule() {
     assert_eq!((ids.first(), ids.last()), (Some(&315), Some(&316)));
 }
 
+/// As readers of GGUF have it, whatever a file of Gemma 4 says.
+#[test]
+fn gemma_begins_with_bos_and_takes_runs_of_newlines_whole() {
+    let tokens = ["<unk>", "<bos>", "a", "b", "\u{2581}", "ab", "\n", "\n\n", "\n\n\n"].map(str::to_owned);
+    let with = |model: &str, pre: Option<&str>| {
+        let vocabulary = Vocabulary {
+            model: model.into(),
+            pre: pre.map(Into::into),
+            tokens: tokens.to_vec(),
+            token_types: Some(vec![2, 3, 1, 1, 1, 1, 1, 1, 1]),
+            merges: Some(vec!["a b".into(), "\n \n".into()]),
+            bos: Some(1),
+            unknown: Some(0),
+            add_bos: Some(false),
+            ..Vocabulary::default()
+        };
+        let tokenizer = build(vocabulary).unwrap();
+        move |text: &str| tokenizer.encode(text, WITH_BOS).unwrap()
+    };
+    for (model, pre) in
+        [("gemma4", None), ("gemma4", Some("llama-bpe")), ("gpt2", Some("granite-embed-multi-311m"))]
+    {
+        let ids = with(model, pre);
+        assert_eq!(ids("ab\n\n\nb a"), [1, 5, 8, 3, 4, 2], "{model} {pre:?}");
+        assert_eq!((ids("\n\n\n\n"), ids("\n")), (vec![1, 7, 7], vec![1, 6]));
+    }
+    assert_eq!(with("gpt2", Some("sarvam-moe"))("ab\n\n\n"), [5, 7, 6]);
+}
+
 #[test]
 fn vocabularies_that_lie_are_refused_by_key() {
     type Change = fn(&mut Vocabulary);

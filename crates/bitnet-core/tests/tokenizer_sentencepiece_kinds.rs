@@ -13,9 +13,9 @@ fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sentencepiece")
 }
 
-/// Compares every case of a folder, encoded and decoded, and returns how many there are.
-fn check(folder: &Path) -> usize {
-    let cases: Value = serde_json::from_slice(&std::fs::read(folder.join("cases.json")).unwrap()).unwrap();
+/// Compares every case in a file of a folder, encoded and decoded, and returns how many there are.
+fn check(folder: &Path, cases: &str) -> usize {
+    let cases: Value = serde_json::from_slice(&std::fs::read(folder.join(cases)).unwrap()).unwrap();
     let mut count = 0;
     for (name, cases) in cases.as_object().unwrap() {
         let model = std::fs::read(folder.join(format!("{name}.model"))).unwrap();
@@ -47,14 +47,35 @@ fn check(folder: &Path) -> usize {
 
 #[test]
 fn every_kind_gives_the_ids_of_the_library() {
-    assert_eq!(check(&data()), 5 * 83);
+    assert_eq!(check(&data(), "cases.json"), 5 * 83);
+}
+
+/// Texts that have several ways of nearly the same score: the precision of the sums decides.
+#[test]
+fn near_ties_of_scores_go_as_in_the_library_and_in_gguf_files_as_in_double_precision() {
+    assert_eq!(check(&data(), "ties.json"), 12 + 2 + 6);
+    let cases: Value = serde_json::from_slice(&std::fs::read(data().join("ties.json")).unwrap()).unwrap();
+    for (name, cases) in cases.as_object().unwrap() {
+        let model = std::fs::read(data().join(format!("{name}.model"))).unwrap();
+        let vocabulary =
+            Vocabulary { model: "t5".into(), ..Vocabulary::from_sentencepiece(&model, name).unwrap() };
+        let tokenizer = Tokenizer::from_vocabulary(vocabulary, name).unwrap();
+        for case in cases.as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            assert_eq!(
+                serde_json::json!(tokenizer.encode(text, PLAIN).unwrap()),
+                case["double"],
+                "{name}: {text}"
+            );
+        }
+    }
 }
 
 /// Larger models with the library's own tables, such as the script writes with `--nfkc`.
 #[test]
 fn other_models_give_the_ids_of_the_library() {
     match std::env::var_os("BITNET_SENTENCEPIECE_DIR") {
-        Some(folder) => eprintln!("{} cases agree", check(Path::new(&folder))),
+        Some(folder) => eprintln!("{} cases agree", check(Path::new(&folder), "cases.json")),
         None => eprintln!("SKIPPED: BITNET_SENTENCEPIECE_DIR names no folder of models"),
     }
 }
@@ -79,6 +100,18 @@ fn a_table_that_lies_is_refused_or_rewrites_nothing() {
             tokenizer.encode("\u{fb01}ne e\u{301}\u{a0} \u{ff22}\u{ff23}<tool>", PLAIN).unwrap();
         }
     }
+}
+
+#[test]
+fn a_gguf_file_of_a_unigram_model_has_no_space_before_the_text_unless_it_says_so() {
+    let model = std::fs::read(data().join("unigram-bytes.model")).unwrap();
+    let vocabulary = Vocabulary::from_sentencepiece(&model, "m").unwrap();
+    let ids = |add_space_prefix| {
+        let vocabulary = Vocabulary { model: "t5".into(), add_space_prefix, ..vocabulary.clone() };
+        Tokenizer::from_vocabulary(vocabulary, "m.gguf").unwrap().encode("the end", PLAIN).unwrap()
+    };
+    assert_eq!(ids(None), ids(Some(false)));
+    assert_ne!(ids(None), ids(Some(true)));
 }
 
 #[test]

@@ -29,12 +29,13 @@ pub struct Target {
 }
 
 /// Every parser.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     target("safetensors_header", targets::safetensors_header, seeds::safetensors_header, 3000),
     target("safetensors_folder", targets::safetensors_folder, seeds::safetensors_folder, 300),
     target("shard_index", targets::shard_index, seeds::shard_index, 2000),
     target("config_json", targets::config_json, seeds::config_json, 10_000),
     target("gguf_container", targets::gguf_container, seeds::gguf_container, 6000),
+    target("gguf_parts", targets::gguf_parts, seeds::gguf_parts, 1500),
     target("gguf_model", targets::gguf_model, seeds::gguf_model, 200),
     target("bitnet_file", targets::bitnet_file, seeds::bitnet_file, 400),
     target("gguf_vocabulary", targets::gguf_vocabulary, seeds::gguf_vocabulary, 600),

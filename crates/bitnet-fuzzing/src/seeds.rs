@@ -104,6 +104,17 @@ pub fn gguf_container() -> Vec<Vec<u8>> {
     vec![file.to_bytes(), GgufFile::default().to_bytes()]
 }
 
+/// The same containers as two parts each, and one part twice.
+pub fn gguf_parts() -> Vec<Vec<u8>> {
+    let whole = gguf_container().into_iter().map(|file| GgufFile::parse(&file));
+    let mut inputs = Vec::new();
+    for file in whole {
+        let parts: Vec<_> = file.in_parts(2).iter().map(GgufFile::to_bytes).collect();
+        inputs.extend([joined(&parts[0], &parts[1]), joined(&parts[0], &parts[0])]);
+    }
+    inputs
+}
+
 pub fn gguf_model() -> Vec<Vec<u8>> {
     let files = ["bitnet_b158-i2_s-x86", "bitnet_b158-tq2_0", "bitnet_silu-tq2_0", "llama-f16"];
     files.iter().map(|file| read(golden_dir("gguf").join(format!("{file}.gguf")))).collect()

@@ -88,6 +88,22 @@ pub fn gguf_container(bytes: &[u8]) {
     }
 }
 
+/// A model in two GGUF files: four bytes of length, the first part, and the second from the rest.
+pub fn gguf_parts(bytes: &[u8]) {
+    let Some((first, second)) = cut(bytes) else { return };
+    in_folder(&[("m-00001-of-00002.gguf", first), ("m-00002-of-00002.gguf", second)], |folder| {
+        match Gguf::open(&folder.join("m-00001-of-00002.gguf"), WeightAccess::Copy) {
+            Ok(gguf) => {
+                for tensor in gguf.tensors() {
+                    assert_eq!(gguf.bytes_of(tensor).len(), tensor.range.len());
+                }
+                walk(&Checkpoint::from_gguf(&gguf));
+            }
+            Err(error) => refused(&error, folder),
+        }
+    });
+}
+
 /// A GGUF file as a model.
 pub fn gguf_model(bytes: &[u8]) {
     in_folder(&[("m.gguf", bytes)], |folder| {

@@ -49,8 +49,8 @@ macro_rules! smokes {
 }
 
 smokes! {
-    safetensors_header safetensors_folder shard_index config_json gguf_container gguf_model bitnet_file gguf_vocabulary
-    tokenizer_json tokenizer_model tokenizer_config chat_template saved_chat tensor_file pool_snapshot
+    safetensors_header safetensors_folder shard_index config_json gguf_container gguf_parts gguf_model bitnet_file
+    gguf_vocabulary tokenizer_json tokenizer_model tokenizer_config chat_template saved_chat tensor_file pool_snapshot
 }
 
 #[test]

@@ -201,8 +201,8 @@ impl<'a> EngineBuilder<'a> {
         }
         end_tokens.sort_unstable();
         end_tokens.dedup();
-        let runner = Runner::new(backend, limits, vocab, context).with_pool(pool);
-        Ok(Engine { runner, tokenizer, template, end_tokens, name, config, family, assumptions, kv })
+        let runner = Runner::new(backend, limits, vocab, context).with_pool(pool.clone());
+        Ok(Engine { runner, pool, tokenizer, template, end_tokens, name, config, family, assumptions, kv })
     }
 
     fn backend(&self, pool: &HybridMemoryPool, kv: BitNetDType) -> Result<Box<dyn Backend>, EngineError> {
@@ -230,6 +230,7 @@ impl<'a> EngineBuilder<'a> {
 /// A loaded model.
 pub struct Engine {
     runner: Runner,
+    pool: HybridMemoryPool,
     tokenizer: Option<Tokenizer>,
     template: ChatTemplate,
     end_tokens: Vec<u32>,
@@ -304,8 +305,8 @@ impl Engine {
     }
 
     /// Returns the pool that weights, KV blocks, activations and scratch come from.
-    pub fn pool(&self) -> Option<&HybridMemoryPool> {
-        self.runner.pool()
+    pub fn pool(&self) -> &HybridMemoryPool {
+        &self.pool
     }
 
     /// Reports the memory held on the device, by part.

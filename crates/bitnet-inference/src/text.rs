@@ -4,9 +4,8 @@
 //! A folder: `tokenizer.json`, or else `tokenizer.model` with the tokens that `tokenizer_config.json` or
 //! `added_tokens.json` add to it. A GGUF file: its metadata, which needs no tensors beside it.
 
-use bitnet_core::tokenizer::{Tokenizer, TokenizerError, Vocabulary};
+use bitnet_core::tokenizer::{Tokenizer, Vocabulary};
 use bitnet_model::{Gguf, ModelFiles};
-use serde_json::{Map, Value as Json};
 
 use crate::EngineError;
 use crate::chat::ChatTemplate;
@@ -42,7 +41,12 @@ impl ModelText {
         } else if let Some(bytes) = files.tokenizer_model()? {
             let file = name("tokenizer.model");
             let mut vocabulary = Vocabulary::from_sentencepiece(&bytes, &file)?;
-            complete(&mut vocabulary, files)?;
+            let (config, added) = (files.tokenizer_config_json()?, files.added_tokens_json()?);
+            let (config_name, added_name) = (name("tokenizer_config.json"), name("added_tokens.json"));
+            vocabulary.complete(
+                config.as_deref().map(|bytes| (bytes, config_name.as_str())),
+                added.as_deref().map(|bytes| (bytes, added_name.as_str())),
+            )?;
             (Tokenizer::from_vocabulary(vocabulary, &file)?, file)
         } else {
             return Ok(None);
@@ -76,69 +80,4 @@ fn folder_template(files: &ModelFiles) -> Result<Option<ChatTemplate>, EngineErr
         config.as_deref().map(|bytes| (bytes, config_name.as_str())),
         jinja.as_deref().map(|bytes| (bytes, jinja_name.as_str())),
     )?)
-}
-
-/// Adds to a sentencepiece vocabulary what the files beside it say.
-fn complete(vocabulary: &mut Vocabulary, files: &ModelFiles) -> Result<(), EngineError> {
-    let config = files.tokenizer_config_json()?;
-    let config = object(config.as_deref(), files, "tokenizer_config.json")?;
-    vocabulary.add_bos = config.get("add_bos_token").and_then(Json::as_bool);
-    vocabulary.add_eos = config.get("add_eos_token").and_then(Json::as_bool);
-    let added = match config.get("added_tokens_decoder") {
-        Some(Json::Object(decoder)) => from_decoder(decoder, files)?,
-        _ => {
-            let added = files.added_tokens_json()?;
-            from_added(&object(added.as_deref(), files, "added_tokens.json")?, files)?
-        }
-    };
-    Ok(vocabulary.add_tokens(added)?)
-}
-
-type Added = Vec<(u32, String, bool)>;
-
-/// Tokens as `{"32000": {"content": "<pad>", "special": true}}`.
-fn from_decoder(decoder: &Map<String, Json>, files: &ModelFiles) -> Result<Added, EngineError> {
-    let entry = |(id, token): (&String, &Json)| {
-        let content = token.get("content").and_then(Json::as_str)?;
-        let special = token.get("special").and_then(Json::as_bool).unwrap_or(false);
-        Some((id.parse().ok()?, content.to_string(), special))
-    };
-    let each = decoder.iter().map(|(id, token)| {
-        entry((id, token)).ok_or_else(|| {
-            let field = format!("added_tokens_decoder[{id:?}]");
-            malformed(files, "tokenizer_config.json", &field, "an id, with a token that has a content", token)
-        })
-    });
-    each.collect()
-}
-
-/// Tokens as `{"<pad>": 32000}`. Nothing tells control tokens from others there, so all of them are.
-fn from_added(added: &Map<String, Json>, files: &ModelFiles) -> Result<Added, EngineError> {
-    let each = added.iter().map(|(token, id)| match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
-        Some(id) => Ok((id, token.clone(), true)),
-        None => Err(malformed(files, "added_tokens.json", &format!("{token:?}"), "a token id", id)),
-    });
-    each.collect()
-}
-
-fn object(bytes: Option<&[u8]>, files: &ModelFiles, name: &str) -> Result<Map<String, Json>, EngineError> {
-    let Some(bytes) = bytes else { return Ok(Map::new()) };
-    serde_json::from_slice(bytes)
-        .map_err(|error| malformed(files, name, "(whole file)", "a JSON object", &error))
-}
-
-fn malformed(
-    files: &ModelFiles,
-    name: &str,
-    field: &str,
-    expected: &str,
-    found: &dyn std::fmt::Display,
-) -> EngineError {
-    let found = found.to_string().chars().take(80).collect();
-    EngineError::Tokenizer(TokenizerError::Malformed {
-        origin: files.path(name).display().to_string(),
-        field: field.to_string(),
-        expected: expected.to_string(),
-        found,
-    })
 }

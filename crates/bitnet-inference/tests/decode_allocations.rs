@@ -48,7 +48,7 @@ fn allocations(engine: &mut Engine, sampling: SamplingParams) -> (usize, u64) {
     while !generator.is_finished() {
         // The blocks that positions from 64 on are kept in are taken before.
         if passes == 70 {
-            blocks = engine.pool().unwrap().get_metrics().allocation_count;
+            blocks = engine.pool().get_metrics().allocation_count;
             TAKEN.store(0, Ordering::Relaxed);
             COUNTING.store(true, Ordering::Relaxed);
         }
@@ -62,7 +62,7 @@ fn allocations(engine: &mut Engine, sampling: SamplingParams) -> (usize, u64) {
         passes += 1;
     }
     COUNTING.store(false, Ordering::Relaxed);
-    let blocks = engine.pool().unwrap().get_metrics().allocation_count - blocks;
+    let blocks = engine.pool().get_metrics().allocation_count - blocks;
     generator.release(engine.runner());
     assert_eq!((tokens, passes), (300, 100));
     (TAKEN.load(Ordering::Relaxed), blocks)

@@ -15,6 +15,7 @@ use bitnet_model::ggml::GgmlType;
 use bitnet_model::{
     BitnetFile, Family, Gguf, KvUse, LoadErrorKind, LoadOptions, Model, ModelFiles, ModelSource, WeightAccess,
 };
+use bitnet_testing::gguf::{GgufFile, Value};
 use bitnet_testing::golden::golden_dir;
 use bitnet_testing::model::Activation;
 use bitnet_testing::safetensors::Dtype;
@@ -302,6 +303,19 @@ fn versions_layouts_and_payloads_are_told_apart() {
     damaged[tensor.range.start + 5] ^= 1;
     let error = open(&dir, &damaged).unwrap().check_payloads().unwrap_err();
     assert_eq!((error.kind(), error.item()), (LoadErrorKind::Format, Some(tensor.name.as_str())), "{error}");
+}
+
+/// Its tensors are ranges of one file.
+#[test]
+fn a_bitnet_file_is_no_part_of_several() {
+    let dir = TempDir::new("bitnet-split");
+    let file = GgufFile::parse(&bitnet_bytes(&dir)).key("split.count", Value::new(2, 2u16.to_le_bytes()));
+    for name in ["m.bitnet", "m-00001-of-00002.gguf"] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, file.to_bytes()).unwrap();
+        let error = BitnetFile::open(&path, WeightAccess::Copy).unwrap_err();
+        assert_eq!(error.kind(), LoadErrorKind::UnsupportedArchitecture, "{error}");
+    }
 }
 
 /// Puts the checksum into a header that it ought to have, as the line that refuses it says.

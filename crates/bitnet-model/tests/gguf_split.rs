@@ -7,41 +7,23 @@ use bitnet_model::convert::{ConvertOptions, Output, OutputFile, Target, convert}
 use bitnet_model::{
     Gguf, LoadError, LoadErrorKind, LoadOptions, Model, ModelFiles, ModelSource, WeightAccess,
 };
-use bitnet_testing::gguf::{GgufFile, Value};
+use bitnet_testing::gguf::{GgufFile, Value, part_name};
 use bitnet_testing::golden_dir;
 use bitnet_testing::temp::TempDir;
 
 const PARTS: usize = 3;
 
 fn name(part: usize) -> String {
-    format!("m-{:05}-of-{PARTS:05}.gguf", part + 1)
+    part_name("m", part, PARTS)
 }
 
 fn u16s(value: usize) -> Value {
     Value::new(2, (value as u16).to_le_bytes())
 }
 
-/// Deals the tensors of a golden file out to three files; the first keeps the metadata.
+/// Deals the tensors of a golden file out to three files.
 fn parts() -> Vec<GgufFile> {
-    let whole = GgufFile::read(&golden_dir("gguf").join("bitnet_b158-i2_s-x86.gguf"));
-    let total = whole.tensors.len();
-    let split = |part: usize, file: GgufFile| {
-        file.key("split.no", u16s(part))
-            .key("split.count", u16s(PARTS))
-            .key("split.tensors.count", Value::new(5, (total as i32).to_le_bytes()))
-    };
-    let deal = |part: usize| {
-        whole
-            .tensors
-            .iter()
-            .enumerate()
-            .filter(move |(index, _)| index % PARTS == part)
-            .map(|(_, t)| t.clone())
-    };
-    let first = GgufFile { tensors: deal(0).collect(), ..whole.clone() };
-    let others =
-        (1..PARTS).map(|part| split(part, GgufFile { tensors: deal(part).collect(), ..GgufFile::default() }));
-    std::iter::once(split(0, first)).chain(others).collect()
+    GgufFile::read(&golden_dir("gguf").join("bitnet_b158-i2_s-x86.gguf")).in_parts(PARTS)
 }
 
 fn save(dir: &TempDir, parts: &[GgufFile]) -> PathBuf {

@@ -62,7 +62,11 @@ impl BitLinear {
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let (out_features, in_features) = weight.dims2()?;
         if in_features == 0 || in_features > row_quarters::MAX_COLS || out_features == 0 {
-            bail!("bit-linear: expected 1 to {} input features, found {in_features}", row_quarters::MAX_COLS);
+            let most = row_quarters::MAX_COLS;
+            bail!(
+                "bit-linear: expected 1 to {most} input features and at least 1 output feature, found {in_features} and \
+                 {out_features}"
+            );
         }
         if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [out_features]) {
             bail!("bit-linear: expected a bias of {out_features} values, found shape {:?}", bias.dims());

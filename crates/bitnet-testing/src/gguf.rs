@@ -177,6 +177,24 @@ impl GgufFile {
         self.key("general.architecture", Value::str(new))
     }
 
+    /// Deals the tensors out to `count` files, part `n` of which is to be named as [`part_name`] says; the first keeps
+    /// the metadata.
+    pub fn in_parts(self, count: usize) -> Vec<Self> {
+        let u16s = |value: usize| Value::new(2, (value as u16).to_le_bytes());
+        let total = (self.tensors.len() as i32).to_le_bytes();
+        let mut parts = vec![GgufFile { tensors: Vec::new(), ..self.clone() }];
+        parts.resize(count, GgufFile::default());
+        for (index, tensor) in self.tensors.into_iter().enumerate() {
+            parts[index % count].tensors.push(tensor);
+        }
+        let split = |(part, file): (usize, GgufFile)| {
+            file.key("split.no", u16s(part))
+                .key("split.count", u16s(count))
+                .key("split.tensors.count", Value::new(5, total))
+        };
+        parts.into_iter().enumerate().map(split).collect()
+    }
+
     /// Lays the file out.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = header(self.version, self.tensors.len() as u64, self.keys.len() as u64);
@@ -196,6 +214,11 @@ impl GgufFile {
         }
         out
     }
+}
+
+/// Returns the name of a part of a model in several files, `part` from 0.
+pub fn part_name(front: &str, part: usize, count: usize) -> String {
+    format!("{front}-{:05}-of-{count:05}.gguf", part + 1)
 }
 
 /// Returns the first bytes of a file.

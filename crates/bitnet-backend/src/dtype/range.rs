@@ -5,14 +5,10 @@ use super::BitNetDType;
 /// The values that elements of a type can have, as exact numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NumericRange {
-    /// A floating-point type; every bound is a value of the type, and an `f64` holds it exactly.
+    /// A floating-point type; `f64` holds its numbers exactly.
     Float {
         /// Greatest finite value; the least one is its negative.
         max: f64,
-        /// Least positive value with full precision.
-        smallest_normal: f64,
-        /// Least positive value.
-        smallest: f64,
         /// Distance from 1 to the next greater value.
         epsilon: f64,
     },
@@ -42,6 +38,16 @@ impl NumericRange {
         }
     }
 
+    /// Reports whether a number lies between the least and the greatest value: exactly, also where these are none of
+    /// `f64`.
+    pub fn contains(&self, number: f64) -> bool {
+        match *self {
+            NumericRange::Float { max, .. } => number.abs() <= max,
+            // The least value, and the one above the greatest, are powers of two or small.
+            NumericRange::Integer { min, max } => (min as f64..(max + 1) as f64).contains(&number),
+        }
+    }
+
     /// Returns the distance from 1 to the next greater value.
     pub fn epsilon(&self) -> f64 {
         match *self {
@@ -56,13 +62,7 @@ fn ieee(exponent: u32, mantissa: u32) -> NumericRange {
     let power = |exponent: i32| f64::from_bits(((1023 + exponent) as u64) << 52);
     let bias = (1 << (exponent - 1)) - 1;
     let epsilon = power(-(mantissa as i32));
-    let smallest_normal = power(1 - bias);
-    NumericRange::Float {
-        max: (2.0 - epsilon) * power(bias),
-        smallest_normal,
-        smallest: smallest_normal * epsilon,
-        epsilon,
-    }
+    NumericRange::Float { max: (2.0 - epsilon) * power(bias), epsilon }
 }
 
 fn integer(bits: u32, signed: bool) -> NumericRange {
@@ -98,24 +98,13 @@ impl BitNetDType {
 mod tests {
     use super::*;
 
-    fn float(dtype: BitNetDType) -> [f64; 4] {
-        match dtype.range() {
-            NumericRange::Float { max, smallest_normal, smallest, epsilon } => {
-                [max, smallest_normal, smallest, epsilon]
-            }
-            other => panic!("{dtype}: {other:?}"),
-        }
-    }
-
     #[test]
     fn float_ranges_are_those_of_the_language_and_of_the_formats() {
-        let smallest = f64::from_bits(1);
-        assert_eq!(float(BitNetDType::F64), [f64::MAX, f64::MIN_POSITIVE, smallest, f64::EPSILON]);
-        let f32s = [f32::MAX, f32::MIN_POSITIVE, f32::from_bits(1), f32::EPSILON].map(f64::from);
-        assert_eq!(float(BitNetDType::F32), f32s);
-        assert_eq!(float(BitNetDType::F16), [65504.0, 6.103515625e-5, 5.960464477539063e-8, 9.765625e-4]);
-        let bf16 = [0x7f7f_0000, 0x0080_0000, 0x0001_0000].map(|bits| f64::from(f32::from_bits(bits)));
-        assert_eq!(float(BitNetDType::BF16), [bf16[0], bf16[1], bf16[2], 0.0078125]);
+        let range = |dtype: BitNetDType| (dtype.range().max(), dtype.range().epsilon());
+        assert_eq!(range(BitNetDType::F64), (f64::MAX, f64::EPSILON));
+        assert_eq!(range(BitNetDType::F32), (f32::MAX.into(), f32::EPSILON.into()));
+        assert_eq!(range(BitNetDType::F16), (65504.0, 9.765625e-4));
+        assert_eq!(range(BitNetDType::BF16), (f32::from_bits(0x7f7f_0000).into(), 0.0078125));
         assert_eq!((BitNetDType::F16.range().min(), BitNetDType::F16.range().max()), (-65504.0, 65504.0));
     }
 
@@ -131,5 +120,26 @@ mod tests {
         assert_eq!(BitNetDType::TernaryBase3.range(), BitNetDType::BitNet158.range());
         assert_eq!((BitNetDType::BitNet158.range().min(), BitNetDType::Bool.range().max()), (-1.0, 1.0));
         assert_eq!(BitNetDType::I16.range().epsilon(), 1.0);
+    }
+
+    #[test]
+    fn the_first_number_beyond_a_range_is_not_of_it() {
+        let below = |power: f64| power.next_down();
+        let two = f64::exp2;
+        for (dtype, least, beyond) in [
+            (BitNetDType::I64, -two(63.0), two(63.0)),
+            (BitNetDType::U64, 0.0, two(64.0)),
+            (BitNetDType::I32, -two(31.0), two(31.0)),
+            (BitNetDType::U8, 0.0, 256.0),
+            (BitNetDType::Bool, 0.0, 2.0),
+            (BitNetDType::BitNet158, -1.0, 2.0),
+        ] {
+            let range = dtype.range();
+            assert!(range.contains(least) && range.contains(below(beyond)), "{dtype}");
+            assert!(!range.contains(beyond) && !range.contains(below(least)), "{dtype}");
+            assert!(!range.contains(f64::NAN) && !range.contains(f64::INFINITY), "{dtype}");
+        }
+        let half = BitNetDType::F16.range();
+        assert!(half.contains(-65504.0) && !half.contains(65505.0));
     }
 }

@@ -5,15 +5,16 @@ use bitnet_benchmarks::shape::{SHAPES, Shape};
 use bitnet_benchmarks::speed::{self, Settings};
 use bitnet_benchmarks::statistics::Summary;
 use bitnet_benchmarks::{busy, kernels, synthetic};
+use bitnet_core::backend::{LinearWeights, WeightStorage};
 use bitnet_inference::Kv;
 use bitnet_inference::model::{self, KvUse, LoadOptions, Model, ModelFiles};
 use bitnet_kernels::probe::ComputeProbe;
 use bitnet_kernels::{Isa, Kernels};
 use serde::Serialize;
 
-use crate::args::{BenchArgs, Suite, WeightsArg};
-use crate::failure;
+use crate::args::{BenchArgs, Suite};
 use crate::output::{Out, SCHEMA, bytes, note, rate};
+use crate::{failure, weights};
 
 /// Layers that are compared with the scalar tier.
 const CHECKED_LAYERS: usize = 2;
@@ -116,13 +117,20 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 }
 
 fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
+    let (prompt, decode) = match args.suite {
+        Some(Suite::Decode) => (1, args.tokens),
+        Some(Suite::Prefill) => (args.prompt, 0),
+        _ => (args.prompt, args.tokens),
+    };
     let mut kv = Kv::choose(args.kv.map(Into::into), KvUse::Generate, None);
     let model = match &args.model {
         Some(path) => {
             *name = path.display().to_string();
-            let files = ModelFiles::open(&crate::model::source(path, crate::model::Need::Weights)?)?;
+            let source = crate::model::source(path, crate::model::Need::Weights)?;
+            let files = ModelFiles::open(&source)?;
             kv = Kv::choose(args.kv.map(Into::into), KvUse::Generate, Some(&files));
-            let (access, i2s_layout) = (args.weights.into(), args.i2s_layout.into());
+            let access = weights::access(args.weights, args.layout, &source, decode);
+            let i2s_layout = args.i2s_layout.into();
             model::load(&files, &mut LoadOptions { access, progress: None, i2s_layout })?
         }
         None => {
@@ -130,15 +138,12 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
             *name = format!("{}, synthetic weights", shape.name);
             note(&format!("making {name}"));
             let model = synthetic::model(&shape, shape.layers, 0);
-            if args.weights == WeightsArg::Copy { synthetic::copied(model)? } else { model }
+            let size = || Some(model.matrices().filter_map(stored_bytes).sum());
+            let is_copied = weights::is_copied(args.weights, args.layout, decode, size);
+            if is_copied { synthetic::copied(model)? } else { model }
         }
     };
     let positions = model.config.max_positions;
-    let (prompt, decode) = match args.suite {
-        Some(Suite::Decode) => (1, args.tokens),
-        Some(Suite::Prefill) => (args.prompt, 0),
-        _ => (args.prompt, args.tokens),
-    };
     if prompt + decode >= positions {
         let found = prompt + decode;
         return Err(failure::usage(format!(
@@ -180,6 +185,14 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
         });
     }
     Ok(lines)
+}
+
+/// Returns the bytes of weights that are used where they lie.
+fn stored_bytes(weights: &LinearWeights) -> Option<u64> {
+    match &weights.storage {
+        WeightStorage::Ternary { bytes, .. } | WeightStorage::Dense { bytes, .. } => Some(bytes.len() as u64),
+        _ => None,
+    }
 }
 
 fn beside(model: &Model, settings: Settings, tokens: usize, count: u16) -> Result<BesideLine> {

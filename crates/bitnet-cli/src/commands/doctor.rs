@@ -21,6 +21,8 @@ const KNOBS: &[(&str, &str)] = &[
     #[cfg(feature = "hub")]
     ("HF_HOME", "folder above that of fetched models"),
     #[cfg(feature = "hub")]
+    ("XDG_CACHE_HOME", "folder above that of fetched models, where neither of the two is set"),
+    #[cfg(feature = "hub")]
     ("HF_HUB_OFFLINE", "forbids to fetch models"),
     #[cfg(feature = "hub")]
     ("HF_ENDPOINT", "address of the hub"),
@@ -254,4 +256,23 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
         out.line(&format!("feature    {}: {}", feature.name, if feature.on { "on" } else { "off" }))?;
     }
     Ok(())
+}
+
+#[cfg(all(test, feature = "hub"))]
+mod tests {
+    use super::*;
+
+    /// Every variable by whose name the settings of the hub are looked up; HOME says where a user is at home.
+    #[test]
+    fn every_setting_of_the_hub_is_a_knob() {
+        let source = include_str!("../hub/settings.rs");
+        let source = source.split("#[cfg(test)]").next().unwrap();
+        let words = source.split('"').skip(1).step_by(2);
+        let variables: Vec<_> =
+            words.filter(|word| word.starts_with("HF_") || word.starts_with("XDG_")).collect();
+        assert!(variables.contains(&"XDG_CACHE_HOME") && variables.contains(&"HF_ENDPOINT"), "{variables:?}");
+        for variable in variables.iter().filter(|word| !word.contains(' ')) {
+            assert!(KNOBS.iter().any(|(name, _)| name == variable), "{variable}");
+        }
+    }
 }

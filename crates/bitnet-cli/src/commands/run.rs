@@ -34,8 +34,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let generated = generate(&mut engine, &ids, &options, format, &mut out)?;
     generated.finish(format, engine.kv(), &mut out)?;
     out.flush()?;
-    if let (Some(file), Some(pool)) = (&args.memory_snapshot, engine.pool()) {
-        pool.snapshot().save(file)?;
+    if let Some(file) = &args.memory_snapshot {
+        engine.pool().snapshot().save(file)?;
     }
     let memory = engine.memory();
     generated.summary(engine.runner().context(), engine.kv(), &memory);

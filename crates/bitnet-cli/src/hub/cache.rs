@@ -5,14 +5,18 @@
 //!                   snapshots/COMMIT/FILE    a link to ../../blobs/ETAG
 //!                   blobs/ETAG               a whole file
 //!                   blobs/ETAG.incomplete    what has arrived of one
-//! .locks/models--ORG--NAME/ETAG.lock         held while a blob is written
+//!                   .bitnet/COMMIT           the file of weights that is meant where none is named
+//! .locks/models--ORG--NAME/ETAG.lock         held while a blob is written and gets its name
 //! ```
+//!
+//! All but `.bitnet` is what other programs read and write too.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use bitnet_core::files::AtomicFile;
 
 use super::name::HubName;
 use crate::output::note;
@@ -44,16 +48,13 @@ impl Repository {
             return Ok(Some(revision.to_owned()));
         }
         let path = self.reference(revision);
-        let file = match File::open(&path) {
-            Ok(file) => file,
+        let text = match short_text(&path) {
+            Ok(text) => text,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(None);
             }
             Err(error) => return Err(error).with_context(|| format!("{}: cannot read", path.display())),
         };
-        let mut text = String::new();
-        let read = file.take(1024).read_to_string(&mut text);
-        read.with_context(|| format!("{}: cannot read", path.display()))?;
         match text.trim() {
             commit if is_token(commit) => Ok(Some(commit.to_owned())),
             other => Err(anyhow!("{}: expected a commit, found {other:?}", path.display())),
@@ -74,6 +75,20 @@ impl Repository {
         list(&self.snapshot(commit), "", DEPTH, &mut files)?;
         files.sort();
         Ok(files)
+    }
+
+    /// Returns the file of weights that the repository's name stood for when it was fetched last, where it was.
+    pub fn chosen(&self, commit: &str) -> Option<String> {
+        // A record that cannot be read is none: the hub is asked again.
+        short_text(&self.record(commit)).ok()
+    }
+
+    /// Records the file of weights that the repository's name stands for.
+    ///
+    /// # Errors
+    /// A cache that cannot be written.
+    pub fn choose(&self, commit: &str, file: &str) -> Result<()> {
+        write(&self.record(commit), file)
     }
 
     /// Returns where a whole file lies.
@@ -127,28 +142,24 @@ impl Repository {
             fs::remove_file(&place).with_context(failed)?;
         }
         let up = "../".repeat(2 + file.matches('/').count());
-        let link = symlink(Path::new(&format!("{up}blobs/{etag}")), &place);
-        // Systems and file systems without symbolic links have hard links, or the file moves.
-        let link = link.or_else(|_| fs::hard_link(&blob, &place)).or_else(|_| fs::rename(&blob, &place));
-        link.with_context(failed)
+        name_blob(Path::new(&format!("{up}blobs/{etag}")), &blob, &place).with_context(failed)
+    }
+
+    /// Reports whether a blob has its name in a snapshot.
+    pub fn is_linked(&self, commit: &str, file: &str, etag: &str) -> bool {
+        same_file(&self.snapshot(commit).join(file), &self.blob(etag))
     }
 
     /// Lets a branch or tag stand for a commit.
     ///
     /// # Errors
-    /// What the file system reports.
-    pub fn point(&self, revision: &str, commit: &str) -> io::Result<()> {
-        if is_commit(revision) {
-            return Ok(());
-        }
-        let path = self.reference(revision);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let mut temporary = path.clone().into_os_string();
-        temporary.push(format!(".{}.tmp", std::process::id()));
-        fs::write(&temporary, commit)?;
-        fs::rename(&temporary, &path)
+    /// A cache that cannot be written.
+    pub fn point(&self, revision: &str, commit: &str) -> Result<()> {
+        if is_commit(revision) { Ok(()) } else { write(&self.reference(revision), commit) }
+    }
+
+    fn record(&self, commit: &str) -> PathBuf {
+        self.root.join(".bitnet").join(commit)
     }
 
     fn reference(&self, revision: &str) -> PathBuf {
@@ -186,6 +197,38 @@ fn list(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> R
         }
     }
     Ok(())
+}
+
+/// Reads a file of one line.
+fn short_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(1024).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("{}: cannot create", folder.display()))?;
+    }
+    let mut file = AtomicFile::create(path)?;
+    file.write(text.as_bytes())?;
+    Ok(file.commit()?)
+}
+
+/// Gives a blob a second name by a link to `target`, or as the system can.
+fn name_blob(target: &Path, blob: &Path, place: &Path) -> io::Result<()> {
+    let exists = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+    // Systems and file systems without symbolic links have hard links, or the file moves; not onto what another process
+    // has put there.
+    let named = match symlink(target, place) {
+        Err(error) if !exists(&error) => fs::hard_link(blob, place),
+        named => named,
+    };
+    match named {
+        Err(error) if exists(&error) && same_file(place, blob) => Ok(()),
+        Err(error) if !exists(&error) => fs::rename(blob, place),
+        named => named,
+    }
 }
 
 fn same_file(place: &Path, blob: &Path) -> bool {
@@ -232,6 +275,30 @@ mod tests {
             fs::remove_file(cache.blob("e1")).unwrap();
             assert!(cache.files("c1").unwrap().is_empty());
         }
+    }
+
+    #[test]
+    fn a_name_that_another_process_gave_is_left_and_the_blob_stays() {
+        let folder = TempDir::new("hub-race");
+        let [blob, place, other] = ["blob", "place", "other"].map(|name| folder.path().join(name));
+        fs::write(&blob, "x").unwrap();
+        fs::write(&other, "y").unwrap();
+        name_blob(Path::new("blob"), &blob, &place).unwrap();
+        if cfg!(unix) {
+            name_blob(Path::new("blob"), &blob, &place).unwrap();
+        }
+        let taken = name_blob(Path::new("blob"), &blob, &other).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!([&blob, &place, &other].map(|path| fs::read(path).unwrap()), [b"x", b"x", b"y"]);
+    }
+
+    #[test]
+    fn what_a_name_stands_for_is_kept_by_commit() {
+        let folder = TempDir::new("hub-chosen");
+        let cache = repository(&folder);
+        assert_eq!(cache.chosen("c1"), None);
+        cache.choose("c1", "q/m.gguf").unwrap();
+        assert_eq!((cache.chosen("c1").as_deref(), cache.chosen("c2")), (Some("q/m.gguf"), None));
     }
 
     #[test]

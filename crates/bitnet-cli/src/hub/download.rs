@@ -2,7 +2,8 @@
 //!
 //! Bytes are appended to `ETAG.incomplete`, whose name is the name of the content: what arrived before a
 //! broken connection, a full disk or Ctrl-C is the beginning of the same file, and the next attempt asks for
-//! the rest. Only when all bytes are there and hash to what the hub says does the file take its place.
+//! the rest. Only when all bytes are there does the file take its place, and only if they hash to what the hub says where
+//! it gives a SHA-256: for large files. Small ones have a name of git's, and their length is what is compared.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -29,14 +30,15 @@ pub fn file(client: &Client, cache: &Repository, name: &HubName, commit: &str, f
     let wanted = client.metadata(name, commit, file)?;
     let blob = cache.blob(&wanted.etag);
     let whole = || fs::metadata(&blob).is_ok_and(|found| found.is_file() && found.len() == wanted.size);
+    if whole() && cache.is_linked(commit, file, &wanted.etag) {
+        return Ok(());
+    }
+    let _lock = cache.lock(&wanted.etag, file)?;
+    // Whoever held the lock may have brought it.
     if !whole() {
-        let _lock = cache.lock(&wanted.etag, file)?;
-        // Whoever held the lock may have brought it.
-        if !whole() {
-            let part = Part::open(cache.incomplete(&wanted.etag), &wanted)?;
-            let part = complete(client, name, commit, file, &wanted, part)?;
-            part.place(&blob)?;
-        }
+        let part = Part::open(cache.incomplete(&wanted.etag), &wanted)?;
+        let part = complete(client, name, commit, file, &wanted, part)?;
+        part.place(&blob)?;
     }
     cache.link(commit, file, &wanted.etag)
 }

@@ -2,9 +2,10 @@
 //!
 //! [`name`] reads what was typed, [`settings`] the environment, [`choice`] decides which files of a repository
 //! are needed, [`client`] speaks HTTP, [`download`] brings one file into the [`cache`]. What the cache holds
-//! whole is used without a word to the network. A file gets its place in the cache only when all of its bytes
-//! have arrived and their hash is right, and a branch or tag points to a snapshot only when all files of it
-//! have; weights come last, so a folder that has them has the rest.
+//! whole is used without a word to the network; where other files of the repository might come first, that takes a record
+//! of an earlier fetch by the same name. A file gets its place in the cache only when all of its bytes have arrived and,
+//! where the hub gives their SHA-256 (it does for large files), hash to it; a branch or tag points to a snapshot only when
+//! all files of it have. Weights come last, so a folder that has them has the rest.
 
 mod cache;
 mod choice;
@@ -15,7 +16,8 @@ mod settings;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
+use bitnet_inference::model::checkpoint::shard_names;
 
 use self::cache::Repository;
 use self::choice::{Choice, INDEX, Weights};
@@ -35,7 +37,7 @@ pub fn fetch(spelled: &str, need: Need) -> Result<PathBuf> {
     let settings = Settings::from_env()?;
     let cache = Repository::new(&settings.cache, &name);
     if let Some(commit) = cache.commit(&name.revision)? {
-        let found = cached(&cache, &name, &commit, need)?;
+        let found = cached(&cache, &name, &commit, need, settings.offline)?;
         match found {
             Cached::Whole(path) => return Ok(path),
             // Whatever else the repository may have is out of reach.
@@ -49,7 +51,7 @@ pub fn fetch(spelled: &str, need: Need) -> Result<PathBuf> {
             "{name}: not whole in the cache {place}, and HF_HUB_OFFLINE forbids to fetch it"
         ));
     }
-    download_all(&Client::new(&settings)?, &cache, &name, need)
+    download_all(&Client::new(&settings), &cache, &name, need)
 }
 
 /// What the cache holds of a commit.
@@ -62,22 +64,24 @@ enum Cached {
     Parts,
 }
 
-fn cached(cache: &Repository, name: &HubName, commit: &str, need: Need) -> Result<Cached> {
+fn cached(cache: &Repository, name: &HubName, commit: &str, need: Need, offline: bool) -> Result<Cached> {
     let folder = cache.snapshot(commit);
-    let Ok(choice) = Choice::of(&cache.files(commit)?, name) else { return Ok(Cached::Parts) };
+    let wanted = name.file.clone().or_else(|| cache.chosen(commit));
+    let Ok(choice) = Choice::of(&cache.files(commit)?, wanted.as_deref()) else { return Ok(Cached::Parts) };
+    // What is here may be a few of many files, and the choice among all of them another one.
+    let is_all = offline || wanted.is_some() || choice.is_certain();
     let weights = match &choice.weights {
-        Some(Weights::Whole(file)) => {
+        Some(Weights::Whole(files)) if is_all => {
             if name.file.is_none() {
-                note(&format!("{name}: using {file} of the cached snapshot {commit}"));
+                note(&format!("{name}: using {} of the cached snapshot {commit}", files[0]));
             }
-            return Ok(Cached::Whole(folder.join(file)));
+            return Ok(Cached::Whole(folder.join(&files[0])));
         }
-        Some(Weights::Single(_)) => true,
+        Some(Weights::Single(_)) => is_all,
         Some(Weights::Index) => {
-            let shards = choice::shards(&folder.join(INDEX))?;
-            shards.iter().all(|shard| folder.join(shard).is_file())
+            shard_names(&folder.join(INDEX))?.iter().all(|shard| folder.join(shard).is_file())
         }
-        None => false,
+        Some(Weights::Whole(_)) | None => false,
     };
     Ok(match need {
         Need::Text if choice.has_tokenizer() => Cached::Whole(folder),
@@ -92,15 +96,16 @@ fn download_all(client: &Client, cache: &Repository, name: &HubName, need: Need)
     let listing = client.listing(name)?;
     let commit = &listing.commit;
     let folder = cache.snapshot(commit);
-    let choice = Choice::of(&listing.files, name).map_err(|found| anyhow!("{name}: {found}"))?;
+    let choice =
+        Choice::of(&listing.files, name.file.as_deref()).map_err(|found| anyhow!("{name}: {found}"))?;
     note(&format!("fetching {name} at {commit} into {}", folder.display()));
     let fetch = |file: &str| download::file(client, cache, name, commit, file);
     let mut path = folder.clone();
     match &choice.weights {
         // All of the model is in this file.
-        Some(Weights::Whole(file)) => {
-            fetch(file)?;
-            path = folder.join(file);
+        Some(Weights::Whole(files)) => {
+            files.iter().try_for_each(|file| fetch(file))?;
+            path = folder.join(&files[0]);
         }
         _ if !choice.has_config() && need != Need::Text => {
             return Err(anyhow!("{name}: expected config.json in the repository, found none"));
@@ -112,12 +117,15 @@ fn download_all(client: &Client, cache: &Repository, name: &HubName, need: Need)
                 Some(Weights::Single(file)) => fetch(file)?,
                 Some(Weights::Index) => {
                     fetch(INDEX)?;
-                    choice::shards(&folder.join(INDEX))?.iter().try_for_each(|shard| fetch(shard))?;
+                    shard_names(&folder.join(INDEX))?.iter().try_for_each(|shard| fetch(shard))?;
                 }
                 _ => return Err(anyhow!("{name}: {}", choice::no_weights(&listing.files))),
             }
         }
     }
-    cache.point(&name.revision, commit).with_context(|| format!("{name}: cannot write its reference"))?;
+    if let Some(file) = choice.chosen().filter(|_| name.file.is_none() && need != Need::Text) {
+        cache.choose(commit, file)?;
+    }
+    cache.point(&name.revision, commit)?;
     Ok(path)
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use bitnet_testing::gguf::{GgufFile, Value};
+use bitnet_testing::golden_dir;
 use bitnet_testing::temp::TempDir;
 
 use crate::program::{entries, fairy_tales, output, text};
@@ -47,6 +49,86 @@ fn every_format_keeps_the_loss_and_comes_back() {
         for path in [&out, &back] {
             let found = loss(path, &tokens);
             assert!((found - expected).abs() < 0.005, "{}: {found} against {expected}", path.display());
+        }
+    }
+}
+
+const TEXTS: [&str; 4] =
+    ["Hello, World!  12345 don't", "a<tool>b\n\n\tx 1234567", " the house<x> (3.14) \u{e9}t\u{e9}", "x"];
+
+fn ids(model: &Path) -> Vec<serde_json::Value> {
+    let of = |text_in| output(&["tokenize", text_in, "--json", "--model", text(model)]).ok().json();
+    TEXTS.into_iter().map(|text| of(text)["ids"].clone()).collect()
+}
+
+/// Converts a file with this vocabulary to a folder and to our own file, and compares what texts become.
+fn keeps_ids(dir: &TempDir, name: &str, file: GgufFile) {
+    let model = dir.path().join(format!("{name}.gguf"));
+    std::fs::write(&model, file.to_bytes()).unwrap();
+    let expected = ids(&model);
+    for (format, end) in [("hf-packed", ""), ("bitnet", ".bitnet"), ("gguf-tq2_0", "-again.gguf")] {
+        let out = dir.path().join(format!("{name}{end}"));
+        output(&["convert", text(&model), text(&out), "--to", format]).ok();
+        assert_eq!(ids(&out), expected, "{name} {format}");
+        let back = dir.path().join(format!("{name}{end}-back.gguf"));
+        output(&["convert", text(&out), text(&back), "--to", "gguf-tq2_0"]).ok();
+        assert_eq!(ids(&back), expected, "{name} {format} and back");
+    }
+}
+
+/// Each with what goes around a text, as the file says and as it does not.
+#[test]
+fn every_split_rule_keeps_the_ids_of_texts() {
+    let dir = TempDir::new("cli-convert-rules");
+    let golden = GgufFile::read(&golden_dir("gguf").join("bitnet_b158-tq2_0.gguf"));
+    let [pre, bos, eos] =
+        ["pre", "add_bos_token", "add_eos_token"].map(|key| format!("tokenizer.ggml.{key}"));
+    for (index, rule) in
+        ["tekken", "smaug-bpe", "deepseek-llm", "default", "falcon", ""].into_iter().enumerate()
+    {
+        let file = golden.clone().without_key(&pre).without_key(&bos).without_key(&eos);
+        let file = if rule.is_empty() { file } else { file.key(&pre, Value::str(rule)) };
+        let file = match index % 3 {
+            0 => file,
+            1 => file.key(&bos, Value::bool(false)).key(&eos, Value::bool(true)),
+            _ => file.key(&bos, Value::bool(true)).key(&eos, Value::bool(true)),
+        };
+        keeps_ids(&dir, &format!("rule-{rule}"), file);
+    }
+}
+
+#[test]
+fn sentencepiece_keeps_what_goes_around_a_text() {
+    let dir = TempDir::new("cli-convert-pieces");
+    let mut golden = GgufFile::read(&golden_dir("gguf").join("bitnet_b158-tq2_0.gguf"));
+    golden.keys.retain(|(key, _)| !key.starts_with("tokenizer."));
+    let bytes: Vec<String> = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
+    let words = ["\u{2581}", "t", "h", "e", "th", "the", "\u{2581}the", "o", "l", "ll", "1", "2", "12", "x"];
+    let mut tokens = vec!["<unk>", "<bos>", "<eos>"];
+    tokens.extend(bytes.iter().map(String::as_str));
+    tokens.extend(words);
+    let kinds: Vec<i32> = [2, 3, 3].into_iter().chain(vec![6; 256]).chain(vec![1; words.len()]).collect();
+    let scores: Vec<f32> = (0..tokens.len()).map(|id| -(id as f32)).collect();
+    let array = |kind, bytes: Vec<u8>| Value::array(kind, tokens.len() as u64, &bytes);
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
+    let pieces = golden
+        .key(&key("tokens"), Value::strs(&tokens))
+        .key(&key("scores"), array(6, scores.iter().flat_map(|score| score.to_le_bytes()).collect()))
+        .key(&key("token_type"), array(5, kinds.iter().flat_map(|kind| kind.to_le_bytes()).collect()))
+        .key(&key("bos_token_id"), Value::u32(1))
+        .key(&key("eos_token_id"), Value::u32(2));
+    for model in ["llama", "t5"] {
+        for (index, around) in
+            [None, Some((false, false)), Some((true, true)), Some((false, true))].into_iter().enumerate()
+        {
+            let file = pieces.clone().key(&key("model"), Value::str(model));
+            let file = match around {
+                None => file,
+                Some((bos, eos)) => file
+                    .key(&key("add_bos_token"), Value::bool(bos))
+                    .key(&key("add_eos_token"), Value::bool(eos)),
+            };
+            keeps_ids(&dir, &format!("{model}-{index}"), file);
         }
     }
 }

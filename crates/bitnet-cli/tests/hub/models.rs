@@ -1,5 +1,6 @@
 //! From a name to an answer: every command, every form of a model, and the cache that is left.
 
+use bitnet_testing::gguf::{GgufFile, part_name};
 use bitnet_testing::temp::TempDir;
 use bitnet_testing::{SyntheticFamily, SyntheticModel, golden_dir, shapes, tokenizer};
 
@@ -123,6 +124,72 @@ fn gguf_files_come_alone_or_by_name() {
     assert_eq!(names(&two.snapshot("q")), ["m.gguf"]);
     let absent = two.output(&["inspect", "hf:org/name/h.gguf"]);
     assert!(absent.failed(1).contains("expected the file h.gguf"), "{absent:?}");
+}
+
+#[test]
+fn a_model_in_several_gguf_files_comes_whole() {
+    let whole = golden_dir("gguf").join("bitnet_b158-tq2_0.gguf");
+    let expected = output(&["inspect", text(&whole), "--json"]).ok().json()["tensors"].clone();
+    let parts: Vec<_> = (0..3).map(|part| part_name("m", part, 3)).collect();
+    let bytes = GgufFile::read(&whole).in_parts(3).into_iter().map(|file| file.to_bytes());
+    let files: Vec<_> = parts.iter().map(String::as_str).zip(bytes).collect();
+    for name in ["hf:org/name", "hf:org/name/m-00001-of-00003.gguf"] {
+        let setting = Setting::new(Hub::new(&files));
+        let tensors = || setting.output(&["inspect", name, "--json"]).ok().json()["tensors"].clone();
+        let count = tensors().as_array().unwrap().len();
+        assert_eq!(count, expected.as_array().unwrap().len());
+        assert_eq!(names(&setting.snapshot("")), parts);
+        setting.hub.requests();
+        tensors();
+        assert!(setting.hub.requests().is_empty(), "whole in the cache");
+        std::fs::remove_file(setting.snapshot(&parts[1])).unwrap();
+        tensors();
+        assert!(setting.hub.requests()[0].starts_with("GET /api/"), "a part is missing");
+        assert_eq!(names(&setting.snapshot("")), parts);
+    }
+    let setting = Setting::new(Hub::new(&files));
+    let second = setting.output(&["inspect", "hf:org/name/m-00002-of-00003.gguf"]);
+    assert!(second.failed(1).contains("expected the first part of the model, m-00001-of"), "{second:?}");
+}
+
+/// What is in the cache may have come by another name, or by another program.
+#[test]
+fn what_the_repository_has_decides_and_not_what_is_here() {
+    let read = |name: &str| std::fs::read(golden_dir("gguf").join(name)).unwrap();
+    let (ternary, dense) = (read("bitnet_b158-tq2_0.gguf"), read("llama-f16.gguf"));
+    let setting = Setting::new(Hub::new(&[("f.gguf", ternary), ("g.gguf", dense)]));
+    setting.output(&["inspect", "hf:org/name/f.gguf"]).ok();
+    let several = setting.output(&["inspect", "hf:org/name"]);
+    assert!(several.failed(1).contains("found 2, f.gguf first"), "{several:?}");
+    // Out of reach of the hub, what is here has to do.
+    let mut offline = setting.command(&["inspect", "hf:org/name"]);
+    offline.env("HF_HUB_OFFLINE", "1");
+    assert!(crate::finish(offline).ok().stderr.contains("using f.gguf of the cached snapshot"));
+
+    // A repository that gained model.safetensors beside what another program took of it.
+    let folder = Setting::fairy_tales();
+    folder.output(&["inspect", "hf:org/name"]).ok();
+    std::fs::rename(folder.snapshot("model.safetensors"), folder.snapshot("other.safetensors")).unwrap();
+    folder.hub.requests();
+    folder.output(&["inspect", "hf:org/name"]).ok();
+    assert!(folder.hub.requests()[0].starts_with("GET /api/"));
+    assert!(folder.snapshot("model.safetensors").is_file());
+}
+
+/// The only file of another name is known to be all once it was fetched as such.
+#[test]
+fn safetensors_of_another_name_are_asked_for_once() {
+    let folder = fairy_tales("model");
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let setting = Setting::new(Hub::new(&[
+        ("config.json", read("config.json")),
+        ("tokenizer.json", read("tokenizer.json")),
+        ("fairy.safetensors", read("model.safetensors")),
+    ]));
+    setting.output(&["inspect", "hf:org/name"]).ok();
+    setting.hub.requests();
+    setting.output(&["inspect", "hf:org/name"]).ok();
+    assert!(setting.hub.requests().is_empty());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,14 @@ use bitnet_backend::Result;
 
 use super::{Hidden, cannot_write, folder_of, refuse, remove_stale, sync_folder, unnamed};
 
-/// A file that is being written.
+/// A file that is being written. One that replaces another takes over who may read and write it.
 pub struct AtomicFile {
     target: PathBuf,
     /// The name beside the target: of the file while it is written, or for the moment in which it replaces another.
     hidden: Hidden,
     /// The path that opens the file while it is written.
     path: PathBuf,
-    sink: Option<BufWriter<File>>,
+    sink: BufWriter<File>,
 }
 
 impl AtomicFile {
@@ -29,7 +29,7 @@ impl AtomicFile {
 
     /// Starts a file, without a name if that is wanted and can be.
     pub(super) fn new(target: &Path, without_name: bool) -> Result<Self> {
-        let target = resolve(target)?;
+        let (target, replaced) = resolve(target)?;
         let name = target.file_name().ok_or_else(|| refuse(&target, "a file name", "none"))?;
         let hidden = Hidden::beside(&target, name);
         remove_stale(&target);
@@ -44,7 +44,10 @@ impl AtomicFile {
                 (file.map_err(cannot_write(&target))?, hidden.path.clone())
             }
         };
-        let sink = Some(BufWriter::with_capacity(1 << 16, file));
+        if let Some(replaced) = replaced {
+            keep_access(&file, &replaced).map_err(cannot_write(&target))?;
+        }
+        let sink = BufWriter::with_capacity(1 << 16, file);
         Ok(AtomicFile { target, hidden, path, sink })
     }
 
@@ -53,10 +56,7 @@ impl AtomicFile {
     /// # Errors
     /// `Io` when the system refuses.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        match &mut self.sink {
-            Some(sink) => sink.write_all(bytes).map_err(cannot_write(&self.target)),
-            None => Ok(()),
-        }
+        self.sink.write_all(bytes).map_err(cannot_write(&self.target))
     }
 
     /// Writes everything to the file, and returns a path that opens it.
@@ -64,9 +64,7 @@ impl AtomicFile {
     /// # Errors
     /// `Io` when the system refuses.
     pub fn flushed(&mut self) -> Result<&Path> {
-        if let Some(sink) = &mut self.sink {
-            sink.flush().map_err(cannot_write(&self.target))?;
-        }
+        self.sink.flush().map_err(cannot_write(&self.target))?;
         Ok(&self.path)
     }
 
@@ -74,60 +72,72 @@ impl AtomicFile {
     ///
     /// # Errors
     /// `Io` when the system refuses; the target is as it was then.
-    pub fn commit(mut self) -> Result<()> {
-        self.finish().map_err(cannot_write(&self.target))
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        let Some(sink) = self.sink.take() else { return Ok(()) };
-        let file = sink.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        if self.path == self.hidden.path {
-            self.hidden.appear(&self.target, |_| Ok(()))?;
-        } else {
-            self.name(&file)?;
-        }
-        sync_folder(folder_of(&self.target));
-        Ok(())
-    }
-
-    /// Gives a file without a name that of the target.
-    fn name(&self, file: &File) -> io::Result<()> {
-        match unnamed::link(file, &self.target) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // A link replaces nothing, a renamed file does.
-                self.hidden.appear(&self.target, |path| unnamed::link(file, path))
+    pub fn commit(self) -> Result<()> {
+        let AtomicFile { target, hidden, path, sink } = self;
+        let finish = || {
+            let file = sink.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.sync_all()?;
+            if path == hidden.path {
+                hidden.appear(&target, |_| Ok(()))?;
+            } else {
+                name(&file, &hidden, &target)?;
             }
-            named => named,
-        }
+            sync_folder(folder_of(&target));
+            Ok(())
+        };
+        finish().map_err(cannot_write(&target))
     }
+}
+
+/// Gives a file without a name that of the target.
+fn name(file: &File, hidden: &Hidden, target: &Path) -> io::Result<()> {
+    match unnamed::link(file, target) {
+        // A link replaces nothing, a renamed file does.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            hidden.appear(target, |path| unnamed::link(file, path))
+        }
+        named => named,
+    }
+}
+
+/// Lets nobody at a new file who could not get at the one that it is to replace.
+#[cfg(unix)]
+fn keep_access(file: &File, replaced: &Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let mut mode = replaced.mode() & 0o777;
+    let other_group = file.metadata()?.gid() != replaced.gid();
+    if other_group && fchown(file, None, Some(replaced.gid())).is_err() {
+        // What was for that group is for no other.
+        mode &= 0o707;
+    }
+    file.set_permissions(std::fs::Permissions::from_mode(mode))
+}
+
+/// Leaves the file to the rules of its folder.
+#[cfg(not(unix))]
+fn keep_access(_: &File, _: &Metadata) -> io::Result<()> {
+    Ok(())
 }
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.sink {
-            Some(sink) => sink.write(bytes),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
+        self.sink.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.sink.as_mut().map_or(Ok(()), BufWriter::flush)
+        self.sink.flush()
     }
 }
 
 impl Seek for AtomicFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        match &mut self.sink {
-            Some(sink) => sink.seek(to),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
+        self.sink.seek(to)
     }
 }
 
-/// Follows links, and refuses what a file must not take the place of.
-fn resolve(target: &Path) -> Result<PathBuf> {
-    let Ok(found) = std::fs::symlink_metadata(target) else { return Ok(target.to_owned()) };
+/// Follows links, and refuses what a file must not take the place of; describes what it is to replace.
+fn resolve(target: &Path) -> Result<(PathBuf, Option<Metadata>)> {
+    let Ok(found) = std::fs::symlink_metadata(target) else { return Ok((target.to_owned(), None)) };
     let target = match found.is_symlink() {
         true => std::fs::canonicalize(target).map_err(cannot_write(target))?,
         false => target.to_owned(),
@@ -135,6 +145,6 @@ fn resolve(target: &Path) -> Result<PathBuf> {
     match std::fs::metadata(&target) {
         Ok(found) if found.is_dir() => Err(refuse(&target, "a file to write", "a folder")),
         Ok(found) if !found.is_file() => Err(refuse(&target, "a file to write", "a device or pipe")),
-        _ => Ok(target),
+        found => Ok((target, found.ok())),
     }
 }

@@ -113,6 +113,11 @@ impl AtomicFolder {
             if !self.made {
                 std::fs::create_dir(path).and_then(|()| link_all(&self.unnamed, path))?;
             }
+            // Who could not look into the empty folder cannot look into this one.
+            #[cfg(unix)]
+            if let Ok(replaced) = std::fs::metadata(&self.target) {
+                std::fs::set_permissions(path, replaced.permissions())?;
+            }
             sync_folder(path);
             // Only an empty folder can be removed so, and only one that was there.
             match std::fs::remove_dir(&self.target) {

@@ -99,13 +99,21 @@ fn remove_stale(target: &Path) {
         let Some(process) = process.and_then(|process| process.parse::<u32>().ok()) else { continue };
         // Numbers are given again, in containers the same ones each time: what has ours and is not ours is left over.
         let runs = match process == std::process::id() {
-            true => lock().contains(&entry.path()),
+            true => is_unfinished(&entry.path()),
             false => Path::new("/proc").join(process.to_string()).exists(),
         };
         if !runs {
             remove(&entry.path());
         }
     }
+}
+
+/// Reports whether a file or a folder is in the making, however the path to it is spelled.
+fn is_unfinished(path: &Path) -> bool {
+    let place = |path: &Path| std::fs::canonicalize(path).ok();
+    let found = place(path);
+    // What cannot be found is not there to be removed.
+    found.is_none() || lock().iter().any(|unfinished| place(unfinished) == found)
 }
 
 /// Removes every hidden file and folder, and keeps others from being made: the program is about to end in the middle.

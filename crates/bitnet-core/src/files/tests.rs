@@ -34,6 +34,19 @@ fn file_replaces(unnamed: bool) {
     assert_eq!(names(folder.path()).len(), 2);
 }
 
+/// Another writer of the same target must not take it for what a killed program left.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_being_written_stays_however_its_folder_is_spelled() {
+    let folder = TempDir::new("atomic-spelled");
+    std::fs::create_dir(folder.path().join("sub")).unwrap();
+    let mut file = AtomicFile::new(&folder.path().join("out"), false).unwrap();
+    file.write(b"whole").unwrap();
+    assert!(AtomicFile::new(&folder.path().join("sub/../out"), false).is_err());
+    file.commit().unwrap();
+    assert_eq!(std::fs::read_to_string(folder.path().join("out")).unwrap(), "whole");
+}
+
 #[test]
 fn a_folder_appears_whole_and_an_abandoned_one_leaves_nothing() {
     [true, false].into_iter().for_each(folder_appears);
@@ -117,6 +130,41 @@ fn links_are_followed_and_devices_left_alone() {
     std::os::unix::fs::symlink("/dev/full", &device).unwrap();
     let message = AtomicFile::create(&device).err().unwrap().to_string();
     assert!(message.contains("/dev/full") && message.contains("device"), "{message}");
+}
+
+#[test]
+#[cfg(unix)]
+fn what_replaces_a_file_or_folder_lets_nobody_else_at_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new("atomic-mode");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for unnamed in [true, false] {
+        let (target, fresh) = (folder.path().join("out"), folder.path().join(format!("fresh-{unnamed}")));
+        std::fs::write(&target, "old").unwrap();
+        for wanted in [0o600, 0o640, 0o664, 0o400] {
+            set(&target, wanted);
+            let mut file = AtomicFile::new(&target, unnamed).unwrap();
+            file.write(b"new").unwrap();
+            assert_eq!(mode(file.flushed().unwrap()), wanted, "while it is written");
+            file.commit().unwrap();
+            assert_eq!((mode(&target), std::fs::read(&target).unwrap()), (wanted, b"new".to_vec()));
+        }
+        std::fs::remove_file(&target).unwrap();
+        // A new file has what the mask of the process leaves.
+        std::fs::write(&target, "").unwrap();
+        AtomicFile::new(&fresh, unnamed).unwrap().commit().unwrap();
+        assert_eq!(mode(&fresh), mode(&target));
+        let inner = folder.path().join(format!("folder-{unnamed}"));
+        std::fs::create_dir(&inner).unwrap();
+        set(&inner, 0o700);
+        let mut whole = AtomicFolder::new(&inner, unnamed).unwrap();
+        whole.file("a").unwrap().write_all(b"x").unwrap();
+        whole.commit().unwrap();
+        assert_eq!((mode(&inner), names(&inner)), (0o700, vec!["a".to_owned()]));
+    }
 }
 
 #[test]

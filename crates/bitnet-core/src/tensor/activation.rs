@@ -151,16 +151,14 @@ impl BitNetTensor {
     /// `Unsupported` when the memory belongs to no pool; otherwise as an allocation.
     pub fn activate(&self, activation: Activation) -> Result<Self> {
         let name = activation.name();
-        match activation {
-            Activation::Relu => real(name, self, &Value::<0>),
-            Activation::SquaredRelu => real(name, self, &Value::<1>),
-            Activation::Gelu => real(name, self, &Value::<2>),
-            Activation::GeluTanh => real(name, self, &Value::<3>),
-            Activation::Silu => real(name, self, &Value::<4>),
-            Activation::Sigmoid => real(name, self, &Value::<5>),
-            Activation::Tanh => real(name, self, &Value::<6>),
-            Activation::Softplus => real(name, self, &Value::<7>),
+        macro_rules! each {
+            ($($kind:ident)*) => {
+                match activation {
+                    $(Activation::$kind => real(name, self, &Value::<{ Activation::$kind as usize }>),)*
+                }
+            };
         }
+        each!(Relu SquaredRelu Gelu GeluTanh Silu Sigmoid Tanh Softplus)
     }
 
     /// Returns the gradient for this tensor, the input of `activation`, of a loss whose gradient for the output is
@@ -175,7 +173,7 @@ impl BitNetTensor {
         let pool = pool_of(&name, &[self, gradient])?;
         let dtype = promote(self.dtype(), gradient.dtype()).filter(|dtype| dtype.is_float());
         let dtype = dtype.ok_or_else(|| unsupported(&name, &[self, gradient], "gradients are floats"))?;
-        let (input, gradient) = (unpacked(self, &name)?, unpacked(gradient, &name)?);
+        let (input, gradient) = (unpacked(self, &name, pool)?, unpacked(gradient, &name, pool)?);
         let walk = walk(&shape, [&input, &gradient])?;
         let sources = [Source::of(&input), Source::of(&gradient)];
         for_real!(float_type(dtype), R, S => {

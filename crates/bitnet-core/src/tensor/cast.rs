@@ -6,6 +6,8 @@
 
 use half::{bf16, f16};
 
+use crate::memory::conversion::{narrow_odd, narrow_odd_integer};
+
 /// A number that can be made of an `S`.
 pub(crate) trait Cast<S>: Copy {
     /// Converts one number.
@@ -43,11 +45,11 @@ from_half!(bf16; f64 => to_f64, f32 => to_f32, i64 => to_f32, i32 => to_f32, i16
     u64 => to_f32, u32 => to_f32, u16 => to_f32, u8 => to_f32);
 
 macro_rules! to_half {
-    ($half:ty; $($from:ty => $to_f64:expr),*) => {$(
+    ($half:ty; $($from:ty => $odd:ident),*) => {$(
         impl Cast<$from> for $half {
             #[inline(always)]
             fn cast(value: $from) -> $half {
-                <$half>::from_f32(odd($to_f64(value)))
+                <$half>::from_f32($odd(value))
             }
         }
     )*};
@@ -55,8 +57,8 @@ macro_rules! to_half {
 
 macro_rules! halves {
     ($half:ty, $other:ty) => {
-        to_half!($half; i32 => f64::from, i16 => f64::from, i8 => f64::from, u32 => f64::from, u16 => f64::from,
-            u8 => f64::from, f64 => f64::from, i64 => sticky_signed, u64 => sticky);
+        to_half!($half; i32 => odd, i16 => odd, i8 => odd, u32 => odd, u16 => odd, u8 => odd, f64 => odd,
+            i64 => odd_long, u64 => odd_long);
 
         impl Cast<f32> for $half {
             #[inline(always)]
@@ -84,29 +86,14 @@ macro_rules! halves {
 halves!(f16, bf16);
 halves!(bf16, f16);
 
-/// Returns a float of 24 bits that rounds to fewer bits as `value` does: the last bit is set when anything is lost.
-///
-/// The conversions of f64 in `half` round twice, or leave out low bits, by the processor.
-fn odd(value: f64) -> f32 {
-    let nearest = value as f32;
-    let widened = f64::from(nearest);
-    if widened == value || value.is_nan() {
-        return nearest;
-    }
-    let towards_zero = nearest.to_bits() - u32::from(widened.abs() > value.abs());
-    f32::from_bits(towards_zero | 1)
+/// Returns a float that rounds to a half as `value` does: the conversions of f64 in `half` round twice, or leave out
+/// low bits, by the processor.
+fn odd(value: impl Into<f64>) -> f32 {
+    narrow_odd(value.into())
 }
 
-/// Returns a float of 53 bits that rounds to fewer bits as `value` does: what would not fit is one sticky bit.
-fn sticky(value: u64) -> f64 {
-    let excess = 11u32.saturating_sub(value.leading_zeros());
-    let lost = value & ((1 << excess) - 1) != 0;
-    ((value >> excess << excess) | (u64::from(lost) << excess)) as f64
-}
-
-fn sticky_signed(value: i64) -> f64 {
-    let magnitude = sticky(value.unsigned_abs());
-    if value < 0 { -magnitude } else { magnitude }
+fn odd_long(value: impl Into<i128>) -> f32 {
+    narrow_odd_integer(value.into())
 }
 
 #[cfg(test)]

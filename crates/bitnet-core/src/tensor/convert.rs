@@ -9,6 +9,10 @@ use super::walk::{Walk, fill};
 use crate::memory::HybridMemoryPool;
 use crate::memory::conversion::{ConversionConfig, ConversionEngine};
 use crate::memory::tensor::BitNetTensor;
+use crate::memory::tensor::packed::{Digits, codes_of, store_codes};
+
+/// Values that are packed at a time: whole bytes of every packed type.
+const PIECE: usize = 1280;
 
 /// Calls `$body` with `$type` standing for the elements of a whole-byte type; `bool` is `u8`.
 macro_rules! for_number {
@@ -34,20 +38,12 @@ pub(crate) fn copy(tensor: &BitNetTensor, pool: &HybridMemoryPool) -> Result<Bit
     let dtype = tensor.dtype();
     for_number!(dtype, T => converted::<T>(tensor, dtype, pool, "copy"), packed => {
         let mut copy = BitNetTensor::zeros(tensor.shape(), dtype, &tensor.device(), pool)?;
-        // Each packed element is a digit of its byte, the first one the lowest; what the tensor does not use of the
-        // last byte may belong to another view, and becomes zeros.
-        let radix: u8 = match dtype {
-            BitNetDType::I4 => 16,
-            BitNetDType::BitNet158 => 4,
-            _ => 3,
-        };
-        let used = (tensor.element_count() % dtype.block().0) as u32;
+        // What the tensor does not use of the last byte may belong to another view, and becomes zeros.
+        let used = tensor.element_count() % dtype.block().0;
         let bytes = copy.as_mut_bytes()?;
-        let zeros = bytes.last().copied().unwrap_or(0);
         bytes.copy_from_slice(tensor.as_bytes()?);
-        if let (Some(last), 1..) = (bytes.last_mut(), used) {
-            let place = radix.pow(used);
-            *last = *last % place + (zeros - zeros % place);
+        if let (Some(digits), Some(last), 1..) = (Digits::of(dtype), bytes.last_mut(), used) {
+            *last = digits.cut(*last, used);
         }
         Ok(copy)
     })
@@ -79,8 +75,10 @@ pub(crate) fn cast_slice_from_f64(values: &[f64], dtype: BitNetDType, out: &mut 
     for_number!(dtype, T => {
         let out: &mut [T] = bytemuck::cast_slice_mut(out);
         out.iter_mut().zip(values).for_each(|(out, &value)| *out = Cast::cast(value));
-        let held = |(out, value): (&T, &f64)| <f64 as Cast<T>>::cast(*out) == *value;
-        if dtype.is_float() { None } else { out.iter().zip(values).position(|pair| !held(pair)) }
+        // Not what became of it: the greatest integers of 64 bits are rounded to numbers beyond them.
+        let range = dtype.range();
+        let held = |value: &f64| value.trunc() == *value && range.contains(*value);
+        if dtype.is_float() { None } else { values.iter().position(|value| !held(value)) }
     }, packed => Some(0))
 }
 
@@ -98,12 +96,20 @@ impl BitNetTensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
-        let pool = self.result_pool("cast")?;
+        self.cast_in(dtype, self.result_pool("cast")?)
+    }
+
+    /// Is [`cast`](Self::cast) with the result in `pool`.
+    pub(crate) fn cast_in(&self, dtype: BitNetDType, pool: &HybridMemoryPool) -> Result<Self> {
+        if dtype == self.dtype() {
+            return Ok(self.clone());
+        }
+        self.check_unscaled("cast")?;
         if dtype.is_float() {
             return ConversionEngine::new(ConversionConfig::balanced(), pool.clone())?.convert(self, dtype);
         }
         // The engine rounds to the nearest integer, where NumPy and PyTorch round towards zero.
-        let source = unpacked(self, "cast")?;
+        let source = unpacked(self, "cast", pool)?;
         if dtype == BitNetDType::Bool {
             return for_number!(source.dtype(), T => truth::<T>(&source, pool), packed => unreachable!("unpacked"));
         }
@@ -128,25 +134,24 @@ fn pack(tensor: &BitNetTensor, dtype: BitNetDType, pool: &HybridMemoryPool) -> R
         let reason = format!("making {dtype} of floats is quantisation, which needs a scale");
         return Err(unsupported("cast", &[tensor], &reason));
     }
-    // A packed element is a digit of its byte, the first one the lowest.
-    let (low, high, radix, zero) = match dtype {
-        BitNetDType::I4 => (-8, 7, 16u8, 0u8),
-        BitNetDType::BitNet158 => (-1, 1, 4, 1),
-        _ => (-1, 1, 3, 1),
-    };
-    let values = tensor.cast(BitNetDType::I64)?.contiguous()?;
+    let (low, high) = codes_of(dtype).unwrap_or_default();
+    let kernels = crate::cpu::select_kernels()?;
+    let values = tensor.cast_in(BitNetDType::I64, pool)?.contiguous_in(pool)?;
     let mut packed = BitNetTensor::zeros(tensor.shape(), dtype, &tensor.device(), pool)?;
-    let (per_byte, bytes) = (dtype.block().0, packed.as_mut_bytes()?);
-    for (index, &value) in values.as_slice::<i64>()?.iter().enumerate() {
-        // Above the range of i64 an unsigned value is negative here, and outside all the same.
-        if !(low..=high).contains(&value) {
-            let what = format!("element {index} of a cast of shape {:?} to {dtype}", tensor.shape());
-            return Err(BitNetError::mismatch(what, format!("{low} to {high}"), value));
+    let (values, mut codes) = (values.as_slice::<i64>()?, [0; PIECE]);
+    let pieces = packed.as_mut_bytes()?.chunks_mut(PIECE / dtype.block().0);
+    for (piece, (values, out)) in values.chunks(PIECE).zip(pieces).enumerate() {
+        let codes = &mut codes[..values.len()];
+        for (index, (code, &value)) in codes.iter_mut().zip(values).enumerate() {
+            // Above the range of i64 an unsigned value is negative here, and outside all the same.
+            if !(low.into()..=high.into()).contains(&value) {
+                let index = piece * PIECE + index;
+                let what = format!("element {index} of a cast of shape {:?} to {dtype}", tensor.shape());
+                return Err(BitNetError::mismatch(what, format!("{low} to {high}"), value));
+            }
+            *code = value as i8;
         }
-        let digit = if radix == 16 { value as u8 & 15 } else { (value + 1) as u8 };
-        let place = radix.pow((index % per_byte) as u32);
-        let byte = &mut bytes[index / per_byte];
-        *byte = byte.wrapping_add(digit.wrapping_sub(zero).wrapping_mul(place));
+        store_codes(kernels, dtype, codes, out)?;
     }
     Ok(packed)
 }

@@ -67,7 +67,7 @@ fn compute<C: Arithmetic, S: Element + Cast<C>>(
 ) -> Result<BitNetTensor> {
     let shape = common_shape(operation, left, right)?;
     let pool = pool_of(operation, &[left, right])?;
-    let (left, right) = (unpacked(left, operation)?, unpacked(right, operation)?);
+    let (left, right) = (unpacked(left, operation, pool)?, unpacked(right, operation, pool)?);
     let walk = walk(&shape, [&left, &right])?;
     let sources = [Source::of(&left), Source::of(&right)];
     if C::DTYPE == S::DTYPE {
@@ -197,7 +197,7 @@ fn compared<C: Arithmetic>(
 ) -> Result<BitNetTensor> {
     let shape = common_shape(name, left, right)?;
     let pool = pool_of(name, &[left, right])?;
-    let (left, right) = (unpacked(left, name)?, unpacked(right, name)?);
+    let (left, right) = (unpacked(left, name, pool)?, unpacked(right, name, pool)?);
     let walk = walk(&shape, [&left, &right])?;
     let sources = [Source::of(&left), Source::of(&right)];
     build(&shape, BitNetDType::Bool, pool, name, |out: &mut [u8]| {
@@ -336,8 +336,8 @@ impl BitNetTensor {
         let shape = super::broadcast::broadcast(self.shape(), &shape)
             .ok_or_else(|| super::output::shapes(name, "shapes that repeat to one another", self, on_true))?;
         let pool = pool_of(name, &[on_true, on_false, self])?;
-        let condition = self.cast(BitNetDType::Bool)?;
-        let (left, right) = (unpacked(on_true, name)?, unpacked(on_false, name)?);
+        let condition = self.cast_in(BitNetDType::Bool, pool)?;
+        let (left, right) = (unpacked(on_true, name, pool)?, unpacked(on_false, name, pool)?);
         let walk = walk(&shape, [&condition, &left, &right])?;
         let sources = [Source::of(&condition), Source::of(&left), Source::of(&right)];
         for_number!(dtype, T => build(&shape, dtype, pool, name, |out: &mut [T]| {

@@ -41,11 +41,7 @@ impl BitNetTensor {
         let row_elements = shape[dim] * inner;
         let mut at = 0;
         for &tensor in tensors {
-            let part = match (tensor.dtype() == dtype, tensor.memory().pool()) {
-                (true, _) | (_, Some(_)) => tensor.cast(dtype)?,
-                (false, None) => tensor.copy_to(pool)?.cast(dtype)?,
-            };
-            let part = if part.is_contiguous() { part } else { part.copy_to(pool)? };
+            let part = tensor.cast_in(dtype, pool)?.contiguous_in(pool)?;
             let count = tensor.shape()[dim] * inner;
             // The last part of one row may end inside a byte, as the whole does.
             let whole = count.is_multiple_of(dtype.block().0) || (rows == 1 && at + count == row_elements);

@@ -12,6 +12,7 @@ use super::elementwise::for_arithmetic;
 use super::output::{build, pool_of, shapes, unsupported};
 use super::source::unpacked;
 use super::walk::Walk;
+use crate::memory::HybridMemoryPool;
 use crate::memory::tensor::{BitNetTensor, Layout};
 
 impl BitNetTensor {
@@ -63,13 +64,15 @@ impl BitNetTensor {
         if !fits {
             return Err(shapes("linear", "[.., k] and [n, k]", self, weights));
         }
+        let pool = pool_of("linear", &[self, weights])?;
         if !is_ternary(weights) {
-            let weights = unpacked(weights, "linear")?;
+            let weights = unpacked(weights, "linear", pool)?;
             return self.matmul(&weights.transpose(0, 1)?);
         }
         let (outer, depth) = (&shape[..shape.len() - 1], rows[1]);
         let tokens = outer.iter().product();
-        let result = super::ternary::product("linear", &self.reshape(&[tokens, depth])?, weights, weights)?;
+        let activations = self.contiguous_in(pool)?.reshape(&[tokens, depth])?;
+        let result = super::ternary::product("linear", &activations, weights, weights)?;
         result.reshape(&[outer, &rows[..1]].concat())
     }
 }
@@ -90,28 +93,29 @@ struct Product {
 impl Product {
     fn of(&self, left: &BitNetTensor, right: &BitNetTensor) -> Result<BitNetTensor> {
         use BitNetDType::I8;
+        let pool = pool_of("matmul", &[left, right])?;
         match (left.dtype(), right.dtype()) {
             (_, I8) if is_ternary(left) && self.outer.is_empty() => {
                 let product = super::ternary::product("matmul", &right.transpose(0, 1)?, left, right)?;
                 return product.transpose(0, 1)?.contiguous();
             }
             (I8, _) if is_ternary(right) && self.outer.is_empty() => {
-                let turned = unpacked(right, "matmul")?.transpose(0, 1)?.contiguous()?;
+                let turned = unpacked(right, "matmul", pool)?.transpose(0, 1)?.contiguous_in(pool)?;
                 return super::ternary::product("matmul", left, &turned, right);
             }
             _ => {}
         }
-        let pool = pool_of("matmul", &[left, right])?;
-        let (plain_left, plain_right) = (unpacked(left, "matmul")?, unpacked(right, "matmul")?);
+        let plain_left = unpacked(left, "matmul", pool)?;
+        let plain_right = unpacked(right, "matmul", pool)?;
         let dtype = common_type("matmul", &plain_left, &plain_right)?;
         match dtype {
             BitNetDType::Bool => {
                 Err(unsupported("matmul", &[left, right], "truth values are no numbers; cast them"))
             }
-            dtype if dtype.is_float() => self.floats(&plain_left, &plain_right, dtype),
+            dtype if dtype.is_float() => self.floats(&plain_left, &plain_right, dtype, pool),
             dtype => {
                 let wide = if dtype == I8 { BitNetDType::I32 } else { dtype };
-                let (left, right) = (plain_left.cast(wide)?, plain_right.cast(wide)?);
+                let (left, right) = (plain_left.cast_in(wide, pool)?, plain_right.cast_in(wide, pool)?);
                 for_arithmetic!(wide, C, _S => self.integers::<C>(&left, &right, wide, pool), bool => {
                     Err(unsupported("matmul", &[&left, &right], "no numbers"))
                 })
@@ -135,9 +139,15 @@ impl Product {
     }
 
     #[cfg(feature = "gemm")]
-    fn floats(&self, left: &BitNetTensor, right: &BitNetTensor, dtype: BitNetDType) -> Result<BitNetTensor> {
+    fn floats(
+        &self,
+        left: &BitNetTensor,
+        right: &BitNetTensor,
+        dtype: BitNetDType,
+        pool: &HybridMemoryPool,
+    ) -> Result<BitNetTensor> {
         let computed = if dtype == BitNetDType::F64 { dtype } else { BitNetDType::F32 };
-        let (left, right) = (cast_in_pool(left, right, computed)?, cast_in_pool(right, left, computed)?);
+        let (left, right) = (left.cast_in(computed, pool)?, right.cast_in(computed, pool)?);
         // One right matrix for all: the outer dimensions are rows of one left matrix, where strides can say so.
         let merged = self.outer.iter().product::<usize>().checked_mul(self.rows);
         if let (false, Some(rows), 2) = (self.outer.is_empty(), merged, right.shape().len())
@@ -145,11 +155,11 @@ impl Product {
             && let Some(layout) = left.layout().reshape(&[rows, self.depth])?
         {
             let one = Product { rows, depth: self.depth, cols: self.cols, outer: Vec::new() };
-            return one.floats(&left.view("matmul", layout)?, &right, dtype)?.reshape(&self.shape());
+            return one.floats(&left.view("matmul", layout)?, &right, dtype, pool)?.reshape(&self.shape());
         }
         let product = match computed {
-            BitNetDType::F64 => self.native::<f64>(&left, &right, computed),
-            _ => self.native::<f32>(&left, &right, computed),
+            BitNetDType::F64 => self.native::<f64>(&left, &right, computed, pool),
+            _ => self.native::<f32>(&left, &right, computed, pool),
         }?;
         product.cast(dtype)
     }
@@ -160,6 +170,7 @@ impl Product {
         left: &BitNetTensor,
         right: &BitNetTensor,
         dtype: BitNetDType,
+        pool: &HybridMemoryPool,
     ) -> Result<BitNetTensor> {
         use super::gemm::{Matrix, product};
         use super::source::Source;
@@ -173,7 +184,6 @@ impl Product {
             (strides[strides.len() - 2], strides[strides.len() - 1])
         };
         let (left_strides, right_strides) = (strides(left), strides(right));
-        let pool = pool_of("matmul", &[left, right])?;
         build(&self.shape(), dtype, pool, "matmul", |out: &mut [T]| {
             let each = self.rows * self.cols;
             for (index, out) in out.chunks_mut(each.max(1)).enumerate() {
@@ -197,7 +207,13 @@ impl Product {
     }
 
     #[cfg(not(feature = "gemm"))]
-    fn floats(&self, left: &BitNetTensor, right: &BitNetTensor, _: BitNetDType) -> Result<BitNetTensor> {
+    fn floats(
+        &self,
+        left: &BitNetTensor,
+        right: &BitNetTensor,
+        _: BitNetDType,
+        _: &HybridMemoryPool,
+    ) -> Result<BitNetTensor> {
         Err(unsupported("matmul", &[left, right], "this build lacks the feature gemm"))
     }
 
@@ -207,9 +223,9 @@ impl Product {
         left: &BitNetTensor,
         right: &BitNetTensor,
         dtype: BitNetDType,
-        pool: &crate::memory::HybridMemoryPool,
+        pool: &HybridMemoryPool,
     ) -> Result<BitNetTensor> {
-        let (left, right) = (left.contiguous()?, right.contiguous()?);
+        let (left, right) = (left.contiguous_in(pool)?, right.contiguous_in(pool)?);
         let starts = self.starts(&left, &right)?;
         let (left_elements, right_elements) = (left.memory_elements::<C>(), right.memory_elements::<C>());
         build(&self.shape(), dtype, pool, "matmul", |out: &mut [C]| {
@@ -233,13 +249,4 @@ impl Product {
             Ok(())
         })
     }
-}
-
-/// Casts an operand, in the pool of the other where its own memory belongs to none.
-#[cfg(feature = "gemm")]
-fn cast_in_pool(tensor: &BitNetTensor, other: &BitNetTensor, dtype: BitNetDType) -> Result<BitNetTensor> {
-    if tensor.dtype() == dtype || tensor.memory().pool().is_some() {
-        return tensor.cast(dtype);
-    }
-    tensor.copy_to(pool_of("matmul", &[tensor, other])?)?.cast(dtype)
 }

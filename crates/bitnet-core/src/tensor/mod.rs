@@ -4,8 +4,8 @@
 //! `unary`, `activation`, `convert`), `reduce` makes one of many (`reductions`, `statistics`); both merge the
 //! dimensions that one stride walks through and hand slices to kernels. An operand of another type, or one that does
 //! not lie together, reaches a kernel through a small tile (`source`). `broadcast` says what two operands have in
-//! common, `output` where results come from. `docs/tensors.md` states the rules; a new operation is a kernel and a
-//! method that calls a frame.
+//! common, `output` where results come from, `parallel` how threads share the work. `docs/tensors.md` states the rules;
+//! a new operation is a kernel and a method that calls a frame.
 
 mod activation;
 mod arithmetic;
@@ -20,6 +20,7 @@ mod join;
 mod math;
 mod matmul;
 mod output;
+mod parallel;
 mod reduce;
 mod reductions;
 mod softmax;
@@ -32,6 +33,7 @@ mod walk;
 
 pub use activation::Activation;
 pub(crate) use convert::{cast_slice_from_f64, copy};
+pub(crate) use walk::Walk;
 
 pub use crate::memory::tensor::{BitNetDType, BitNetTensor, Layout, TensorMetadata};
 

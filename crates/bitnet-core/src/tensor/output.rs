@@ -26,7 +26,7 @@ pub(crate) fn build<T: Element>(
     let purpose = format!("{operation}: {dtype} tensor of shape {shape:?}");
     let mut data = PoolBuffer::<u8>::for_overwrite(pool, size, &Device::Cpu, &purpose)?;
     fill(if data.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(&mut data) })?;
-    BitNetTensor::from_memory(metadata, Arc::new(data))
+    BitNetTensor::in_memory(metadata, Arc::new(data))
 }
 
 /// Returns the pool of the first operand that has one.
@@ -40,6 +40,22 @@ pub(crate) fn pool_of<'a>(operation: &str, operands: &[&'a BitNetTensor]) -> Res
         (Some(pool), _) => Ok(pool),
         (None, Some(first)) => first.result_pool(operation),
         (None, None) => Err(BitNetError::mismatch(format!("operands of {operation}"), "at least one", 0)),
+    }
+}
+
+/// Returns an empty vector with room for `len` values.
+///
+/// # Errors
+/// `OutOfMemory`.
+pub(crate) fn room<T>(operation: &str, len: usize) -> Result<Vec<T>> {
+    let mut room = Vec::new();
+    match room.try_reserve_exact(len) {
+        Ok(()) => Ok(room),
+        Err(error) => Err(BitNetError::new(ErrorKind::OutOfMemory {
+            requested: len.saturating_mul(size_of::<T>()),
+            purpose: format!("lines of {operation}"),
+            available: error.to_string(),
+        })),
     }
 }
 

@@ -8,6 +8,7 @@
 use bitnet_backend::{BitNetDType, BitNetError, Result};
 
 use super::output::{build, pool_of};
+use super::parallel;
 use super::source::{Number, Source, Tile, unpacked};
 use super::walk::{TILE, Walk};
 use crate::memory::Element;
@@ -22,7 +23,6 @@ const COLUMN_PIECE: usize = 1 << 20;
 /// Rows that are handed to [`Reduction::columns`] together.
 pub(crate) const ROWS: usize = 8;
 /// Elements from which on threads share the work.
-#[cfg(feature = "parallel")]
 const PARALLEL: usize = 1 << 18;
 
 /// A way to make one value of many numbers.
@@ -112,7 +112,7 @@ pub(crate) fn reduce<C: Number, R: Reduction<C>, O: Element>(
     finish: impl Fn(R::Acc) -> O + Sync,
 ) -> Result<BitNetTensor> {
     let pool = pool_of(operation, &[tensor])?;
-    let tensor = unpacked(tensor, operation)?;
+    let tensor = unpacked(tensor, operation, pool)?;
     let kept = axes.part(&tensor, &axes.kept, tensor.layout().offset());
     let gone = axes.part(&tensor, &axes.gone, 0);
     let frame = Frame { source: Source::of(&tensor), kept, gone, count: axes.count(&tensor), reduction };
@@ -135,7 +135,7 @@ impl<R> Frame<'_, R> {
     where
         R: Reduction<C>,
     {
-        if self.count == 0 {
+        if out.is_empty() || self.count == 0 {
             return out.fill(finish(self.reduction.start()));
         }
         let (kept_length, [kept_stride]) = self.kept.inner();
@@ -143,60 +143,64 @@ impl<R> Frame<'_, R> {
         let in_columns = kept_length > 1 && kept_stride.unsigned_abs() < gone_stride.unsigned_abs();
         // Blocks of columns end with a row of the part that stays.
         let unit = if in_columns { kept_length } else { 1 };
-        #[cfg(feature = "parallel")]
-        if out.len().saturating_mul(self.count) >= PARALLEL && rayon::current_num_threads() > 1 {
-            use rayon::prelude::*;
-            let pieces = 4 * rayon::current_num_threads();
-            if in_columns {
-                out.par_chunks_mut(unit).enumerate().for_each(|(row, out)| {
-                    out.par_chunks_mut(COLUMNS).enumerate().for_each(|(block, out)| {
-                        let (first, width) = (block * COLUMNS, out.len());
-                        let accs: Vec<Vec<R::Acc>> = (0..self.column_pieces(width))
-                            .into_par_iter()
-                            .map(|piece| self.fold_columns(row, first, width, piece))
-                            .collect();
-                        self.finish_columns(accs.into_iter(), out, finish);
-                    });
+        let threads = parallel::threads();
+        let share = threads > 1 && out.len().saturating_mul(self.count) >= PARALLEL;
+        // What cannot be parted into so many pieces is parted further.
+        let pieces = if share { 4 * threads } else { 1 };
+        let rows = out.len() / unit;
+        let each = rows.div_ceil(pieces);
+        match (in_columns, rows < pieces) {
+            (true, true) => parallel::pieces(out, unit, &|row, out| {
+                parallel::pieces(out, COLUMNS, &|block, out| {
+                    let (first, width) = (block * COLUMNS, out.len());
+                    let fold = |piece| self.fold_columns(row, first, width, piece);
+                    self.finish_columns(parallel::map(self.column_pieces(width), &fold), out, finish);
                 });
-            } else if out.len() >= pieces {
-                let each = out.len().div_ceil(pieces);
-                out.par_chunks_mut(each).enumerate().for_each(|(piece, out)| {
-                    self.fold_runs(piece * each, out, finish);
-                });
-            } else {
+            }),
+            (true, false) => parallel::pieces(out, each * unit, &|piece, out| {
+                for (row, out) in out.chunks_mut(unit).enumerate() {
+                    for (block, out) in out.chunks_mut(COLUMNS).enumerate() {
+                        let (row, first, width) = (piece * each + row, block * COLUMNS, out.len());
+                        let accs = (0..self.column_pieces(width))
+                            .map(|piece| self.fold_columns(row, first, width, piece));
+                        self.finish_columns(accs, out, finish);
+                    }
+                }
+            }),
+            (false, true) => {
                 for (index, out) in out.iter_mut().enumerate() {
-                    let start = self.kept.position(index);
-                    let accs: Vec<R::Acc> = (0..self.pieces())
-                        .into_par_iter()
-                        .map(|piece| self.fold_piece(start, piece))
-                        .collect();
-                    *out = finish(self.merge(accs.into_iter()));
+                    *out = finish(self.fold_all(self.kept.position(index)));
                 }
             }
-            return;
-        }
-        if in_columns {
-            for (row, out) in out.chunks_mut(unit).enumerate() {
-                for (block, out) in out.chunks_mut(COLUMNS).enumerate() {
-                    let width = out.len();
-                    let accs = (0..self.column_pieces(width))
-                        .map(|piece| self.fold_columns(row, block * COLUMNS, width, piece));
-                    self.finish_columns(accs, out, finish);
-                }
+            (false, false) => {
+                parallel::pieces(out, each, &|piece, out| self.fold_runs(piece * each, out, finish));
             }
-        } else {
-            self.fold_runs(0, out, finish);
         }
     }
 
-    /// Folds the results from index `first` on.
+    /// Folds the results from index `first` on, those of both halves in turn: the prefetchers of the hardware stop at
+    /// the end of a page, and two places far apart keep two of them busy.
     fn fold_runs<C: Number, O>(&self, first: usize, out: &mut [O], finish: &impl Fn(R::Acc) -> O)
     where
         R: Reduction<C>,
     {
-        for (index, out) in out.iter_mut().enumerate() {
-            let start = self.kept.position(first + index);
-            *out = finish(self.merge((0..self.pieces()).map(|piece| self.fold_piece(start, piece))));
+        let half = out.len() / 2;
+        let (low, high) = out.split_at_mut(half);
+        let (high, last) = high.split_at_mut(half);
+        let start = |index: usize| self.kept.position(first + index);
+        for (index, (low, high)) in low.iter_mut().zip(high).enumerate() {
+            let starts = [start(index), start(half + index)];
+            let pieces = (0..self.pieces()).map(|piece| self.fold_pieces(starts.map(|start| (start, piece))));
+            let merge = |[a, b]: [R::Acc; 2], [c, d]: [R::Acc; 2]| {
+                [self.reduction.merge(a, c), self.reduction.merge(b, d)]
+            };
+            let accs = pieces.reduce(merge).unwrap_or([self.reduction.start(); 2]);
+            [*low, *high] = accs.map(finish);
+        }
+        if let Some(last) = last.first_mut() {
+            let start = start(2 * half);
+            let pieces = (0..self.pieces()).map(|piece| self.fold_pieces([(start, piece)])[0]);
+            *last = finish(self.merge(pieces));
         }
     }
 
@@ -212,35 +216,55 @@ impl<R> Frame<'_, R> {
         self.count.div_ceil(PIECE)
     }
 
-    /// Folds the elements of piece `piece` of those that meet at `start`.
-    fn fold_piece<C: Number>(&self, start: usize, piece: usize) -> R::Acc
+    /// Folds all elements that meet at `start` on all threads, pieces of both halves in turn.
+    fn fold_all<C: Number>(&self, start: usize) -> R::Acc
+    where
+        R: Reduction<C>,
+    {
+        let (pieces, half) = (self.pieces(), self.pieces().div_ceil(2));
+        let fold = |piece| match half + piece {
+            second if second < pieces => self.fold_pieces([(start, piece), (start, second)]),
+            _ => [self.fold_pieces([(start, piece)])[0], self.reduction.start()],
+        };
+        let accs = parallel::map(half, &fold);
+        let (firsts, seconds): (Vec<R::Acc>, Vec<R::Acc>) =
+            accs.map(|[first, second]| (first, second)).unzip();
+        self.merge(firsts.into_iter().chain(seconds.into_iter().take(pieces - half)))
+    }
+
+    /// Folds a tile of each piece in turn: `places` holds where the elements of a result begin, and the piece of them.
+    fn fold_pieces<C: Number, const N: usize>(&self, places: [(usize, usize); N]) -> [R::Acc; N]
     where
         R: Reduction<C>,
     {
         let (length, [stride]) = self.gone.inner();
         let direct = if stride == 1 { C::direct(&self.source) } else { None };
         let mut scratch = [C::ONE; TILE];
-        let mut acc = self.reduction.start();
-        let (mut at, end) = (piece * PIECE, self.count.min((piece + 1) * PIECE));
-        while at < end {
-            let (row, col) = (at / length, at % length);
-            let from = start.wrapping_add(self.gone.row(row).0[0]).wrapping_add_signed(stride * col as isize);
-            let width = (length - col).min(end - at);
-            match direct {
-                Some(elements) => {
-                    acc = self.reduction.run(acc, &elements[from..][..width], at);
-                    at += width;
-                }
-                None => {
-                    let width = width.min(TILE);
-                    let tile = Tile { start: from, rows: 1, cols: width, row_stride: 0, col_stride: stride };
-                    self.source.gather(tile, &mut scratch[..width]);
-                    acc = self.reduction.run(acc, &scratch[..width], at);
-                    at += width;
-                }
+        let mut accs = [self.reduction.start(); N];
+        let mut cursors = places.map(|(_, piece)| piece * PIECE);
+        let ends = places.map(|(_, piece)| self.count.min((piece + 1) * PIECE));
+        while cursors != ends {
+            for ((acc, at), ((start, _), end)) in
+                accs.iter_mut().zip(&mut cursors).zip(places.iter().zip(ends))
+            {
+                let (row, col) = (*at / length, *at % length);
+                let from =
+                    start.wrapping_add(self.gone.row(row).0[0]).wrapping_add_signed(stride * col as isize);
+                let width = (length - col).min(end - *at).min(TILE);
+                let values = match direct {
+                    Some(elements) => &elements[from..][..width],
+                    None => {
+                        let tile =
+                            Tile { start: from, rows: 1, cols: width, row_stride: 0, col_stride: stride };
+                        self.source.gather(tile, &mut scratch[..width]);
+                        &scratch[..width]
+                    }
+                };
+                *acc = self.reduction.run(*acc, values, *at);
+                *at += width;
             }
         }
-        acc
+        accs
     }
 
     /// Returns how many rows of the part that goes make a piece, for blocks of `width` columns.

@@ -6,6 +6,7 @@ use super::broadcast::float_type;
 use super::cast::Cast;
 use super::math::Real;
 use super::output::{build, pool_of};
+use super::parallel;
 use super::reduce::Reduction;
 use super::reductions::{FloatSum, Fold};
 use super::source::{Source, Tile, unpacked};
@@ -15,7 +16,6 @@ use crate::memory::Element;
 use crate::memory::tensor::BitNetTensor;
 
 /// Elements from which on threads share the work.
-#[cfg(feature = "parallel")]
 const PARALLEL: usize = 1 << 16;
 
 impl BitNetTensor {
@@ -38,9 +38,10 @@ impl BitNetTensor {
 
     fn normalised(&self, name: &str, dim: isize, log: bool) -> Result<Self> {
         let dim = self.layout().dim(name, dim)? as isize;
+        let pool = pool_of(name, &[self])?;
         let last = self.shape().len() as isize - 1;
         if dim != last {
-            return self
+            return unpacked(self, name, pool)?
                 .transpose(dim, last)?
                 .normalised(name, last, log)?
                 .transpose(dim, last)?
@@ -62,7 +63,7 @@ where
     f64: Cast<R>,
 {
     let pool = pool_of(name, &[tensor])?;
-    let tensor = unpacked(tensor, name)?;
+    let tensor = unpacked(tensor, name, pool)?;
     let (shape, layout) = (tensor.shape(), tensor.layout());
     let outer = shape.len() - 1;
     let cols = shape[outer];
@@ -80,22 +81,14 @@ where
         if out.is_empty() {
             return Ok(());
         }
-        #[cfg(feature = "parallel")]
-        if out.len() >= PARALLEL && rayon::current_num_threads() > 1 {
-            use rayon::prelude::*;
-            let each = (out.len() / cols).div_ceil(4 * rayon::current_num_threads());
-            out.par_chunks_mut(each * cols).enumerate().for_each(|(piece, out)| {
-                let mut scratch = Vec::new();
-                for (index, out) in out.chunks_mut(cols).enumerate() {
-                    one(piece * each + index, &mut scratch, out);
-                }
-            });
-            return Ok(());
-        }
-        let mut scratch = Vec::new();
-        for (index, out) in out.chunks_mut(cols).enumerate() {
-            one(index, &mut scratch, out);
-        }
+        let share = out.len() >= PARALLEL;
+        let each = (out.len() / cols).div_ceil(if share { 4 * parallel::threads() } else { 1 });
+        parallel::pieces(out, each * cols, &|piece, out| {
+            let mut scratch = Vec::new();
+            for (index, out) in out.chunks_mut(cols).enumerate() {
+                one(piece * each + index, &mut scratch, out);
+            }
+        });
         Ok(())
     })
 }

@@ -9,7 +9,7 @@ use super::cast::Cast;
 use super::convert::for_number;
 use super::elementwise::for_arithmetic;
 use super::index::lines;
-use super::output::{build, pool_of, unsupported};
+use super::output::{build, pool_of, room, unsupported};
 use super::source::{Number, unpacked};
 use super::unary::for_real;
 use crate::memory::Element;
@@ -57,7 +57,7 @@ impl BitNetTensor {
     }
 
     fn ordered(&self, name: &str, dim: usize, choice: &Choice) -> Result<(Self, Self)> {
-        let plain = unpacked(self, name)?;
+        let plain = unpacked(self, name, pool_of(name, &[self])?)?;
         let (values, indices) = for_arithmetic!(plain.dtype(), C, S => {
             choose::<C, S>(name, &plain, dim, choice)
         }, bool => choose::<u8, u8>(name, &plain, dim, choice))?;
@@ -79,7 +79,7 @@ impl BitNetTensor {
     pub fn cumsum(&self, dim: isize) -> Result<Self> {
         let name = "cumsum";
         let at = self.layout().dim(name, dim)?;
-        let plain = unpacked(self, name)?;
+        let plain = unpacked(self, name, pool_of(name, &[self])?)?;
         let sums = match plain.dtype() {
             dtype if dtype.is_float() => for_real!(dtype, R, S => {
                 running::<R, f64, S>(name, &plain, at, dtype, |sum, value| sum + value, S::cast)
@@ -114,10 +114,11 @@ fn choose<C: Arithmetic, S: Element + Cast<C>>(
         return Err(unsupported(name, &[tensor], "dimensions of 2^32 and more are not sorted"));
     }
     let shape = moved_last(tensor.shape(), dim, choice.count);
-    let mut indices: Vec<u32> = Vec::with_capacity(shape.iter().product());
+    let mut indices = BitNetTensor::zeros(&shape, BitNetDType::I64, &tensor.device(), pool)?;
+    let places = indices.as_mut_slice::<i64>()?;
     let values = build(&shape, tensor.dtype(), pool, name, |out: &mut [S]| {
-        let mut keys: Vec<(u64, u32)> = Vec::with_capacity(tensor.shape()[dim]);
-        lines(tensor, dim, |line, values: &[C]| {
+        let mut keys: Vec<(u64, u32)> = room(name, tensor.shape()[dim])?;
+        lines(name, tensor, dim, |line, values: &[C]| {
             let key = |value: C| if choice.descending { !value.order() } else { value.order() };
             keys.clear();
             keys.extend(values.iter().enumerate().map(|(index, &value)| (key(value), index as u32)));
@@ -127,15 +128,13 @@ fn choose<C: Arithmetic, S: Element + Cast<C>>(
             keys.truncate(choice.count);
             // Indices differ, so that an unstable sort keeps the order of equal elements.
             keys.sort_unstable();
-            let out = &mut out[line * choice.count..][..choice.count];
-            out.iter_mut().zip(&keys).for_each(|(out, key)| *out = S::cast(values[key.1 as usize]));
-            indices.extend(keys.iter().map(|key| key.1));
-        });
-        Ok(())
-    })?;
-    let indices = build(&shape, BitNetDType::I64, pool, name, |out: &mut [i64]| {
-        out.iter_mut().zip(&indices).for_each(|(out, &index)| *out = i64::from(index));
-        Ok(())
+            let here = line * choice.count..(line + 1) * choice.count;
+            for ((out, place), &(_, index)) in out[here.clone()].iter_mut().zip(&mut places[here]).zip(&keys)
+            {
+                *out = S::cast(values[index as usize]);
+                *place = i64::from(index);
+            }
+        })
     })?;
     Ok((values, indices))
 }
@@ -155,14 +154,13 @@ fn running<C: Number, A: Copy + Default + Cast<C>, S: Element>(
         pool_of(name, &[tensor])?,
         name,
         |out: &mut [S]| {
-            lines(tensor, dim, |line, values: &[C]| {
+            lines(name, tensor, dim, |line, values: &[C]| {
                 let mut sum = A::default();
                 for (out, &value) in out[line * length..].iter_mut().zip(values) {
                     sum = add(sum, A::cast(value));
                     *out = store(sum);
                 }
-            });
-            Ok(())
+            })
         },
     )
 }

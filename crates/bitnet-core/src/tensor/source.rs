@@ -4,8 +4,9 @@ use bitnet_backend::{BitNetDType, Result};
 use half::{bf16, f16};
 
 use super::cast::Cast;
-use crate::memory::Element;
 use crate::memory::tensor::BitNetTensor;
+use crate::memory::tensor::packed::load_codes;
+use crate::memory::{Element, HybridMemoryPool};
 
 /// A number type that tensors compute in or are stored as; `bool` is computed as `u8`.
 pub(crate) trait Number:
@@ -161,32 +162,21 @@ fn gather_columns<S: Copy, C: Cast<S>>(
     }
 }
 
-/// Returns the tensor with whole-byte elements: packed ones become `i8`, others are shared.
+/// Returns the tensor with whole-byte elements: packed ones become `i8` in memory of `pool`, others are shared.
 ///
 /// # Errors
-/// `Unsupported` when packed elements are in memory without a pool; otherwise as an allocation.
-pub(crate) fn unpacked(tensor: &BitNetTensor, operation: &str) -> Result<BitNetTensor> {
-    let unpack: fn(&[u8], &mut [i8]) -> Result<()> = match tensor.dtype() {
-        BitNetDType::BitNet158 => |packed, out| {
-            for (out, &byte) in out.chunks_mut(4).zip(packed) {
-                for (place, out) in out.iter_mut().enumerate() {
-                    *out = (byte >> (2 * place) & 3) as i8 - 1;
-                }
-            }
-            Ok(())
-        },
-        BitNetDType::TernaryBase3 => crate::memory::tensor::base3::unpack,
-        BitNetDType::I4 => |packed, out| {
-            for (index, out) in out.iter_mut().enumerate() {
-                // The nibble is moved up and back, so that its sign is copied.
-                *out = ((packed[index / 2] >> (index % 2 * 4)) << 4) as i8 >> 4;
-            }
-            Ok(())
-        },
-        _ => return Ok(tensor.clone()),
-    };
-    let pool = tensor.result_pool(operation)?;
+/// `Mismatch` for bytes that are no codes; otherwise as an allocation.
+pub(crate) fn unpacked(
+    tensor: &BitNetTensor,
+    operation: &str,
+    pool: &HybridMemoryPool,
+) -> Result<BitNetTensor> {
+    let dtype = tensor.dtype();
+    if !dtype.is_packed() {
+        return Ok(tensor.clone());
+    }
+    let kernels = crate::cpu::select_kernels()?;
     super::output::build(tensor.shape(), BitNetDType::I8, pool, operation, |out: &mut [i8]| {
-        unpack(tensor.as_bytes()?, out).map_err(|error| error.context(operation))
+        load_codes(kernels, dtype, tensor.as_bytes()?, out).map_err(|error| error.context(operation))
     })
 }

@@ -8,12 +8,14 @@ use super::cast::Cast;
 use super::convert::for_number;
 use super::elementwise::for_arithmetic;
 use super::math::Real;
+use super::output::pool_of;
 use super::reduce::{Axes, reduce};
 use super::reductions::{ExpSum, Extreme, FloatSum, Fold, Variance};
 use super::source::{Source, Tile, unpacked};
 use super::unary::for_real;
 use crate::memory::Element;
 use crate::memory::tensor::BitNetTensor;
+use crate::memory::tensor::packed::Digits;
 
 /// Returns the type of a sum of integers of a type.
 fn sum_type(dtype: BitNetDType) -> BitNetDType {
@@ -74,7 +76,7 @@ impl BitNetTensor {
         unsigned_start: u64,
     ) -> Result<Self> {
         let dtype = sum_type(self.dtype());
-        let plain = unpacked(self, operation)?;
+        let plain = unpacked(self, operation, pool_of(operation, &[self])?)?;
         if dtype == BitNetDType::U64 {
             let fold = Fold { start: unsigned_start, fold: unsigned };
             return reduce::<u64, _, u64>(operation, &plain, axes, dtype, &fold, |sum| sum);
@@ -126,7 +128,7 @@ impl BitNetTensor {
         }
         let axes = Axes::new(operation, self, dims, keepdim)?;
         axes.check_some(operation, self)?;
-        let plain = unpacked(self, operation)?;
+        let plain = unpacked(self, operation, pool_of(operation, &[self])?)?;
         for_arithmetic!(plain.dtype(), C, S => run::<C, S>(operation, &plain, &axes, least), bool => {
             run::<u8, u8>(operation, &plain, &axes, least)
         })
@@ -151,7 +153,7 @@ impl BitNetTensor {
     fn arg_extreme(&self, operation: &str, dim: isize, keepdim: bool, least: bool) -> Result<Self> {
         let axes = Axes::new(operation, self, &[dim], keepdim)?;
         axes.check_some(operation, self)?;
-        let plain = unpacked(self, operation)?;
+        let plain = unpacked(self, operation, pool_of(operation, &[self])?)?;
         let (dtype, extreme) = (BitNetDType::I64, Extreme { least });
         for_arithmetic!(plain.dtype(), C, _S => {
             reduce::<C, _, i64>(operation, &plain, &axes, dtype, &extreme, |(_, index)| index as i64)
@@ -233,16 +235,24 @@ impl BitNetTensor {
     /// Returns the one element as f64: exactly, but for 64-bit integers beyond 2^53.
     ///
     /// # Errors
-    /// `Mismatch` when there is not exactly one.
+    /// `Mismatch` when there is not exactly one, and for packed bits that are no code; `Unsupported` for a tensor with a
+    /// scale.
     pub fn item(&self) -> Result<f64> {
         if self.element_count() != 1 {
             let what = format!("elements of a tensor of shape {:?} read as one number", self.shape());
             return Err(BitNetError::mismatch(what, 1, self.element_count()));
         }
+        self.check_unscaled("item")?;
         let start = self.layout().offset();
+        if let Some(digits) = Digits::of(self.dtype()) {
+            let value = digits.value(self.memory().bytes(), start);
+            let invalid =
+                || BitNetError::mismatch(format!("bits of a {} item", self.dtype()), "a code", "none");
+            return value.map(f64::from).ok_or_else(invalid);
+        }
         let tile = Tile { start, rows: 1, cols: 1, row_stride: 0, col_stride: 1 };
         let mut out = [0.0f64];
-        Source::of(&unpacked(self, "item")?).gather(tile, &mut out);
+        Source::of(self).gather(tile, &mut out);
         Ok(out[0])
     }
 

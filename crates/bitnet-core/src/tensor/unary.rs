@@ -21,7 +21,7 @@ fn compute<C: Arithmetic, S: Element + Cast<C>>(
     each: impl Fn(C) -> C + Sync,
 ) -> Result<BitNetTensor> {
     let pool = pool_of(name, &[tensor])?;
-    let tensor = unpacked(tensor, name)?;
+    let tensor = unpacked(tensor, name, pool)?;
     let walk = walk(tensor.shape(), [&tensor])?;
     let sources = [Source::of(&tensor)];
     let kernel = |[values]: [&[C]; 1], out: &mut [C]| {
@@ -160,23 +160,28 @@ impl BitNetTensor {
         number!("square", self, x: C => x.times(x))
     }
 
-    /// Rounds down; integers stay.
+    /// Rounds down; integers stay, packed ones become i8.
     pub fn floor(&self) -> Result<Self> {
         self.rounding("floor", &Rounding::Floor)
     }
 
-    /// Rounds up; integers stay.
+    /// Rounds up; integers stay, packed ones become i8.
     pub fn ceil(&self) -> Result<Self> {
         self.rounding("ceil", &Rounding::Ceil)
     }
 
-    /// Rounds to the nearest integer, half to even; integers stay.
+    /// Rounds to the nearest integer, half to even; integers stay, packed ones become i8.
     pub fn round(&self) -> Result<Self> {
         self.rounding("round", &Rounding::Nearest)
     }
 
     fn rounding(&self, name: &str, rounding: &Rounding) -> Result<Self> {
-        if self.dtype().is_float() { real(name, self, rounding) } else { Ok(self.clone()) }
+        match self.dtype() {
+            dtype if dtype.is_float() => real(name, self, rounding),
+            BitNetDType::Bool => Err(unsupported(name, &[self], "truth values are no numbers; cast them")),
+            dtype if dtype.is_packed() => unpacked(self, name, pool_of(name, &[self])?),
+            _ => self.check_unscaled(name).map(|()| self.clone()),
+        }
     }
 
     /// Tells where elements are NaN.

@@ -5,17 +5,20 @@
 //! gathered into a tile otherwise (other types are converted on the way). Operands whose rows are
 //! columns in memory are gathered in tiles of several rows, so that a cache line is read once.
 
+use super::parallel;
 use super::source::{Number, Source, Tile};
 use crate::memory::Element;
 
 /// Elements of a tile: some kilobytes an operand, which stay in the first-level cache.
 pub(crate) const TILE: usize = 1024;
-/// Rows, and columns, of a tile of columns: a page of memory is left after several cache lines of it.
-const SQUARE: usize = 64;
+/// Columns of a tile whose rows are columns in memory, of as many rows as a cache line has elements: of each page one
+/// line is read, and so few pages are in turn that their addresses stay at hand.
+const TILE_COLUMNS: usize = 64;
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
 /// Shorter rows are gathered several at a time, so that a kernel has something to do.
 const SHORT_ROW: usize = 64;
 /// Bytes of a result from which on threads share the work.
-#[cfg(feature = "parallel")]
 const PARALLEL_BYTES: usize = 1 << 20;
 
 /// Computes elements of a result from equally many elements of each operand.
@@ -54,7 +57,6 @@ impl<const N: usize> Walk<N> {
     }
 
     /// Returns the number of rows: what the outer dimensions count.
-    #[cfg(feature = "parallel")]
     pub fn rows(&self) -> usize {
         self.outer.iter().map(|(length, _)| length).product()
     }
@@ -109,30 +111,26 @@ pub(crate) fn fill<const N: usize, C: Number, O: Element>(
     if out.is_empty() {
         return;
     }
-    let cols = walk.inner.0;
-    #[cfg(feature = "parallel")]
-    if size_of_val(out) >= PARALLEL_BYTES && rayon::current_num_threads() > 1 {
-        use rayon::prelude::*;
-        let pieces = 4 * rayon::current_num_threads();
-        let rows = walk.rows();
-        if rows >= pieces {
-            // Whole tiles of rows a piece.
-            let each = rows.div_ceil(pieces).next_multiple_of(SQUARE);
-            out.par_chunks_mut(each * cols).enumerate().for_each(|(piece, out)| {
-                fill_rows(walk, sources, piece * each, 0, out, cols, kernel);
-            });
-        } else {
-            let each = cols.div_ceil(pieces.div_ceil(rows)).next_multiple_of(TILE);
-            out.par_chunks_mut(cols).enumerate().for_each(|(row, out)| {
-                out.par_chunks_mut(each).enumerate().for_each(|(piece, out)| {
-                    let width = out.len();
-                    fill_rows(walk, sources, row, piece * each, out, width, kernel);
-                });
-            });
-        }
-        return;
+    let (cols, threads) = (walk.inner.0, parallel::threads());
+    if size_of_val(out) < PARALLEL_BYTES || threads == 1 {
+        return fill_rows(walk, sources, 0, 0, out, cols, kernel);
     }
-    fill_rows(walk, sources, 0, 0, out, cols, kernel);
+    let (rows, pieces) = (walk.rows(), 4 * threads);
+    if rows >= pieces {
+        // Whole tiles of rows a piece.
+        let each = rows.div_ceil(pieces).next_multiple_of(LINE_BYTES);
+        parallel::pieces(out, each * cols, &|piece, out| {
+            fill_rows(walk, sources, piece * each, 0, out, cols, kernel);
+        });
+    } else {
+        let each = cols.div_ceil(pieces.div_ceil(rows)).next_multiple_of(TILE);
+        parallel::pieces(out, cols, &|row, out| {
+            parallel::pieces(out, each, &|piece, out| {
+                let width = out.len();
+                fill_rows(walk, sources, row, piece * each, out, width, kernel);
+            });
+        });
+    }
 }
 
 /// Fills rows from `first` on, `cols` columns of each from `first_col` on.
@@ -156,7 +154,7 @@ fn fill_rows<const N: usize, C: Number, O: Element>(
     let (tile_rows, tile_cols) = match (all_direct, cols < SHORT_ROW, in_columns) {
         (true, ..) => (1, cols),
         (_, true, _) => (TILE / cols, cols),
-        (_, _, true) => (SQUARE, SQUARE),
+        (_, _, true) => ((LINE_BYTES / size_of::<C>()).max(1), TILE_COLUMNS),
         _ => (1, TILE),
     };
     let mut scratch: [Vec<C>; N] = std::array::from_fn(|i| match directs[i] {

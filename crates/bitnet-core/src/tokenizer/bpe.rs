@@ -1,7 +1,7 @@
 //! Builds a byte-level BPE of the `tokenizers` crate from a [`Vocabulary`].
 //!
 //! Every token of a GGUF vocabulary has its place, added ones included, so the crate finds each under its own id.
-//! Most rules spell text byte by byte; those of [`is_raw`] merge characters, with U+2581 for a space and byte tokens
+//! Most rules spell text byte by byte; those that are raw merge characters, with U+2581 for a space and byte tokens
 //! (`<0xE2>`) for what has no token.
 //! Control and unknown tokens become special tokens; user-defined ones are cut out of every text first.
 
@@ -20,27 +20,32 @@ use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior, Tokeni
 use super::TokenizerError;
 use super::contained::contained;
 use super::error::one_line;
-use super::split_rules::{SplitRule, is_raw};
-use super::vocabulary::{TokenType, Vocabulary, malformed, quote};
+use super::newlines::Newlines;
+use super::split_rules::SplitRule;
+use super::vocabulary::{TokenType, Vocabulary, malformed, merge_halves, quote};
 
 /// The character that stands for a space where characters merge.
 const SPACE: &str = "\u{2581}";
 
-/// Builds the pipeline.
+/// Builds the pipeline, and what takes runs of newlines whole where the rule asks for it.
 ///
 /// Errors: [`TokenizerError::Unsupported`] for a split rule that is not known, [`TokenizerError::Malformed`] for
 /// merges and tokens that contradict each other.
-pub(super) fn build(vocabulary: Vocabulary, origin: &str) -> Result<Tokenizer, TokenizerError> {
+pub(super) fn build(
+    vocabulary: Vocabulary,
+    origin: &str,
+) -> Result<(Tokenizer, Option<Newlines>), TokenizerError> {
     let types = vocabulary.check(origin)?;
     let pre = vocabulary.effective_pre();
-    let raw = is_raw(pre);
     let rule = SplitRule::by_name(pre).ok_or_else(|| TokenizerError::Unsupported {
         origin: origin.to_string(),
         field: "tokenizer.ggml.pre".to_string(),
         found: pre.to_string(),
         reason: "how this rule cuts text is not known here for certain".to_string(),
     })?;
-    let ends = vocabulary.ends(rule.add_bos, false, origin)?;
+    let raw = rule.raw;
+    let ends = vocabulary.ends(origin)?;
+    let newlines = rule.gemma.then(|| Newlines::new(&vocabulary.tokens, &types));
     let added: Vec<(u32, AddedToken)> = added_tokens(&vocabulary, &types);
     let unknown = vocabulary.token(vocabulary.unknown).map(str::to_owned);
     let Vocabulary { tokens, merges, .. } = vocabulary;
@@ -59,7 +64,7 @@ pub(super) fn build(vocabulary: Vocabulary, origin: &str) -> Result<Tokenizer, T
             None => model.byte_fallback(raw),
         };
         let mut tokenizer = Tokenizer::new(model.build().map_err(|e| library("build the BPE model", &e))?);
-        let splits = pre_tokenizer(rule, raw).map_err(|e| library("build its split rule", &e))?;
+        let splits = pre_tokenizer(rule).map_err(|e| library("build its split rule", &e))?;
         tokenizer.with_pre_tokenizer(Some(splits));
         if raw {
             let spaces = Replace::new(" ", SPACE).map_err(|e| library("build its normaliser", &e))?;
@@ -76,9 +81,10 @@ pub(super) fn build(vocabulary: Vocabulary, origin: &str) -> Result<Tokenizer, T
             .map_err(|e| library("add its special tokens", &e))?;
         Ok(tokenizer)
     });
-    built.unwrap_or_else(|| {
+    let built = built.unwrap_or_else(|| {
         Err(library("build the tokenizer", &"the tokenizer library panicked on its contents"))
-    })
+    });
+    Ok((built?, newlines))
 }
 
 fn added_tokens(vocabulary: &Vocabulary, types: &[TokenType]) -> Vec<(u32, AddedToken)> {
@@ -114,12 +120,9 @@ fn pairs(merges: Vec<String>, vocab: &Vocab, origin: &str) -> Result<Merges, Tok
         let wrong = |expected: &str, found: &str| {
             Err(malformed(origin, &format!("merges[{rank}]"), expected, quote(found)))
         };
-        // A token may begin with a space; none ends before its first character.
-        let second = merge.char_indices().nth(1).map_or(merge.len(), |(at, _)| at);
-        let Some(space) = merge[second..].find(' ').map(|at| at + second) else {
+        let Some((left, right)) = merge_halves(merge) else {
             return wrong("two tokens with a space between", merge);
         };
-        let (left, right) = (&merge[..space], &merge[space + 1..]);
         for side in [left, right] {
             if !vocab.contains_key(side) {
                 return wrong("two tokens of the vocabulary", side);
@@ -136,13 +139,13 @@ fn pairs(merges: Vec<String>, vocab: &Vocab, origin: &str) -> Result<Merges, Tok
     Ok(pairs)
 }
 
-fn pre_tokenizer(rule: SplitRule, raw: bool) -> tokenizers::Result<PreTokenizerWrapper> {
+fn pre_tokenizer(rule: &SplitRule) -> tokenizers::Result<PreTokenizerWrapper> {
     let mut steps: Vec<PreTokenizerWrapper> = Vec::with_capacity(rule.patterns.len() + 1);
     for pattern in rule.patterns {
         let pattern = SplitPattern::Regex((*pattern).to_string());
         steps.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?.into());
     }
-    if !raw {
+    if !rule.raw {
         steps.push(ByteLevel::new(false, true, false).into());
     }
     Ok(Sequence::new(steps).into())

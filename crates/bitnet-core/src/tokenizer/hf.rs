@@ -16,6 +16,7 @@ use tokenizers::{
 use super::byte_level;
 use super::contained::contained;
 use super::error::one_line;
+use super::newlines::Newlines;
 use super::{DecodeKind, EncodeOptions, Piece, TokenizerError};
 
 /// A loaded pipeline and what is asked of it often.
@@ -29,13 +30,19 @@ pub(super) struct HfTokenizer {
     reachable_special: HashSet<u32>,
     /// Bytes that a byte-level model without an unknown token cannot spell, as a table.
     unspellable: Option<Box<[bool; 256]>>,
+    /// What takes runs of newlines whole, for the rule that does.
+    newlines: Option<Newlines>,
     vocab_size: usize,
     prefix: Vec<u32>,
     decode: DecodeKind,
 }
 
 impl HfTokenizer {
-    pub(super) fn new(tokenizer: Tokenizer, origin: &str) -> Result<Self, TokenizerError> {
+    pub(super) fn new(
+        tokenizer: Tokenizer,
+        newlines: Option<Newlines>,
+        origin: &str,
+    ) -> Result<Self, TokenizerError> {
         let vocab_size = vocab_size(&tokenizer);
         let mut this = HfTokenizer {
             unspellable: unspellable_bytes(&tokenizer),
@@ -45,6 +52,7 @@ impl HfTokenizer {
             special: BTreeMap::new(),
             splitter: AddedVocabulary::new(),
             reachable_special: HashSet::new(),
+            newlines,
             vocab_size,
             prefix: Vec::new(),
         };
@@ -55,7 +63,7 @@ impl HfTokenizer {
 
     /// A second tokenizer of the same content, for changing one of the two.
     pub(super) fn duplicate(&self) -> Result<Self, TokenizerError> {
-        HfTokenizer::new(self.read().clone(), &self.origin)
+        HfTokenizer::new(self.read().clone(), self.newlines.clone(), &self.origin)
     }
 
     pub(super) fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
@@ -68,11 +76,12 @@ impl HfTokenizer {
             contained(|| refuse_loss(&tokenizer, text, body.get_ids(), table))
                 .ok_or_else(|| self.library("encode", "the tokenizer library panicked"))??;
         }
-        if !options.add_special {
-            return Ok(body.get_ids().to_vec());
-        }
-        let whole = self.run(|| tokenizer.post_process(body, None, true))?;
-        Ok(whole.get_ids().to_vec())
+        let whole = match options.add_special {
+            true => self.run(|| tokenizer.post_process(body, None, true))?,
+            false => body,
+        };
+        let ids = whole.get_ids();
+        Ok(self.newlines.as_ref().map_or_else(|| ids.to_vec(), |newlines| newlines.join(ids)))
     }
 
     fn run(&self, work: impl FnOnce() -> tokenizers::Result<Encoding>) -> Result<Encoding, TokenizerError> {

@@ -35,9 +35,10 @@ mod growth;
 mod hf;
 #[cfg(feature = "tokenizers")]
 mod json_stream;
+#[cfg(feature = "tokenizers")]
+mod newlines;
 mod sentencepiece;
 mod simple;
-#[cfg(feature = "tokenizers")]
 mod split_rules;
 mod stream;
 #[cfg_attr(not(feature = "tokenizers"), allow(dead_code))]
@@ -53,8 +54,9 @@ pub use functions::{
     add_special_tokens, create_bpe_tokenizer, create_simple_tokenizer, decode_tokens, encode_batch,
     encode_text, get_special_token_id, load_hf_tokenizer, load_tokenizer,
 };
+pub use split_rules::SplitRule;
 pub use stream::TokenStream;
-pub use vocabulary::Vocabulary;
+pub use vocabulary::{TokenType, Vocabulary, merge_halves};
 
 use sentencepiece::SentencePiece;
 
@@ -164,7 +166,11 @@ impl Tokenizer {
                 Ok(Tokenizer { kind: Kind::SentencePiece(Arc::new(pieces)) })
             }
             #[cfg(feature = "tokenizers")]
-            "gpt2" | "gemma4" => Tokenizer::from_library(bpe::build(vocabulary, origin)?, origin),
+            "gpt2" | "gemma4" => {
+                let (tokenizer, newlines) = bpe::build(vocabulary, origin)?;
+                let hf = hf::HfTokenizer::new(tokenizer, newlines, origin)?;
+                Ok(Tokenizer { kind: Kind::Hf(Arc::new(hf)) })
+            }
             #[cfg(not(feature = "tokenizers"))]
             "gpt2" | "gemma4" => Err(feature_disabled(origin)),
             other => Err(TokenizerError::Unsupported {
@@ -192,7 +198,7 @@ impl Tokenizer {
 
     #[cfg(feature = "tokenizers")]
     fn from_library(tokenizer: tokenizers::Tokenizer, origin: &str) -> Result<Self, TokenizerError> {
-        Ok(Tokenizer { kind: Kind::Hf(Arc::new(hf::HfTokenizer::new(tokenizer, origin)?)) })
+        Ok(Tokenizer { kind: Kind::Hf(Arc::new(hf::HfTokenizer::new(tokenizer, None, origin)?)) })
     }
 
     /// Returns the ids of a text.

@@ -5,9 +5,11 @@
 //! of the tokenizers that the models were trained with (`tokenizer.json` on the hub): contractions are
 //! matched with Unicode case folding, so that U+017F counts as `s`.
 //!
-//! To add a rule: an arm in [`SplitRule::by_name`] with patterns from the model's own tokenizer. A name
-//! without an arm is refused: text cut by a wrong rule gives fluent nonsense.
+//! To add a rule: an entry in the table of rules with patterns from the model's own tokenizer, and its names in
+//! `docs/tokenizers.md`. A name without an entry is refused: text cut by a wrong rule gives fluent nonsense.
 
+/// Lines and runs of newlines.
+const LINES: &str = "[^\\n]+|[\\n]+";
 /// The split of GPT-2.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Llama 3: up to three digits a piece.
@@ -74,93 +76,166 @@ const DEEPSEEK_CJK: &str = r"[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}
 const BLOOM: &str = r" ?[^(\s|.,!?\u{2026}\u{3002}\u{ff0c}\u{3001}\u{964}\u{6d4}\u{60c})]+";
 
 /// How text is cut, and what goes with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SplitRule {
-    /// Patterns in the order in which they are applied.
-    pub(super) patterns: &'static [&'static str],
+#[derive(Debug, PartialEq, Eq)]
+pub struct SplitRule {
+    /// The names of the rule in GGUF files; the first is the one to write.
+    pub names: &'static [&'static str],
+    /// Patterns in the order in which they are applied, each isolating its matches.
+    pub patterns: &'static [&'static str],
     /// Whether a whole piece that is a token is taken as it is, without merging.
-    pub(super) ignore_merges: bool,
+    pub ignore_merges: bool,
     /// Whether BOS is added where the file does not say.
-    pub(super) add_bos: bool,
+    pub add_bos: bool,
+    /// Whether nothing but lines is cut, of text whose characters are not spelled byte by byte: the merges then run over
+    /// words, as those of sentencepiece do.
+    pub raw: bool,
+    /// Whether BOS is added whatever the file says, and a run of newlines that is a token is taken as it is.
+    pub gemma: bool,
 }
 
 impl SplitRule {
     /// Returns the rule of a name; `None` where its patterns are not known for certain.
-    pub(super) fn by_name(name: &str) -> Option<Self> {
-        let patterns: &[&str] = match name {
-            "default" => &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
-            "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon_e" | "falcon-h1" | "pixtral"
-            | "midm-2.0" | "lfm2" | "jina-v5-nano" => {
-                return Some(SplitRule { patterns: &[LLAMA3], ignore_merges: true, add_bos: true });
-            }
-            raw if is_raw(raw) => &["[^\\n]+|[\\n]+"],
-            "tekken" => return Some(SplitRule { patterns: &[TEKKEN], ignore_merges: true, add_bos: true }),
-            "minicpm5" => return whole_pieces(&[r"\p{N}{1,3}", MINICPM5]),
-            "glm4" | "glm5" => return whole_pieces(&[LLAMA3]),
-            "youtu" => return whole_pieces(&[YOUTU_SCRIPTS, YOUTU]),
-            "granite-embed-multi-97m" => return whole_pieces(&[GPT4O]),
-            "chameleon" => {
-                let patterns = &[
-                    "<sentinel:[0-9]+>",
-                    "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z",
-                    r"([\t\n]|    |  )",
-                    r"\p{N}",
-                    r"[\p{P}!-/:-@\[-`{-~]",
-                    GPT2,
-                ];
-                return Some(SplitRule { patterns, ignore_merges: false, add_bos: true });
-            }
-            "dbrx" | "smaug-bpe" | "chatglm-bpe" => &[LLAMA3],
-            "jais-2" => &[JAIS2],
-            "ufakzeka" => &[UFAKZEKA],
-            "laguna" => &[r"[^\n]+|[\n]+", QWEN2],
-            "exaone-moe" => &[EXAONE_MOE],
-            "tiny_aya" | "cohere2moe" => &[r"\d{1,3}(?=(?:\d{3})*\b)", GPT4O],
-            "superbpe" => &[r"\p{N}+", r"(?=(\d{3})+(?!\d))"],
-            "spark2_5" => &[r"\p{N}{1,3}", CJK, SPARK25, r"\p{N}"],
-            "falcon" => &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"],
-            "gpt-2" | "phi-2" | "jina-es" | "jina-de" | "jina-v2-es" | "jina-v2-de" | "jina-v1-en"
-            | "jina-v2-code" | "roberta-bpe" | "gigachat" | "a.x-4.0" | "mellum" | "modern-bert" | "mpt"
-            | "olmo" | "jais" | "trillion" | "granite-docling" | "exaone4" => &[GPT2],
-            "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b"
-            | "mellum2" => &[r"\p{N}", GPT2],
-            "qwen2" | "deepseek-r1-qwen" | "stablelm2" | "hunyuan" | "megrez" | "grok-2" | "solar-open"
-            | "kormo" | "f2llmv2" => &[QWEN2],
-            "qwen35" => &[QWEN35],
-            "gpt-4o" | "llama4" | "kanana2" | "minimax-m2" | "talkie" => &[GPT4O],
-            "seed-coder" => &[SEED_CODER],
-            "bailingmoe" | "bailingmoe2" | "llada-moe" => &[BAILING],
-            "deepseek-v3" | "hunyuan-dense" | "joyai-llm" | "hy_v4" => &[r"\p{N}{1,3}", CJK, DEEPSEEK3],
-            "deepseek-coder" => &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"],
-            "deepseek-llm" => &[
-                "[\r\n]",
-                DEEPSEEK_LETTERS,
-                r"\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}\u{2018}-\u{201f}\u{3000}-\u{3002}]+",
-                r"\s+$",
-                DEEPSEEK_CJK,
-                r"\p{N}+",
-            ],
-            "bloom" | "poro-chat" | "gpt3-finnish" => &[BLOOM],
-            "viking" => &[BLOOM, r"\p{N}"],
-            _ => return None,
-        };
-        Some(SplitRule { patterns, ignore_merges: false, add_bos: false })
+    pub fn by_name(name: &str) -> Option<&'static Self> {
+        RULES.iter().find(|rule| rule.names.contains(&name))
+    }
+
+    /// Returns the rule that cuts by these patterns, with or without merges within a token; `None` if there is none.
+    pub fn by_patterns(patterns: &[&str], ignore_merges: bool) -> Option<&'static Self> {
+        let same =
+            |rule: &&Self| rule.patterns == patterns && rule.ignore_merges == ignore_merges && !rule.raw;
+        RULES.iter().find(same)
     }
 }
 
-/// A rule that takes pieces which are tokens as they are.
-fn whole_pieces(patterns: &'static [&'static str]) -> Option<SplitRule> {
-    Some(SplitRule { patterns, ignore_merges: true, add_bos: false })
+const fn rule(names: &'static [&'static str], patterns: &'static [&'static str]) -> SplitRule {
+    SplitRule { names, patterns, ignore_merges: false, add_bos: false, raw: false, gemma: false }
 }
 
-/// Reports whether a rule cuts nothing but lines, of text whose characters are not spelled byte by byte: the merges
-/// then run over words, as those of sentencepiece do.
-pub(super) fn is_raw(name: &str) -> bool {
-    matches!(name, "gemma4" | "sarvam-moe" | "granite-embed-multi-311m")
+/// A rule that takes pieces which are tokens as they are.
+const fn whole_pieces(names: &'static [&'static str], patterns: &'static [&'static str]) -> SplitRule {
+    SplitRule { ignore_merges: true, ..rule(names, patterns) }
 }
+
+const fn adding_bos(rule: SplitRule) -> SplitRule {
+    SplitRule { add_bos: true, ..rule }
+}
+
+const fn lines(names: &'static [&'static str], gemma: bool) -> SplitRule {
+    SplitRule { raw: true, gemma, ..rule(names, &[LINES]) }
+}
+
+/// Every rule. Where two cut alike the first is the one whose name is written.
+const RULES: &[SplitRule] = &[
+    rule(&["default"], &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
+    adding_bos(whole_pieces(
+        &[
+            "llama-bpe",
+            "llama3",
+            "llama-v3",
+            "falcon3",
+            "falcon_e",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
+            "jina-v5-nano",
+        ],
+        &[LLAMA3],
+    )),
+    lines(&["gemma4", "granite-embed-multi-311m"], true),
+    lines(&["sarvam-moe"], false),
+    adding_bos(whole_pieces(&["tekken"], &[TEKKEN])),
+    whole_pieces(&["minicpm5"], &[r"\p{N}{1,3}", MINICPM5]),
+    whole_pieces(&["glm4", "glm5"], &[LLAMA3]),
+    whole_pieces(&["youtu"], &[YOUTU_SCRIPTS, YOUTU]),
+    whole_pieces(&["granite-embed-multi-97m"], &[GPT4O]),
+    adding_bos(rule(
+        &["chameleon"],
+        &[
+            "<sentinel:[0-9]+>",
+            "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z",
+            r"([\t\n]|    |  )",
+            r"\p{N}",
+            r"[\p{P}!-/:-@\[-`{-~]",
+            GPT2,
+        ],
+    )),
+    rule(&["smaug-bpe", "dbrx", "chatglm-bpe"], &[LLAMA3]),
+    rule(&["jais-2"], &[JAIS2]),
+    rule(&["ufakzeka"], &[UFAKZEKA]),
+    rule(&["laguna"], &[LINES, QWEN2]),
+    rule(&["exaone-moe"], &[EXAONE_MOE]),
+    rule(&["tiny_aya", "cohere2moe"], &[r"\d{1,3}(?=(?:\d{3})*\b)", GPT4O]),
+    rule(&["superbpe"], &[r"\p{N}+", r"(?=(\d{3})+(?!\d))"]),
+    rule(&["spark2_5"], &[r"\p{N}{1,3}", CJK, SPARK25, r"\p{N}"]),
+    rule(&["falcon"], &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"]),
+    rule(
+        &[
+            "gpt-2",
+            "phi-2",
+            "jina-es",
+            "jina-de",
+            "jina-v2-es",
+            "jina-v2-de",
+            "jina-v1-en",
+            "jina-v2-code",
+            "roberta-bpe",
+            "gigachat",
+            "a.x-4.0",
+            "mellum",
+            "modern-bert",
+            "mpt",
+            "olmo",
+            "jais",
+            "trillion",
+            "granite-docling",
+            "exaone4",
+        ],
+        &[GPT2],
+    ),
+    rule(
+        &["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"],
+        &[r"\p{N}", GPT2],
+    ),
+    rule(
+        &[
+            "qwen2",
+            "deepseek-r1-qwen",
+            "stablelm2",
+            "hunyuan",
+            "megrez",
+            "grok-2",
+            "solar-open",
+            "kormo",
+            "f2llmv2",
+        ],
+        &[QWEN2],
+    ),
+    rule(&["qwen35"], &[QWEN35]),
+    rule(&["gpt-4o", "llama4", "kanana2", "minimax-m2", "talkie"], &[GPT4O]),
+    rule(&["seed-coder"], &[SEED_CODER]),
+    rule(&["bailingmoe", "bailingmoe2", "llada-moe"], &[BAILING]),
+    rule(&["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"], &[r"\p{N}{1,3}", CJK, DEEPSEEK3]),
+    rule(&["deepseek-coder"], &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"]),
+    rule(
+        &["deepseek-llm"],
+        &[
+            "[\r\n]",
+            DEEPSEEK_LETTERS,
+            r"\s?[!-/:-~\u{ff01}-\u{ff0f}\u{ff1a}-\u{ff5e}\u{2018}-\u{201f}\u{3000}-\u{3002}]+",
+            r"\s+$",
+            DEEPSEEK_CJK,
+            r"\p{N}+",
+        ],
+    ),
+    rule(&["bloom", "poro-chat", "gpt3-finnish"], &[BLOOM]),
+    rule(&["viking"], &[BLOOM, r"\p{N}"]),
+];
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -177,6 +252,39 @@ mod tests {
         assert!(!SplitRule::by_name("default").unwrap().ignore_merges);
         for name in ["", "kimi-k2", "afmoe", "whitespace", "LLAMA3", "nonsense"] {
             assert_eq!(SplitRule::by_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn patterns_lead_back_to_a_rule_that_cuts_alike() {
+        for rule in RULES.iter().filter(|rule| !rule.raw) {
+            let found = SplitRule::by_patterns(rule.patterns, rule.ignore_merges).unwrap();
+            assert_eq!((found.patterns, found.ignore_merges), (rule.patterns, rule.ignore_merges));
+        }
+        let name = |ignore_merges| SplitRule::by_patterns(&[LLAMA3], ignore_merges).unwrap().names[0];
+        assert_eq!((name(true), name(false)), ("llama-bpe", "smaug-bpe"));
+        assert_eq!(SplitRule::by_patterns(&[GPT2], true), None);
+        assert_eq!(SplitRule::by_patterns(&[LINES], false), None);
+    }
+
+    /// The second column of the table of rules, and the sentence about BOS.
+    #[test]
+    fn the_documentation_names_every_rule_and_no_other() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/tokenizers.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        let section = text.split("\n## ").find(|section| section.starts_with("Split rules")).unwrap();
+        let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
+        let documented: Vec<_> = rows.flat_map(|row| quoted(row.split('|').nth(2).unwrap())).collect();
+        let known: Vec<_> = RULES.iter().flat_map(|rule| rule.names).map(|name| (*name).to_owned()).collect();
+        let set = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(set(&documented), set(&known));
+        assert_eq!((documented.len(), set(&known).len()), (known.len(), known.len()), "each once");
+        let bullet = text.split("\n- ").find(|bullet| bullet.starts_with("BOS goes before a text")).unwrap();
+        let bullet = quoted(bullet.split("\n\n").next().unwrap());
+        for rule in RULES {
+            let is_named = bullet.iter().any(|name| rule.names.contains(&name.as_str()));
+            assert_eq!(is_named, rule.add_bos || rule.gemma, "{:?}", rule.names);
         }
     }
 }

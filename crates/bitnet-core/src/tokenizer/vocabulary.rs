@@ -6,6 +6,7 @@
 //! are held against each other and ids against the number of tokens before anything is built.
 
 use super::TokenizerError;
+use super::split_rules::SplitRule;
 
 /// BOS of the Llama 3 vocabularies, by which a file that names no split rule is known.
 const LLAMA3_BOS: &str = "<|begin_of_text|>";
@@ -71,16 +72,23 @@ pub struct Vocabulary {
     pub chat_template: Option<String>,
 }
 
-/// What a token is.
+/// What a token is, with the number of its type in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenType {
-    Undefined,
-    Normal,
-    Unknown,
-    Control,
-    UserDefined,
-    Unused,
-    Byte,
+pub enum TokenType {
+    /// Nothing is said.
+    Undefined = 0,
+    /// A piece of text.
+    Normal = 1,
+    /// What stands for text that has no token.
+    Unknown = 2,
+    /// A mark that text contains only where special tokens are parsed.
+    Control = 3,
+    /// A piece that is cut out of every text first.
+    UserDefined = 4,
+    /// A token that text never becomes.
+    Unused = 5,
+    /// One byte, spelled `<0x0A>`.
+    Byte = 6,
 }
 
 impl TokenType {
@@ -91,21 +99,45 @@ impl TokenType {
     }
 
     /// Whether text can only become this token where special tokens are parsed.
-    pub(super) fn is_special(self) -> bool {
+    pub fn is_special(self) -> bool {
         matches!(self, TokenType::Control | TokenType::Unknown)
     }
 }
 
 impl Vocabulary {
-    /// Returns the split rule that applies: the file's own, or the one that its tokens show.
-    pub(super) fn effective_pre(&self) -> &str {
+    /// Returns the name of the split rule that applies: the file's own, or the one that its tokens show.
+    pub fn effective_pre(&self) -> &str {
         match self.pre.as_deref() {
-            Some(pre) if !pre.is_empty() => pre,
             _ if self.model == "gemma4" => "gemma4",
+            Some(pre) if !pre.is_empty() => pre,
             _ if self.is_llama3() => "llama-bpe",
             _ if self.is_neox() => "gpt-2",
             _ => "default",
         }
+    }
+
+    /// Puts the usual ids of a sentencepiece vocabulary where the file names none and its tokens agree.
+    #[must_use]
+    pub fn with_usual_ids(mut self) -> Self {
+        if self.is_byte_level() {
+            return self;
+        }
+        let named = |id: u32, name: &str| (self.token(Some(id)) == Some(name)).then_some(id);
+        let [unknown, eos] = if self.model == "t5" { [2, 1] } else { [0, 2] };
+        let (unknown, bos, eos) = (named(unknown, "<unk>"), named(1, "<s>"), named(eos, "</s>"));
+        self.unknown = self.unknown.or(unknown);
+        self.bos = self.bos.or(bos);
+        self.eos = self.eos.or(eos);
+        self
+    }
+
+    /// Reports whether a text gets a space before it: as the file says, else as is usual for its kind (not for `t5`).
+    pub fn has_space_prefix(&self) -> bool {
+        self.add_space_prefix.unwrap_or(self.model != "t5" && !self.is_byte_level())
+    }
+
+    fn is_byte_level(&self) -> bool {
+        matches!(self.model.as_str(), "gpt2" | "gemma4")
     }
 
     /// Returns what has to be assumed to use this vocabulary, one line each.
@@ -166,8 +198,11 @@ impl Vocabulary {
         self.token(self.bos) == Some(LLAMA3_BOS)
     }
 
-    /// Checks lengths and ids, and returns the type of each token.
-    pub(super) fn check(&self, origin: &str) -> Result<Vec<TokenType>, TokenizerError> {
+    /// Checks lengths and ids, and returns the type of each token: as the file has it, with the well-known ends of texts
+    /// as control tokens, or what ids and spelling tell.
+    ///
+    /// Errors: [`TokenizerError::Malformed`] naming the key at fault.
+    pub fn check(&self, origin: &str) -> Result<Vec<TokenType>, TokenizerError> {
         let count = self.tokens.len();
         if count == 0 {
             return Err(malformed(origin, "tokens", "at least one token", "none"));
@@ -242,15 +277,21 @@ impl Vocabulary {
         types
     }
 
-    /// Returns the ids around a text. `default_bos` and `default_eos` say whether they are added where the
-    /// file does not.
-    pub(super) fn ends(
-        &self,
-        default_bos: bool,
-        default_eos: bool,
-        origin: &str,
-    ) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
-        let end = |wanted: Option<bool>, default: bool, id: Option<u32>, field: &str, asking: &str| match (
+    /// Returns the ids that [`add_special`](super::EncodeOptions::add_special) puts before and behind a text: as the file
+    /// says, else as is usual for its kind.
+    ///
+    /// Errors: [`TokenizerError::Malformed`] where the file asks for a token that it does not name.
+    pub fn ends(&self, origin: &str) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
+        let rule = if self.is_byte_level() { SplitRule::by_name(self.effective_pre()) } else { None };
+        let (usual_bos, usual_eos) = match self.model.as_str() {
+            "t5" => (false, true),
+            "gpt2" | "gemma4" => (rule.is_some_and(|rule| rule.add_bos), false),
+            _ => (true, false),
+        };
+        // Files of this rule deny it wrongly.
+        let is_forced = self.bos.is_some() && rule.is_some_and(|rule| rule.gemma);
+        let add_bos = if is_forced { Some(true) } else { self.add_bos };
+        let end = |wanted: Option<bool>, usual: bool, id: Option<u32>, field: &str, asking: &str| match (
             wanted, id,
         ) {
             (Some(true), None) => Err(malformed(
@@ -259,13 +300,20 @@ impl Vocabulary {
                 format!("the id of the token that {asking} asks for"),
                 "nothing",
             )),
-            (wanted, id) => Ok(id.filter(|_| wanted.unwrap_or(default)).into_iter().collect()),
+            (wanted, id) => Ok(id.filter(|_| wanted.unwrap_or(usual)).into_iter().collect()),
         };
         Ok((
-            end(self.add_bos, default_bos, self.bos, "bos_token_id", "add_bos_token")?,
-            end(self.add_eos, default_eos, self.eos, "eos_token_id", "add_eos_token")?,
+            end(add_bos, usual_bos, self.bos, "bos_token_id", "add_bos_token")?,
+            end(self.add_eos, usual_eos, self.eos, "eos_token_id", "add_eos_token")?,
         ))
     }
+}
+
+/// Cuts a merge of `gpt2` into its halves: a space separates them, and the first may begin with one.
+pub fn merge_halves(merge: &str) -> Option<(&str, &str)> {
+    let second = merge.char_indices().nth(1).map_or(merge.len(), |(at, _)| at);
+    let space = merge[second..].find(' ')? + second;
+    Some((&merge[..space], &merge[space + 1..]))
 }
 
 fn enclosed(token: &str, open: char, close: char) -> bool {

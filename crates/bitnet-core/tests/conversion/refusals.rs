@@ -35,6 +35,25 @@ fn validation_names_the_element_that_the_target_cannot_hold() {
 }
 
 #[test]
+fn validation_knows_the_ends_of_64_bits() {
+    let direct = validating(ConversionStrategy::Direct);
+    let two = f64::exp2;
+    for (to, beyond) in [(BitNetDType::I64, two(63.0)), (BitNetDType::U64, two(64.0))] {
+        let error = direct.convert(&tensor(&[0.0, beyond]), to).unwrap_err().to_string();
+        assert!(error.starts_with("element 1 of a f64 tensor as"), "{error}");
+        assert!(direct.convert(&tensor(&[beyond.next_down()]), to).is_ok());
+        assert!(direct.convert(&tensor(&[beyond as f32]), to).is_err());
+    }
+    // The nearest f64 of the greatest i64 is one that no i64 is.
+    assert!(direct.convert(&tensor(&[i64::MAX as u64]), BitNetDType::I64).is_ok());
+    assert!(direct.convert(&tensor(&[1u64 << 63]), BitNetDType::I64).is_err());
+    assert!(direct.convert(&tensor(&[-1i64]), BitNetDType::U64).is_err());
+    // What would be rounded to a number beyond the range is beyond it.
+    assert!(direct.convert(&tensor(&[127.5f32]), BitNetDType::I8).is_err());
+    assert!(direct.convert(&tensor(&[-0.5f32, 254.5]), BitNetDType::U8).is_ok());
+}
+
+#[test]
 fn a_refused_conversion_in_place_changes_nothing() {
     let mut x = vec![1.0f32; 300_000];
     x[299_999] = f32::INFINITY;

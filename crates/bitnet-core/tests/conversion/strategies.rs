@@ -230,6 +230,18 @@ fn stochastic_results_stay_finite_and_exact_values_stay() {
 }
 
 #[test]
+fn stochastic_rounding_leaves_integers_of_64_bits_as_they_are() {
+    let engine = engine(with(ConversionStrategy::StochasticRounding));
+    let values = [i64::MAX, (1 << 53) + 1, (1 << 62) + 3, 7, 0];
+    let unsigned = engine.convert(&tensor(&values), BitNetDType::U64).unwrap();
+    assert_eq!(unsigned.as_slice::<u64>().unwrap(), values.map(|value| value as u64));
+    let back = engine.convert(&unsigned, BitNetDType::I64).unwrap();
+    assert_eq!(back.as_slice::<i64>().unwrap(), values);
+    let narrow = engine.convert(&tensor(&[i64::MIN, -5, 70_000]), BitNetDType::I16).unwrap();
+    assert_eq!(narrow.as_slice::<i16>().unwrap(), [i16::MIN, -5, i16::MAX]);
+}
+
+#[test]
 fn views_and_copies_keep_the_scale_and_operations_refuse_it() {
     let source =
         BitNetTensor::from_slice(&bell(12), &[3, 4], &Default::default(), &crate::inputs::pool()).unwrap();

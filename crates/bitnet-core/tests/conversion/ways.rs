@@ -1,13 +1,17 @@
 //! Every way of converting against a plain conversion to a new tensor.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitnet_core::backend::Device;
 use bitnet_core::memory::conversion::{
     ConversionConfig, ConversionEngine, ConversionStrategy, Placement, machine_order,
 };
-use bitnet_core::memory::tensor::{BitNetDType, BitNetTensor, Layout, TensorMetadata};
+use bitnet_core::memory::tensor::{
+    BitNetDType, BitNetTensor, Layout, TensorHandle, TensorMemory, TensorMetadata,
+};
 use bitnet_core::memory::{HybridMemoryPool, PoolBuffer};
+use half::f16;
 
 use crate::inputs::{bell, engine, odd_values, pool, tensor, transposed};
 
@@ -105,6 +109,55 @@ fn in_place_gives_memory_back_and_spares_what_others_see() {
     let mut grown = tensor(&[1i8, -2]);
     assert_eq!(engine.in_place_convert(&mut grown, BitNetDType::F32).unwrap(), Placement::New);
     assert_eq!(grown.as_slice::<f32>().unwrap(), [1.0, -2.0]);
+}
+
+#[test]
+fn watched_memory_converts_in_place_and_tells_its_end() {
+    let pool = HybridMemoryPool::new().unwrap();
+    let engine = ConversionEngine::new(ConversionConfig::default(), pool.clone()).unwrap();
+    let told = Arc::new(AtomicU64::new(0));
+    let record = Arc::clone(&told);
+    let own = BitNetTensor::ones(&[1 << 20], BitNetDType::F32, &Device::Cpu, &pool).unwrap();
+    let before = pool.get_metrics().current_allocated;
+    let handle = TensorHandle::watched(own, move |id| record.store(id, Ordering::Relaxed)).unwrap();
+    let id = handle.id();
+    let mut watched = handle.into_tensor();
+    let placement = engine.in_place_convert(&mut watched, BitNetDType::F16).unwrap();
+    assert_eq!(placement, Placement::Same { freed: 2 << 20 });
+    assert_eq!(before - pool.get_metrics().current_allocated, 2 << 20);
+    assert!(watched.as_slice::<f16>().unwrap().iter().all(|&one| one == f16::ONE));
+    assert_eq!(told.load(Ordering::Relaxed), 0);
+    drop(watched);
+    assert_eq!(told.load(Ordering::Relaxed), id);
+}
+
+#[test]
+fn memory_that_cannot_shrink_holds_the_result_all_the_same() {
+    #[derive(Debug)]
+    struct Rigid(PoolBuffer<u8>);
+    impl TensorMemory for Rigid {
+        fn kind(&self) -> &'static str {
+            "rigid buffer"
+        }
+        fn bytes(&self) -> &[u8] {
+            &self.0
+        }
+        fn bytes_mut(&mut self) -> bitnet_core::backend::Result<&mut [u8]> {
+            Ok(&mut self.0)
+        }
+        fn pool(&self) -> Option<&HybridMemoryPool> {
+            Some(self.0.pool())
+        }
+    }
+    let engine = engine(ConversionConfig { validate_results: true, ..ConversionConfig::default() });
+    let mut buffer = PoolBuffer::<u8>::zeroed(&pool(), 4000, &Device::Cpu, "test").unwrap();
+    buffer.chunks_exact_mut(4).for_each(|one| one.copy_from_slice(&1f32.to_ne_bytes()));
+    let metadata = TensorMetadata::new(vec![1000], BitNetDType::F32, Device::Cpu);
+    let mut tensor = BitNetTensor::from_memory(metadata, Arc::new(Rigid(buffer))).unwrap();
+    let placement = engine.in_place_convert(&mut tensor, BitNetDType::I8).unwrap();
+    assert_eq!(placement, Placement::Same { freed: 0 });
+    assert_eq!((tensor.memory().kind(), tensor.as_slice::<i8>().unwrap()), ("rigid buffer", &[1; 1000][..]));
+    assert_eq!(engine.get_stats().failed_conversions, 0);
 }
 
 #[test]
@@ -268,7 +321,7 @@ fn elements_of_a_file_convert_at_any_address() {
 fn memory_outside_of_a_pool_converts_to_memory_of_the_engine() {
     #[derive(Debug)]
     struct Mapped(PoolBuffer<u8>);
-    impl bitnet_core::memory::tensor::TensorMemory for Mapped {
+    impl TensorMemory for Mapped {
         fn kind(&self) -> &'static str {
             "mapped file"
         }

@@ -38,9 +38,10 @@ impl BitnetFile {
     ///
     /// # Errors
     /// As [`Gguf::open`]; `UnsupportedFormat` for another kind of GGUF file, a newer version or an unknown layout;
+    /// `UnsupportedArchitecture` for a part of several, as no model of this format is in several files;
     /// `Format` for a header that is damaged, or that the tensors belie.
     pub fn open(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
-        Self::check(Gguf::open(path, access)?)
+        Self::check(Gguf::open_single(path, access)?)
     }
 
     fn check(gguf: Gguf) -> Result<Self, LoadError> {

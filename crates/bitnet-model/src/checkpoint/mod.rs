@@ -26,6 +26,16 @@ use crate::source::{WeightAccess, read_limited};
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
+/// Lists the files that an index of shards names, each once, in order. Each is the name of a file beside the index.
+///
+/// # Errors
+/// `Io` and `Format` for an index that cannot be read or names files elsewhere.
+pub fn shard_names(index: &Path) -> Result<Vec<String>, LoadError> {
+    let absent = || LoadError::io(index, "a readable file", std::io::ErrorKind::NotFound.into());
+    let bytes = read_limited(index, index::INDEX_LIMIT)?.ok_or_else(absent)?;
+    Ok(index::parse(index, &bytes)?.into_keys().collect())
+}
+
 /// The element type that a file states for a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredDType {

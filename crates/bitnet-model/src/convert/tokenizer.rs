@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitnet_core::tokenizer::Vocabulary;
+use bitnet_core::tokenizer::{SplitRule, Vocabulary};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -26,19 +26,6 @@ const FILES: [&str; 9] = [
 /// Tokens that end a turn.
 const END_OF_TURN: [&str; 3] = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>"];
 
-/// The patterns that cut text into words, with the names that readers of GGUF know them by.
-const RULES: [(&str, &str); 3] = [
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        "llama-bpe",
-    ),
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        "qwen2",
-    ),
-    (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", "gpt-2"),
-];
-
 /// Returns the tokenizer's files for a folder, or for our own file.
 pub(super) fn folder_files(
     start: &Start<'_>,
@@ -51,7 +38,11 @@ pub(super) fn folder_files(
         }
     }
     if let Some(vocabulary) = start.files.gguf().map(Gguf::vocabulary).transpose()?.flatten() {
-        files.extend(super::vocabulary_files::of(&vocabulary, notes));
+        files.extend(super::vocabulary_files::of(
+            vocabulary,
+            &start.files.root().display().to_string(),
+            notes,
+        )?);
     }
     if !files.iter().any(|(name, _)| name.starts_with("tokenizer.") || name == "vocab.json") {
         notes.push(NO_TOKENIZER.into());
@@ -73,15 +64,14 @@ pub(super) fn gguf_metadata(
             }
         };
     }
-    let root = start.files.root().display().to_string();
     let mut vocabulary = match (start.files.other("tokenizer.json")?, start.files.other("tokenizer.model")?) {
         (Some(json), None) => from_json(start, &json, notes)?,
         // The merges of a sentencepiece model are ranked by its scores, which tokenizer.json does not keep.
         (Some(json), Some(model)) => match is_byte_level(&json) {
             true => from_json(start, &json, notes)?,
-            false => Vocabulary::from_sentencepiece(&model, &root)?,
+            false => from_pieces(start, &model)?,
         },
-        (None, Some(model)) => Vocabulary::from_sentencepiece(&model, &root)?,
+        (None, Some(model)) => from_pieces(start, &model)?,
         (None, None) => {
             notes.push(NO_TOKENIZER.into());
             return Ok(Vec::new());
@@ -94,6 +84,21 @@ pub(super) fn gguf_metadata(
     fill_up(&mut vocabulary, start.config.vocab, notes);
     vocabulary.chat_template = chat_template(start)?.or(vocabulary.chat_template);
     Ok(keys(&vocabulary))
+}
+
+/// Reads a tokenizer.model with what the files beside it add.
+fn from_pieces(start: &Start<'_>, model: &[u8]) -> Result<Vocabulary, ConvertError> {
+    let name = |file: &str| start.files.path(file).display().to_string();
+    let [model_name, config_name, added_name] =
+        ["tokenizer.model", "tokenizer_config.json", "added_tokens.json"].map(name);
+    let config = start.files.other("tokenizer_config.json")?;
+    let added = start.files.other("added_tokens.json")?;
+    let mut vocabulary = Vocabulary::from_sentencepiece(model, &model_name)?;
+    vocabulary.complete(
+        config.as_deref().map(|bytes| (bytes, config_name.as_str())),
+        added.as_deref().map(|bytes| (bytes, added_name.as_str())),
+    )?;
+    Ok(vocabulary)
 }
 
 /// Names a sentencepiece vocabulary as readers of GGUF do, or refuses what they have no place for.
@@ -206,6 +211,8 @@ struct Model {
     vocab: BTreeMap<String, u32>,
     #[serde(default)]
     merges: Vec<Merge>,
+    #[serde(default)]
+    ignore_merges: bool,
 }
 
 #[derive(Deserialize)]
@@ -247,7 +254,7 @@ fn from_json(start: &Start<'_>, json: &[u8], notes: &mut Vec<String>) -> Result<
              sentencepiece pieces cannot be made up",
         ));
     }
-    let pre = match (start.pre, rule(&file.pre_tokenizer)) {
+    let pre = match (start.pre, rule(&file.pre_tokenizer, file.model.ignore_merges)) {
         (Some(pre), _) => pre.to_owned(),
         (None, Some(pre)) => pre.to_owned(),
         (None, None) => {
@@ -281,64 +288,96 @@ fn from_json(start: &Start<'_>, json: &[u8], notes: &mut Vec<String>) -> Result<
         Merge::Pair(left, right) => format!("{left} {right}"),
     });
     let find = |names: &[&str]| file.added_tokens.iter().find(|t| names.contains(&&*t.content)).map(|t| t.id);
-    let first = first_special(&file.post_processor);
-    let bos = start.config.bos.or_else(|| first.as_deref().and_then(|name| find(&[name])));
+    let (before, after) = around(&file.post_processor).ok_or_else(|| {
+        let found = &file.post_processor["type"];
+        start.refuse(format!("expected a template as post_processor of tokenizer.json, found {found}"))
+    })?;
+    if before.len() > 1 || after.len() > 1 {
+        return Err(start.refuse(format!(
+            "expected at most one token before a text and one behind it, found {before:?} and {after:?}"
+        )));
+    }
+    // What goes around a text counts, wherever else the model names another token.
+    let end = |tokens: &[String]| tokens.first().and_then(|token| find(&[token]));
+    let (first, last) = (end(&before), end(&after));
+    if before.len() + after.len() > first.iter().chain(&last).count() {
+        return Err(start.refuse(format!(
+            "expected added tokens around a text, found {before:?} before it and {after:?} behind it"
+        )));
+    }
     Ok(Vocabulary {
         model: "gpt2".into(),
         pre: Some(pre),
         tokens,
         token_types: Some(types),
         merges: Some(merges.collect()),
-        bos,
-        eos: start.config.eos.first().copied(),
+        bos: first.or(start.config.bos),
+        eos: last.or(start.config.eos.first().copied()),
         eot: find(&END_OF_TURN),
         padding: find(&["<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>"]),
-        add_bos: Some(first.is_some() && bos.is_some()),
+        add_bos: Some(first.is_some()),
+        add_eos: last.map(|_| true),
         ..Vocabulary::default()
     })
 }
 
-/// Names the rule by which a component cuts text: the pattern of its one split, or that of its byte level.
-fn rule(component: &Value) -> Option<&'static str> {
+/// Names the rule by which a component cuts text: the patterns of its splits, or that of its byte level.
+fn rule(component: &Value, ignore_merges: bool) -> Option<&'static str> {
     let mut patterns = Vec::new();
-    collect(component, &mut patterns);
-    match patterns[..] {
-        [pattern] => RULES.iter().find(|rule| rule.0 == pattern).map(|rule| rule.1),
+    collect(component, &mut patterns)?;
+    SplitRule::by_patterns(&patterns, ignore_merges).map(|rule| rule.names[0])
+}
+
+/// Collects the patterns of a component; `None` where it, or a part of it, cuts otherwise.
+fn collect<'v>(component: &'v Value, patterns: &mut Vec<&'v str>) -> Option<()> {
+    match component["type"].as_str()? {
+        "Sequence" => {
+            component["pretokenizers"].as_array()?.iter().try_for_each(|part| collect(part, patterns))
+        }
+        "ByteLevel" => {
+            if component["use_regex"].as_bool().unwrap_or(true) {
+                patterns.extend(SplitRule::by_name("gpt-2")?.patterns);
+            }
+            // A space before a text is what no rule of GGUF files puts there.
+            (component["add_prefix_space"].as_bool() == Some(false)).then_some(())
+        }
+        "Split" => {
+            // Removing what is between matches is isolating them, where they cover the text as all of these do.
+            let is_inverted = component["invert"].as_bool().unwrap_or(false);
+            let wanted = if is_inverted { "Removed" } else { "Isolated" };
+            patterns.push(component["pattern"]["Regex"].as_str()?);
+            (component["behavior"].as_str() == Some(wanted)).then_some(())
+        }
         _ => None,
     }
 }
 
-fn collect<'v>(component: &'v Value, patterns: &mut Vec<&'v str>) {
-    match component["type"].as_str() {
-        Some("Sequence") => {
-            for part in component["pretokenizers"].as_array().into_iter().flatten() {
-                collect(part, patterns);
+/// Special tokens before a text and behind it.
+type Around = (Vec<String>, Vec<String>);
+
+/// Returns the special tokens that a post-processor puts around a text; `None` for one that does it in a way of its own.
+fn around(component: &Value) -> Option<Around> {
+    let (mut before, mut after, mut is_behind) = (Vec::new(), Vec::new(), false);
+    match component["type"].as_str().unwrap_or_default() {
+        // The offsets of tokens alone are its business.
+        "" | "ByteLevel" => {}
+        "Sequence" => {
+            for part in component["processors"].as_array()? {
+                let (first, last) = around(part)?;
+                before.splice(0..0, first);
+                after.extend(last);
             }
         }
-        Some("ByteLevel") => {
-            if component["use_regex"].as_bool().unwrap_or(true) {
-                patterns.push(RULES[2].0);
+        "TemplateProcessing" => {
+            for part in component["single"].as_array()? {
+                match part["SpecialToken"]["id"].as_str() {
+                    Some(token) if is_behind => after.push(token.to_owned()),
+                    Some(token) => before.push(token.to_owned()),
+                    None => is_behind = true,
+                }
             }
         }
-        // A component of another kind cuts too, by a rule without a name here.
-        _ => patterns.push(component["pattern"]["Regex"].as_str().unwrap_or_default()),
+        _ => return None,
     }
-}
-
-/// Returns the special token that a post-processor puts before a text.
-fn first_special(component: &Value) -> Option<String> {
-    if let Some(parts) = component["processors"].as_array() {
-        return parts.iter().find_map(first_special);
-    }
-    Some(component["single"].get(0)?["SpecialToken"]["id"].as_str()?.to_owned())
-}
-
-/// Returns the pattern of a rule, by any of the names that mean the same.
-pub(super) fn pattern_of(pre: &str) -> Option<&'static str> {
-    let name = match pre {
-        "llama3" | "llama-v3" | "falcon3" => "llama-bpe",
-        "gpt2" => "gpt-2",
-        other => other,
-    };
-    RULES.iter().find(|rule| rule.1 == name).map(|rule| rule.0)
+    Some((before, after))
 }

@@ -1,125 +1,194 @@
 //! The vocabulary of a GGUF file as the files of a folder: tokenizer.json for byte-level BPE, tokenizer.model for
-//! sentencepiece.
+//! sentencepiece, and tokenizer_config.json with what goes around a text.
+//!
+//! Contract: the files give the ids that the vocabulary gives, or a note says where they do not.
 
-use bitnet_core::tokenizer::Vocabulary;
+use bitnet_core::tokenizer::{SplitRule, TokenType, TokenizerError, Vocabulary, merge_halves};
 use serde_json::{Map, Value, json};
 
-use super::tokenizer::pattern_of;
+type Files = Vec<(String, Vec<u8>)>;
 
-/// Returns the files; a rule that is not known by its pattern leaves the tokenizer out, with a note.
-pub(super) fn of(vocabulary: &Vocabulary, notes: &mut Vec<String>) -> Vec<(String, Vec<u8>)> {
-    let mut files = Vec::new();
-    match vocabulary.model.as_str() {
-        "gpt2" => {
-            // A file that names no rule has that of Llama 3 if it has its begin token.
-            let pre = vocabulary.pre.as_deref().filter(|pre| !pre.is_empty());
-            let llama3 = vocabulary.token(vocabulary.bos) == Some("<|begin_of_text|>");
-            let pre = pre.or(llama3.then_some("llama-bpe")).unwrap_or("default");
-            match pattern_of(pre) {
-                Some(pattern) => files.push(("tokenizer.json".into(), json_of(vocabulary, pattern, pre))),
-                None => notes.push(format!(
-                    "the rule {pre:?} has no form in tokenizer.json here: no tokenizer is written"
-                )),
-            }
+/// A vocabulary with what is worked out of it.
+struct Source {
+    vocabulary: Vocabulary,
+    types: Vec<TokenType>,
+    /// The ids before and behind a text.
+    ends: (Vec<u32>, Vec<u32>),
+}
+
+/// Returns the files. What has no form in them leaves the tokenizer out, with a note.
+///
+/// # Errors
+/// A vocabulary that contradicts itself, by its key in the file `origin`.
+pub(super) fn of(
+    vocabulary: Vocabulary,
+    origin: &str,
+    notes: &mut Vec<String>,
+) -> Result<Files, TokenizerError> {
+    let vocabulary = vocabulary.with_usual_ids();
+    let source = Source { types: vocabulary.check(origin)?, ends: vocabulary.ends(origin)?, vocabulary };
+    let mut files = match tokenizer(&source, notes) {
+        Ok(file) => vec![file, ("tokenizer_config.json".to_owned(), config_of(&source))],
+        Err(what) => {
+            notes.push(format!("{what}: no tokenizer is written"));
+            Vec::new()
         }
-        "llama" | "t5" => files.push(("tokenizer.model".into(), sentencepiece_of(vocabulary))),
-        other => notes
-            .push(format!("the vocabulary {other:?} has no form as a file here: no tokenizer is written")),
-    }
-    match &vocabulary.chat_template {
+    };
+    match source.vocabulary.chat_template {
         // Readers take the one of the family for it: it is known to be wrong.
         Some(template) if template.contains("BITNET") => {
             notes.push("the embedded chat template is the wrong one of the first uploads: left out".into());
         }
-        Some(template) => files.push(("chat_template.jinja".into(), template.clone().into_bytes())),
+        Some(template) => files.push(("chat_template.jinja".into(), template.into_bytes())),
         None => {}
     }
-    files
+    Ok(files)
 }
 
-fn kind(vocabulary: &Vocabulary, id: usize) -> i32 {
-    vocabulary.token_types.as_ref().and_then(|types| types.get(id)).copied().unwrap_or(1)
+fn tokenizer(source: &Source, notes: &mut Vec<String>) -> Result<(String, Vec<u8>), String> {
+    let vocabulary = &source.vocabulary;
+    match vocabulary.model.as_str() {
+        "gpt2" => {
+            let pre = vocabulary.effective_pre();
+            let rule = SplitRule::by_name(pre).filter(|rule| !rule.raw);
+            let rule = rule.ok_or_else(|| format!("the rule {pre:?} has no form in tokenizer.json here"))?;
+            Ok(("tokenizer.json".into(), json_of(source, rule)?))
+        }
+        "llama" | "t5" => {
+            if vocabulary.tokens.iter().any(String::is_empty) {
+                return Err("an empty token has no form in tokenizer.model".into());
+            }
+            if vocabulary.model == "llama" && source.types.contains(&TokenType::UserDefined) {
+                notes.push(
+                    "text beside user-defined tokens may get other ids: tokenizer.model puts no space before it"
+                        .into(),
+                );
+            }
+            Ok(("tokenizer.model".into(), sentencepiece_of(source)))
+        }
+        other => Err(format!("the vocabulary {other:?} has no form as a file here")),
+    }
 }
 
-fn json_of(vocabulary: &Vocabulary, pattern: &str, pre: &str) -> Vec<u8> {
+/// Makes tokenizer_config.json: which tokens go around a text, and how they are spelled.
+fn config_of(source: &Source) -> Vec<u8> {
+    let Source { vocabulary, ends: (before, after), .. } = source;
+    let mut out = Map::new();
+    out.insert("add_bos_token".into(), (!before.is_empty()).into());
+    out.insert("add_eos_token".into(), (!after.is_empty()).into());
+    let tokens = [
+        ("bos_token", vocabulary.bos),
+        ("eos_token", vocabulary.eos),
+        ("unk_token", vocabulary.unknown),
+        ("pad_token", vocabulary.padding),
+    ];
+    for (name, id) in tokens {
+        if let Some(token) = vocabulary.token(id) {
+            out.insert(name.into(), token.into());
+        }
+    }
+    Value::Object(out).to_string().into_bytes()
+}
+
+fn json_of(source: &Source, rule: &SplitRule) -> Result<Vec<u8>, String> {
     let mut vocab = Map::new();
     let mut added = Vec::new();
-    for (id, token) in vocabulary.tokens.iter().enumerate() {
-        let kind = kind(vocabulary, id);
-        if matches!(kind, 3 | 4) {
+    for (id, (token, kind)) in source.vocabulary.tokens.iter().zip(&source.types).enumerate() {
+        // No text contains it.
+        if token.is_empty() {
+            continue;
+        }
+        if kind.is_special() || *kind == TokenType::UserDefined {
             added.push(json!({
                 "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": kind == 3,
+                "normalized": false, "special": kind.is_special(),
             }));
         }
         // Added tokens stand in both places: their ids are free otherwise.
-        vocab.insert(token.clone(), id.into());
+        if vocab.insert(token.clone(), id.into()).is_some() {
+            return Err("a token that is there twice has no form in tokenizer.json".into());
+        }
     }
-    let bos = vocabulary.token(vocabulary.bos).filter(|_| vocabulary.add_bos.unwrap_or(pre == "llama-bpe"));
-    let post_processor = match bos {
-        None => Value::Null,
-        Some(bos) => json!({
-            "type": "TemplateProcessing",
-            "single": [
-                { "SpecialToken": { "id": bos, "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }
-            ],
-            "pair": [
-                { "SpecialToken": { "id": bos, "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } },
-                { "SpecialToken": { "id": bos, "type_id": 1 } }, { "Sequence": { "id": "B", "type_id": 1 } }
-            ],
-            "special_tokens": { bos: { "id": bos, "ids": [vocabulary.bos], "tokens": [bos] } },
-        }),
-    };
-    let merges: Vec<[&str; 2]> = vocabulary
-        .merges
-        .iter()
-        .flatten()
-        // A space separates the halves; within them it is spelled otherwise.
-        .filter_map(|merge| merge.split_once(' ').map(|(left, right)| [left, right]))
-        .collect();
+    let merges = source.vocabulary.merges.iter().flatten();
+    let merges: Vec<[&str; 2]> =
+        merges.filter_map(|merge| merge_halves(merge).map(|(left, right)| [left, right])).collect();
+    let splits = rule.patterns.iter().map(|pattern| {
+        json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false })
+    });
+    let bytes =
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
     let file = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
         "added_tokens": added,
         "normalizer": null,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                { "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false },
-                { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false },
-            ],
-        },
-        "post_processor": post_processor,
+        "pre_tokenizer": { "type": "Sequence", "pretokenizers": splits.chain([bytes]).collect::<Vec<_>>() },
+        "post_processor": post_processor(source),
         "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": pre == "llama-bpe", "vocab": vocab, "merges": merges,
+            "ignore_merges": rule.ignore_merges, "vocab": vocab, "merges": merges,
         },
     });
-    file.to_string().into_bytes()
+    Ok(file.to_string().into_bytes())
+}
+
+/// Makes the template that puts tokens around a text; null where there are none.
+fn post_processor(Source { vocabulary, ends: (before, after), .. }: &Source) -> Value {
+    if before.is_empty() && after.is_empty() {
+        return Value::Null;
+    }
+    let spelled = |id: &u32| vocabulary.token(Some(*id)).unwrap_or_default();
+    let around = |text: &str, kind: u32| {
+        let special = |id: &u32| json!({ "SpecialToken": { "id": spelled(id), "type_id": kind } });
+        let text = json!({ "Sequence": { "id": text, "type_id": kind } });
+        before.iter().map(special).chain([text]).chain(after.iter().map(special)).collect::<Vec<_>>()
+    };
+    let tokens = before.iter().chain(after).map(|id| {
+        (spelled(id).to_owned(), json!({ "id": spelled(id), "ids": [id], "tokens": [spelled(id)] }))
+    });
+    let pair = [around("A", 0), around("B", 1)].concat();
+    json!({
+        "type": "TemplateProcessing",
+        "single": around("A", 0),
+        "pair": pair,
+        "special_tokens": tokens.collect::<Map<_, _>>(),
+    })
 }
 
 /// Makes the protobuf of a sentencepiece model: pieces with score and type, the kind of model, and how text is prepared.
-fn sentencepiece_of(vocabulary: &Vocabulary) -> Vec<u8> {
+fn sentencepiece_of(source: &Source) -> Vec<u8> {
+    let Source { vocabulary, types, ends } = source;
     let mut out = Vec::new();
-    for (id, token) in vocabulary.tokens.iter().enumerate() {
-        let score = vocabulary.scores.as_ref().and_then(|scores| scores.get(id)).copied().unwrap_or(0.0);
+    for (id, (token, kind)) in (0_u32..).zip(vocabulary.tokens.iter().zip(types)) {
+        let scores = vocabulary.scores.as_ref();
+        let score = scores.and_then(|scores| scores.get(id as usize)).copied().unwrap_or(0.0);
+        // What goes around a text is found by its name among the control tokens.
+        let is_end = ends.0.contains(&id) || ends.1.contains(&id);
+        let kind = match kind {
+            _ if is_end => TokenType::Control,
+            TokenType::Undefined => TokenType::Normal,
+            kind => *kind,
+        };
         let mut piece = Vec::new();
         field(&mut piece, 1, token.as_bytes());
         piece.push(2 << 3 | 5);
         piece.extend(score.to_le_bytes());
-        number(&mut piece, 3, kind(vocabulary, id).clamp(1, 6) as u64);
+        number(&mut piece, 3, kind as u64);
         field(&mut out, 1, &piece);
     }
     let mut trainer = Vec::new();
-    let has_bytes = (0..vocabulary.tokens.len()).any(|id| kind(vocabulary, id) == 6);
     number(&mut trainer, 3, if vocabulary.model == "t5" { 1 } else { 2 });
-    number(&mut trainer, 35, u64::from(has_bytes));
-    for (tag, id) in [(40, vocabulary.unknown), (41, vocabulary.bos), (42, vocabulary.eos)] {
-        if let Some(id) = id {
+    number(&mut trainer, 35, u64::from(types.contains(&TokenType::Byte)));
+    let named =
+        [(40, vocabulary.unknown), (41, vocabulary.bos), (42, vocabulary.eos), (43, vocabulary.padding)];
+    for (tag, id) in named {
+        if let Some((id, token)) = id.zip(vocabulary.token(id)) {
             number(&mut trainer, tag, u64::from(id));
+            // The fields of the names follow those of the ids.
+            field(&mut trainer, tag + 5, token.as_bytes());
         }
     }
     field(&mut out, 2, &trainer);
@@ -131,7 +200,7 @@ fn sentencepiece_of(vocabulary: &Vocabulary) -> Vec<u8> {
             field(&mut normalizer, 2, table);
         }
     }
-    number(&mut normalizer, 3, u64::from(vocabulary.add_space_prefix.unwrap_or(true)));
+    number(&mut normalizer, 3, u64::from(vocabulary.has_space_prefix()));
     number(&mut normalizer, 4, u64::from(vocabulary.fewer_spaces.unwrap_or(false)));
     number(&mut normalizer, 5, 1);
     field(&mut out, 3, &normalizer);

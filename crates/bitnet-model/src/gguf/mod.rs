@@ -34,6 +34,7 @@ use crate::mapping::FileBytes;
 use crate::source::WeightAccess;
 use cursor::{Cursor, Place};
 pub use metadata::{Items, Metadata};
+pub use split::part_names;
 pub use tensors::TensorEntry;
 pub use types::TypeId;
 pub use value::{Array, Value, ValueType, Values};
@@ -74,6 +75,15 @@ impl Gguf {
     /// one that is not what the format demands; each says where, what was expected and what was found.
     pub fn open(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
         split::complete(Self::parse_file(path, access)?, access)
+    }
+
+    /// Opens a file that is a model of its own.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `UnsupportedArchitecture` for one part of a model in several files.
+    pub(crate) fn open_single(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+        let gguf = Self::parse_file(path, access)?;
+        split::check_single(&gguf).map(|()| gguf)
     }
 
     /// Opens one file, whatever it is a part of.

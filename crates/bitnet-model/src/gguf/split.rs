@@ -17,6 +17,22 @@ const TENSORS: &str = "split.tensors.count";
 /// Most parts: names have room for five digits, and each part is a mapping.
 const MAX_PARTS: u64 = 4096;
 
+/// Lists the names of all parts of a model, the first first, by the name of any of them, `NAME-00002-of-00003.gguf`;
+/// `None` for another name. Nothing is opened.
+pub fn part_names(name: &str) -> Option<impl Iterator<Item = String>> {
+    let number = |digits: &str| {
+        let is_number = digits.len() == 5 && digits.bytes().all(|digit| digit.is_ascii_digit());
+        digits.parse::<u64>().ok().filter(|_| is_number)
+    };
+    let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (front, part) = rest.rsplit_once('-')?;
+    let (part, count) = (number(part)?, number(count)?);
+    let front = front.to_owned();
+    let names = move |part| format!("{front}{}", ending(part, count));
+    (1..=MAX_PARTS).contains(&count).then_some(())?;
+    (1..=count).contains(&part).then(|| (0..count).map(names))
+}
+
 /// Opens the other parts of a file that is one of several.
 pub(super) fn complete(mut first: Gguf, access: WeightAccess) -> Result<Gguf, LoadError> {
     let count = count_of(&first)?;
@@ -96,4 +112,32 @@ fn ending(number: u64, count: u64) -> String {
 
 fn mismatch(kind: LoadErrorKind, path: &Path, item: Item, expected: String, found: String) -> LoadError {
     LoadError::mismatch(kind, path, item, expected, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_known_by_their_names() {
+        let names = |name: &str| part_names(name).map(Iterator::collect::<Vec<_>>);
+        let wanted = ["a-of-1-00001-of-00002.gguf", "a-of-1-00002-of-00002.gguf"].map(str::to_owned);
+        for name in &wanted {
+            assert_eq!(names(name).unwrap(), wanted);
+        }
+        assert_eq!(names("m-00001-of-00001.gguf").unwrap(), ["m-00001-of-00001.gguf"]);
+        for name in [
+            "m.gguf",
+            "m-00000-of-00002.gguf",
+            "m-00003-of-00002.gguf",
+            "m-00001-of-00000.gguf",
+            "m-00001-of-99999.gguf",
+            "m-1-of-2.gguf",
+            "m-+0001-of-00002.gguf",
+            "m-00001-of-00002.safetensors",
+            "00001-of-00002.gguf",
+        ] {
+            assert_eq!(names(name), None, "{name}");
+        }
+    }
 }

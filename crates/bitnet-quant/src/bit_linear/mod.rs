@@ -204,21 +204,6 @@ impl BitLinear {
         }
     }
 
-    /// Returns the bias, if there is one.
-    pub fn bias(&self) -> Option<&[f32]> {
-        self.bias.as_deref()
-    }
-
-    /// Returns the norm of the input, if there is one.
-    pub fn norm(&self) -> Option<&RmsNorm> {
-        self.norm.as_ref()
-    }
-
-    /// Changes the bias.
-    pub fn bias_mut(&mut self) -> Option<&mut [f32]> {
-        self.bias.as_deref_mut()
-    }
-
     /// Returns the version of the weights: another one means that they may have changed.
     pub fn version(&self) -> u64 {
         match &self.weights {

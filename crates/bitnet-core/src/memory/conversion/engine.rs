@@ -16,6 +16,7 @@ use super::statistics::{ConversionStats, Done, ErrorSums};
 use super::streaming::Streaming;
 use super::{Placement, in_place, reinterpret};
 use crate::cpu::select_kernels;
+use crate::memory::tensor::file::{exchange, is_native};
 use crate::memory::tensor::{BitNetTensor, Layout, TensorMetadata};
 use crate::memory::{HybridMemoryPool, PoolBuffer};
 
@@ -171,11 +172,6 @@ impl ConversionEngine {
         self.stats().clone()
     }
 
-    /// Forgets what the engine did so far.
-    pub fn reset_stats(&self) {
-        *self.stats() = ConversionStats::default();
-    }
-
     fn stats(&self) -> MutexGuard<'_, ConversionStats> {
         // Counters are whole after a panic elsewhere.
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
@@ -216,7 +212,7 @@ impl ConversionEngine {
         let layout = Layout::row_major(tensor.shape().to_vec());
         let metadata = TensorMetadata::with_layout(layout, dtype, tensor.device());
         let scale = scale.filter(|_| self.config.preserve_metadata);
-        BitNetTensor::from_memory(metadata.with_scale(scale)?, Arc::new(result))
+        BitNetTensor::in_memory(metadata.with_scale(scale)?, Arc::new(result))
     }
 
     pub(super) fn job<'a>(&'a self, source: &'a dyn Source, dtype: BitNetDType) -> Result<Job<'a>> {
@@ -253,26 +249,23 @@ impl ConversionEngine {
         if !self.config.parallel {
             streaming = streaming.on_one_thread();
         }
-        let sums = Mutex::new(Vec::new());
+        let parts = Mutex::new(Vec::new());
+        let mut errors = ErrorSums::default();
         let whole = len / unit;
         for (first, units, size) in [(0, whole, unit), (whole * unit, 1, len - whole * unit)] {
             let fill = |index: usize, out: &mut [u8]| {
                 let start = first + index * size;
                 let part = job.fill_range(start..start + size, out);
-                sums.lock().unwrap_or_else(PoisonError::into_inner).push((start, part));
+                parts.lock().unwrap_or_else(PoisonError::into_inner).push((start, part));
             };
             streaming.run(units, bytes_of(size), fill, |piece| {
-                let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
-                sums.sort_by_key(|(start, _)| *start);
-                match sums.iter().position(|(_, part)| part.is_err()) {
-                    Some(at) => sums.swap_remove(at).1.map(|_| ()),
-                    None => sink(piece),
+                let mut parts = std::mem::take(&mut *parts.lock().unwrap_or_else(PoisonError::into_inner));
+                parts.sort_unstable_by_key(|(start, _)| *start);
+                for (_, part) in parts {
+                    errors.add(part?);
                 }
+                sink(piece)
             })?;
-        }
-        let mut errors = ErrorSums::default();
-        for (_, part) in sums.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            errors.add(part?);
         }
         Ok((job.scale, done(source, dtype, errors)))
     }
@@ -300,16 +293,15 @@ fn check_chunk(bytes: usize) -> Result<()> {
 
 /// Turns elements in the order of the machine into those of a file, little-endian: nothing, where that is the same.
 pub fn to_file_order(dtype: BitNetDType, bytes: &mut [u8]) {
-    if cfg!(target_endian = "big") {
-        bytes.chunks_mut(dtype.element_bytes().unwrap_or(1)).for_each(<[u8]>::reverse);
-    }
+    exchange(dtype, bytes);
 }
 
 /// Returns little-endian elements of a file in the order of the machine: as they are, where that is the same.
 pub fn machine_order(dtype: BitNetDType, bytes: &[u8]) -> Cow<'_, [u8]> {
-    let width = dtype.element_bytes().unwrap_or(1);
-    if cfg!(target_endian = "little") || width == 1 {
+    if is_native(dtype) {
         return Cow::Borrowed(bytes);
     }
-    Cow::Owned(bytes.chunks(width).flat_map(|element| element.iter().rev().copied()).collect())
+    let mut turned = bytes.to_vec();
+    exchange(dtype, &mut turned);
+    Cow::Owned(turned)
 }

@@ -7,7 +7,7 @@ use bitnet_kernels::Kernels;
 
 use super::cast::{Cast, Rounding};
 use super::config::ConversionConfig;
-use super::number::BLOCK;
+use super::number::{BLOCK, Kind, kind_of, load_integers, round_half_even};
 use super::source::{BLOCK_BYTES, Source};
 use super::statistics::ErrorSums;
 
@@ -130,13 +130,20 @@ impl Job<'_> {
         self.cast.read_double(self.kernels, source, values)?;
         let back = Cast { from_scale: scale, ..Cast::nearest(self.cast.to, BitNetDType::F64) };
         back.read_double(self.kernels, out, results)?;
-        let (to, integer) = (self.cast.to, matches!(self.cast.to.range(), NumericRange::Integer { .. }));
-        let (min, max) = (to.range().min() - 0.5, to.range().max() + 0.5);
+        let (to, range) = (self.cast.to, self.cast.to.range());
+        // Integers of 64 bits are compared as such: the nearest f64 may lie beyond a range that holds them.
+        let mut integers = [0; BLOCK];
+        let exact = kind_of(self.cast.from) == Kind::Integer && self.cast.from_scale == 1.0;
+        if exact {
+            load_integers(self.cast.from, source, &mut integers[..count]);
+        }
         for (index, (&value, &result)) in values.iter().zip(&*results).enumerate() {
-            let fits = match (value.is_finite(), integer) {
+            let fits = match range {
                 _ if codes || to == BitNetDType::Bool => true,
-                (finite, true) => finite && (self.scale.is_some() || (min..=max).contains(&value)),
-                (finite, false) => !finite || result.is_finite(),
+                NumericRange::Float { .. } => !value.is_finite() || result.is_finite(),
+                _ if self.scale.is_some() => value.is_finite(),
+                NumericRange::Integer { min, max } if exact => (min..=max).contains(&integers[index]),
+                NumericRange::Integer { .. } => range.contains(round_half_even(value)),
             };
             if !fits {
                 let what = format!("element {} of a {} tensor as {to}", first + index, self.cast.from);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bitnet_backend::{BitNetDType, Result};
 
 use super::cast::Cast;
+use super::config::ConversionConfig;
 use super::engine::{ConversionEngine, done};
 use super::fill::{Job, chunk_elements};
 use super::scale::decide;
@@ -17,7 +18,7 @@ use crate::memory::tensor::{BitNetTensor, Layout, TensorMetadata};
 /// Where the result of an in-place conversion is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// In the memory of the source, which gave back what it had beyond the result.
+    /// In the memory of the source, which gave back what it had beyond the result where it can give back a part.
     Same {
         /// Bytes given back.
         freed: usize,
@@ -48,6 +49,8 @@ pub(super) fn convert(
     };
     let held = memory.bytes().len();
     let bytes = &mut memory.bytes_mut()?[..from.size_bytes(len).unwrap_or_default()];
+    // What was compared once is not compared again while it is written.
+    let writing = ConversionConfig { validate_results: false, ..engine.config.clone() };
     let run = Run { engine, from, scale, len };
     let (cast, result_scale) = decide(&engine.config, engine.kernels, &run.source(bytes), dtype)?;
     let chunk = chunk_elements(&engine.config, from).saturating_mul(threads(engine.config.parallel));
@@ -61,20 +64,21 @@ pub(super) fn convert(
         // What is refused is refused before anything is written.
         for range in ranges() {
             let out = width(range.len());
-            errors.add(run.fill(bytes, (cast, result_scale), range, &mut room[..out])?);
+            errors.add(run.fill(&engine.config, bytes, (cast, result_scale), range, &mut room[..out])?);
         }
     }
+    let metadata = TensorMetadata::with_layout(Layout::row_major(shape), dtype, device);
+    let metadata = metadata.with_scale(result_scale.filter(|_| engine.config.preserve_metadata))?;
     for range in ranges() {
         let (start, out) = (width(range.start), width(range.len()));
-        run.fill(bytes, (cast, result_scale), range, &mut room[..out])?;
+        run.fill(&writing, bytes, (cast, result_scale), range, &mut room[..out])?;
         bytes[start..start + out].copy_from_slice(&room[..out]);
     }
     let counted = Done { in_place: true, ..done(&run.source(bytes), dtype, errors) };
-    memory.shrink(size)?;
-    let metadata = TensorMetadata::with_layout(Layout::row_major(shape), dtype, device);
-    let stated = result_scale.filter(|_| engine.config.preserve_metadata);
-    tensor.metadata = metadata.with_scale(stated)?;
-    Ok(Some((Placement::Same { freed: held - size }, counted)))
+    // Memory that stays as large as it was holds the result all the same.
+    let freed = memory.shrink(size).map_or(0, |()| held - size);
+    tensor.metadata = metadata;
+    Ok(Some((Placement::Same { freed }, counted)))
 }
 
 /// What does not change from chunk to chunk.
@@ -93,13 +97,14 @@ impl Run<'_> {
     /// Converts a range of what the memory holds now.
     fn fill(
         &self,
+        config: &ConversionConfig,
         bytes: &[u8],
         (cast, scale): (Cast, Option<f32>),
         range: Range<usize>,
         out: &mut [u8],
     ) -> Result<ErrorSums> {
         let source = self.source(bytes);
-        let ConversionEngine { config, kernels, .. } = self.engine;
+        let kernels = self.engine.kernels;
         Job { config, kernels, source: &source, cast, scale }.fill_span(range, out)
     }
 }

@@ -25,6 +25,7 @@ pub mod streaming;
 pub use config::{Arithmetic, ConversionConfig, ConversionStrategy};
 pub use engine::{ConversionEngine, machine_order, to_file_order};
 pub use in_place::Placement;
+pub(crate) use number::{narrow_odd, narrow_odd_integer};
 pub use pipeline::ConversionPipeline;
 pub use statistics::{ConversionStats, ErrorFigures, StrategyStats};
 pub use streaming::Streaming;

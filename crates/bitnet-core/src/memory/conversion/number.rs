@@ -3,10 +3,10 @@
 //! Values pass through the narrowest of three kinds that holds all of the source exactly: f32, f64 or i128. Each is
 //! rounded once, to the target. Elements are bytes in the order of the machine, at any address.
 
-use bitnet_backend::{BitNetDType, BitNetError, Result};
+use bitnet_backend::{BitNetDType, Result};
 use bitnet_kernels::{CodeRule, Kernels};
 
-use crate::memory::tensor::base3;
+pub(super) use crate::memory::tensor::packed::{codes_of, load_codes, store_codes};
 
 /// Elements that pass together: whole bytes of every packed type, whole registers of every tier.
 pub const BLOCK: usize = 1280;
@@ -29,45 +29,6 @@ pub fn kind_of(dtype: BitNetDType) -> Kind {
         BitNetDType::I64 | BitNetDType::U64 => Kind::Integer,
         _ => Kind::Single,
     }
-}
-
-/// Returns the least and the greatest code of a type whose elements are small signed integers.
-pub fn codes_of(dtype: BitNetDType) -> Option<(i8, i8)> {
-    match dtype {
-        BitNetDType::I8 => Some((-128, 127)),
-        BitNetDType::I4 => Some((-8, 7)),
-        BitNetDType::BitNet158 | BitNetDType::TernaryBase3 => Some((-1, 1)),
-        _ => None,
-    }
-}
-
-/// Unpacks codes.
-pub fn load_codes(kernels: &Kernels, dtype: BitNetDType, bytes: &[u8], out: &mut [i8]) -> Result<()> {
-    match dtype {
-        BitNetDType::I4 => (kernels.casts.unpack_i4)(bytes, out),
-        BitNetDType::BitNet158 => {
-            // Both bits of a code set: no value has that.
-            if let Some(at) = bytes.iter().position(|byte| byte & byte >> 1 & 0x55 != 0) {
-                let found = format!("{:#04x} in byte {at} of a block", bytes[at]);
-                return Err(BitNetError::mismatch("ternary codes", "0, 1 and 2 in two bits each", found));
-            }
-            (kernels.casts.unpack_ternary)(bytes, out);
-        }
-        BitNetDType::TernaryBase3 => base3::unpack(bytes, out)?,
-        _ => out.copy_from_slice(bytemuck::cast_slice(bytes)),
-    }
-    Ok(())
-}
-
-/// Packs codes that the type has.
-pub fn store_codes(kernels: &Kernels, dtype: BitNetDType, codes: &[i8], out: &mut [u8]) -> Result<()> {
-    match dtype {
-        BitNetDType::I4 => (kernels.casts.pack_i4)(codes, out),
-        BitNetDType::BitNet158 => (kernels.casts.pack_ternary)(codes, out),
-        BitNetDType::TernaryBase3 => base3::pack(codes, out)?,
-        _ => out.copy_from_slice(bytemuck::cast_slice(codes)),
-    }
-    Ok(())
 }
 
 /// Reads up to a block of a type of kind [`Kind::Single`].
@@ -177,7 +138,8 @@ pub fn narrow_odd(x: f64) -> f32 {
     f32::from_bits((near.to_bits() - u32::from(beyond)) | 1)
 }
 
-fn narrow_odd_integer(x: i128) -> f32 {
+/// [`narrow_odd`] of an integer of 64 bits or fewer.
+pub fn narrow_odd_integer(x: i128) -> f32 {
     // At most 64 bits: both kinds hold every power of two up to there.
     let near = x as f32;
     let back = near as i128;

@@ -23,7 +23,7 @@ pub fn view(tensor: &BitNetTensor, dtype: BitNetDType) -> Result<BitNetTensor> {
         return Err(BitNetError::mismatch(what(), "the same type, as a scale is stated", found));
     }
     let metadata = TensorMetadata::with_layout(tensor.layout().clone(), dtype, tensor.device());
-    BitNetTensor::from_memory(metadata, Arc::clone(tensor.memory()))
+    BitNetTensor::in_memory(metadata, Arc::clone(tensor.memory()))
 }
 
 /// Reports whether every element of one type is one of the other, with a meaning that its bits give it.

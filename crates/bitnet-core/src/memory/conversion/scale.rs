@@ -34,8 +34,11 @@ pub fn decide(
     let rounded = |rounding| cast(rounding, from_scale);
     let values = Values { kernels, source, cast: rounded(Rounding::Nearest), config };
     let limit = codes_of(to).map(|(_, greatest)| greatest);
+    let has_neighbours = from.is_float() || to.is_float() || source.scale().is_some();
     let (rounding, scale) = match (config.strategy, limit) {
         (ConversionStrategy::Direct, _) => (Rounding::Nearest, None),
+        // An integer is one, or is beyond the range: there is nothing to choose.
+        (ConversionStrategy::StochasticRounding, None) if !has_neighbours => (Rounding::Nearest, None),
         (ConversionStrategy::StochasticRounding, None) => match to {
             BitNetDType::F64 | BitNetDType::Bool => (Rounding::Nearest, None),
             _ => (Rounding::Stochastic { scale: 1.0, seed: config.seed }, None),

@@ -7,7 +7,8 @@ use bitnet_kernels::Kernels;
 
 use super::fill::Job;
 use super::number::BLOCK;
-use crate::memory::tensor::{BitNetTensor, Layout};
+use crate::memory::tensor::BitNetTensor;
+use crate::tensor::Walk;
 
 /// Bytes that a block of any type has at most.
 pub const BLOCK_BYTES: usize = 8 * BLOCK;
@@ -68,7 +69,7 @@ impl Source for Plain<'_> {
 /// Elements of a view with strides, of a type with whole bytes.
 pub struct Strided<'a> {
     bytes: &'a [u8],
-    layout: &'a Layout,
+    walk: Walk<1>,
     dtype: BitNetDType,
     scale: Option<f32>,
     len: usize,
@@ -94,50 +95,31 @@ impl Source for Strided<'_> {
     fn read<'s>(&'s self, _: &Kernels, range: Range<usize>, room: &'s mut [u8]) -> Result<&'s [u8]> {
         let room = &mut room[..self.dtype.size_bytes(range.len()).unwrap_or(0)];
         match self.dtype.element_bytes() {
-            Some(8) => gather::<8>(self.layout, self.bytes, range.start, room),
-            Some(4) => gather::<4>(self.layout, self.bytes, range.start, room),
-            Some(2) => gather::<2>(self.layout, self.bytes, range.start, room),
-            _ => gather::<1>(self.layout, self.bytes, range.start, room),
+            Some(8) => gather::<8>(&self.walk, self.bytes, range.start, room),
+            Some(4) => gather::<4>(&self.walk, self.bytes, range.start, room),
+            Some(2) => gather::<2>(&self.walk, self.bytes, range.start, room),
+            _ => gather::<1>(&self.walk, self.bytes, range.start, room),
         }
         Ok(room)
     }
 }
 
 /// Copies elements from `first` on in row-major order, as many as `out` holds.
-fn gather<const W: usize>(layout: &Layout, bytes: &[u8], first: usize, out: &mut [u8]) {
-    let (elements, shape, strides) = (bytes.as_chunks::<W>().0, layout.shape(), layout.strides());
-    let mut out = out.as_chunks_mut::<W>().0;
-    let Some((&inner, outer)) = shape.split_last() else {
-        return out.copy_from_slice(&elements[layout.offset()..][..1]);
-    };
-    let stride = strides[outer.len()];
-    // The index of `first`, outermost dimension first, and its position.
-    let mut index = vec![0; shape.len()];
-    let mut rest = first;
-    for (index, &length) in index.iter_mut().zip(shape).rev() {
-        (*index, rest) = (rest % length, rest / length);
-    }
+fn gather<const W: usize>(walk: &Walk<1>, bytes: &[u8], first: usize, out: &mut [u8]) {
+    let (elements, mut out) = (bytes.as_chunks::<W>().0, out.as_chunks_mut::<W>().0);
+    let (length, [stride]) = walk.inner();
+    let (mut row, mut at) = (first / length.max(1), first % length.max(1));
     while !out.is_empty() {
-        let start = index.iter().zip(strides).map(|(&index, &stride)| index as isize * stride).sum::<isize>()
-            + layout.offset() as isize;
-        let at = index[outer.len()];
-        let (row, later) = out.split_at_mut(out.len().min(inner - at));
+        let start = walk.row(row).0[0].wrapping_add_signed(at as isize * stride);
+        let (line, later) = out.split_at_mut(out.len().min(length - at));
         if stride == 1 {
-            row.copy_from_slice(&elements[start as usize..][..row.len()]);
+            line.copy_from_slice(&elements[start..][..line.len()]);
         } else {
-            for (step, out) in row.iter_mut().enumerate() {
-                *out = elements[(start + step as isize * stride) as usize];
+            for (step, out) in line.iter_mut().enumerate() {
+                *out = elements[start.wrapping_add_signed(step as isize * stride)];
             }
         }
-        out = later;
-        index[outer.len()] = 0;
-        for (index, &length) in index[..outer.len()].iter_mut().zip(outer).rev() {
-            *index += 1;
-            if *index < length {
-                break;
-            }
-            *index = 0;
-        }
+        (row, at, out) = (row + 1, 0, later);
     }
 }
 
@@ -158,7 +140,9 @@ pub fn of_tensor(tensor: &BitNetTensor, scaled: bool) -> Result<Box<dyn Source +
     if tensor.is_contiguous() {
         return Ok(Box::new(Plain { bytes: tensor.as_bytes()?, dtype, scale, len }));
     }
-    Ok(Box::new(Strided { bytes: tensor.memory().bytes(), layout: tensor.layout(), dtype, scale, len }))
+    let layout = tensor.layout();
+    let walk = Walk::new(layout.shape(), [layout.strides()], [layout.offset()]);
+    Ok(Box::new(Strided { bytes: tensor.memory().bytes(), walk, dtype, scale, len }))
 }
 
 /// What a conversion makes of another source.

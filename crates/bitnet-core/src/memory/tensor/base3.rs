@@ -12,6 +12,8 @@ use bitnet_backend::{BitNetDType, BitNetError, Result};
 
 /// Values of a byte.
 pub const VALUES: usize = 5;
+/// The greatest byte: five digits 2.
+pub(super) const GREATEST: u8 = 242;
 
 /// The digits of every byte as values; those of bytes above 242 are not used.
 const DIGITS: [[i8; VALUES]; 256] = {
@@ -79,7 +81,7 @@ pub fn unpack(packed: &[u8], out: &mut [i8]) -> Result<()> {
 
 /// Returns the offset of the first byte that [`pack`] does not write for so many values.
 pub fn find_invalid(packed: &[u8], values: usize) -> Option<usize> {
-    let above = packed.iter().position(|&byte| byte > 242);
+    let above = packed.iter().position(|&byte| byte > GREATEST);
     above.or_else(|| {
         let used = values % VALUES;
         let last = packed.last().filter(|_| used > 0)?;

@@ -6,19 +6,9 @@ use std::sync::Arc;
 use bitnet_backend::{BitNetDType, BitNetError, Device, ErrorKind, Result};
 use half::{bf16, f16};
 
+use super::packed::{self, Digits};
 use super::{Layout, TensorMemory, TensorMetadata};
 use crate::memory::{Element, HybridMemoryPool, PoolBuffer};
-
-/// Four ternary zeros: the two-bit code of zero is 1.
-const TERNARY_ZEROS: u8 = 0b0101_0101;
-/// Four ternary ones: the code of +1 is 2.
-const TERNARY_ONES: u8 = 0b1010_1010;
-/// Five ternary zeros: the digit of zero is 1.
-const BASE3_ZEROS: u8 = 1 + 3 + 9 + 27 + 81;
-/// Five ternary ones.
-const BASE3_ONES: u8 = 242;
-/// Two four-bit ones.
-const I4_ONES: u8 = 0x11;
 
 /// A tensor: memory that it may share with others, and what lies in it.
 ///
@@ -40,11 +30,9 @@ impl BitNetTensor {
         let dtype = metadata.dtype();
         let purpose = format!("{dtype} tensor of shape {:?}", metadata.shape());
         let mut data = PoolBuffer::zeroed(pool, metadata.size_bytes()?, &metadata.device(), &purpose)?;
-        match dtype {
-            BitNetDType::BitNet158 => data.fill(TERNARY_ZEROS),
-            BitNetDType::TernaryBase3 => data.fill(BASE3_ZEROS),
-            // Zero bytes are zeros of every other type.
-            _ => {}
+        // Zero bytes are zeros of every other type.
+        if let Some(digits) = Digits::of(dtype).filter(|_| dtype.is_ternary()) {
+            data.fill(digits.filled(0));
         }
         let metadata = metadata.relaid(Layout::row_major(metadata.shape().to_vec()));
         Ok(BitNetTensor { metadata, memory: Arc::new(data) })
@@ -52,10 +40,29 @@ impl BitNetTensor {
 
     /// Makes a tensor of memory that holds its elements already, in the byte order of the machine.
     ///
+    /// Elements of types that leave bytes without a meaning, `bool` and the ternary ones, are read once to check them.
+    ///
     /// # Errors
     /// `TensorTooLarge`; `Mismatch` when an index reaches beyond the memory, when its start is not aligned for
-    /// the element type, or when a packed tensor is not row-major from a whole byte on.
+    /// the element type, when a packed tensor is not row-major from a whole byte on, or for bytes that are no elements.
     pub fn from_memory(metadata: TensorMetadata, memory: Arc<dyn TensorMemory>) -> Result<Self> {
+        let tensor = Self::in_memory(metadata, memory)?;
+        if tensor.dtype() == BitNetDType::Bool || tensor.dtype().is_ternary() {
+            let (memory, metadata) = (tensor.memory(), tensor.metadata());
+            let what = || format!("memory ({}) of a tensor of shape {:?}", memory.kind(), metadata.shape());
+            super::file::each_element_once(metadata, memory.bytes(), &mut |bytes| {
+                packed::check(metadata.dtype(), bytes)
+            })
+            .map_err(|error| error.context(what()))?;
+        }
+        Ok(tensor)
+    }
+
+    /// Makes a tensor of memory whose bytes are known to be elements.
+    ///
+    /// # Errors
+    /// As [`from_memory`](Self::from_memory), but for what the bytes say.
+    pub(crate) fn in_memory(metadata: TensorMetadata, memory: Arc<dyn TensorMemory>) -> Result<Self> {
         let (dtype, layout) = (metadata.dtype(), metadata.layout());
         let what =
             || format!("memory ({}) of a {dtype} tensor of shape {:?}", memory.kind(), metadata.shape());
@@ -198,7 +205,8 @@ impl BitNetTensor {
         Ok(&self.memory.bytes()[range])
     }
 
-    /// Returns the stored bytes for writing.
+    /// Returns the stored bytes for writing. What is written has to be elements: those of a `bool` are 0 and 1, those
+    /// of packed types the codes that the type has.
     ///
     /// # Errors
     /// As [`as_mut_slice`](Self::as_mut_slice).
@@ -294,14 +302,14 @@ impl BitNetTensor {
                 self.as_mut_bytes()?.fill(1);
                 Ok(())
             }
-            BitNetDType::I4 => self.fill_packed(I4_ONES, 0, 2),
-            BitNetDType::BitNet158 => self.fill_packed(TERNARY_ONES, TERNARY_ZEROS, 4),
-            BitNetDType::TernaryBase3 => self.fill_base3_ones(),
-            other => Err(BitNetError::new(ErrorKind::Unsupported {
-                backend: "cpu",
-                operation: format!("a tensor of ones of type {other}"),
-                reason: "the type has no one".into(),
-            })),
+            other => match Digits::of(other) {
+                Some(digits) => self.fill_packed(digits),
+                None => Err(BitNetError::new(ErrorKind::Unsupported {
+                    backend: "cpu",
+                    operation: format!("a tensor of ones of type {other}"),
+                    reason: "the type has no one".into(),
+                })),
+            },
         }
     }
 
@@ -310,25 +318,13 @@ impl BitNetTensor {
         Ok(())
     }
 
-    fn fill_base3_ones(&mut self) -> Result<()> {
-        let used = self.element_count() % 5;
-        let bytes = self.as_mut_bytes()?;
-        bytes.fill(BASE3_ONES);
+    /// Writes ones, and zeros into what the last byte has beyond the tensor.
+    fn fill_packed(&mut self, digits: Digits) -> Result<()> {
+        let used = self.element_count() % self.dtype().block().0;
+        let (bytes, ones) = (self.as_mut_bytes()?, digits.filled(1));
+        bytes.fill(ones);
         if let (Some(last), 1..) = (bytes.last_mut(), used) {
-            // A one is one more than a zero in each digit that is in use.
-            *last = BASE3_ZEROS + [0, 1, 4, 13, 40][used];
-        }
-        Ok(())
-    }
-
-    /// Writes `pattern` into every byte, with `padding` in what the last byte has beyond the tensor.
-    fn fill_packed(&mut self, pattern: u8, padding: u8, per_byte: usize) -> Result<()> {
-        let used = self.element_count() % per_byte;
-        let bytes = self.as_mut_bytes()?;
-        bytes.fill(pattern);
-        if let (Some(last), 1..) = (bytes.last_mut(), used) {
-            let mask = (1u8 << (used * (8 / per_byte))) - 1;
-            *last = (pattern & mask) | (padding & !mask);
+            *last = digits.cut(ones, used);
         }
         Ok(())
     }

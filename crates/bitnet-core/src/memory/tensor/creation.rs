@@ -83,12 +83,7 @@ impl BitNetTensor {
     ) -> Result<Self> {
         Self::check_float("rand", dtype)?;
         // Narrow types would round the greatest values to 1, which is not of the interval.
-        let below_one = match dtype {
-            BitNetDType::F32 => 1.0 - f64::from(f32::EPSILON) / 2.0,
-            BitNetDType::F16 => 1.0 - f64::exp2(-11.0),
-            BitNetDType::BF16 => 1.0 - f64::exp2(-8.0),
-            _ => 1.0,
-        };
+        let below_one = 1.0 - dtype.range().epsilon() / 2.0;
         let value = |index: usize| random::uniform(seed, index as u64).min(below_one);
         Self::by_index(shape, dtype, device, pool, "rand", &value)
     }
@@ -191,6 +186,11 @@ mod tests {
         let error = BitNetTensor::full(&[3], 256.0, BitNetDType::U8, &device, &pool).unwrap_err().to_string();
         assert_eq!(error, "element 0 of full: expected a value of type u8, found 256");
         assert!(BitNetTensor::full(&[3], 0.5, BitNetDType::I64, &device, &pool).is_err());
+        for (dtype, beyond) in [(BitNetDType::I64, f64::exp2(63.0)), (BitNetDType::U64, f64::exp2(64.0))] {
+            let of = |value| BitNetTensor::full(&[1], value, dtype, &device, &pool);
+            assert!(of(beyond).is_err() && of(-beyond).is_ok() == (dtype == BitNetDType::I64), "{dtype}");
+            assert_eq!(of(beyond.next_down()).unwrap().item().unwrap(), beyond.next_down());
+        }
         assert!(BitNetTensor::full(&[3], 1.0, BitNetDType::BitNet158, &device, &pool).is_err());
         let squares = BitNetTensor::from_iter((0..4u16).map(|i| i * i), &device, &pool).unwrap();
         assert_eq!(squares.as_slice::<u16>().unwrap(), [0, 1, 4, 9]);

@@ -4,6 +4,7 @@ use std::fmt;
 
 use half::{bf16, f16};
 
+use super::packed::Digits;
 use super::{BitNetDType, BitNetTensor, Layout};
 
 /// Elements up to which all are shown.
@@ -39,12 +40,10 @@ fn element(tensor: &BitNetTensor, at: usize, precision: Option<usize>) -> String
         BitNetDType::U16 => of!(u16).to_string(),
         BitNetDType::U8 => of!(u8).to_string(),
         BitNetDType::Bool => (bytes[at] != 0).to_string(),
-        BitNetDType::I4 => (((bytes[at / 2] >> (at % 2 * 4)) << 4) as i8 >> 4).to_string(),
-        BitNetDType::BitNet158 => (i16::from(bytes[at / 4] >> (at % 4 * 2) & 3) - 1).to_string(),
-        BitNetDType::TernaryBase3 => {
-            (i16::from(bytes[at / 5] / 3u8.pow((at % 5) as u32) % 3) - 1).to_string()
-        }
-        other => other.to_string(),
+        packed => match Digits::of(packed).and_then(|digits| digits.value(bytes, at)) {
+            Some(value) => value.to_string(),
+            None => "invalid".to_owned(),
+        },
     }
 }
 

@@ -31,18 +31,19 @@ impl TensorHandle {
     /// last reference, before the memory is given back.
     ///
     /// # Errors
-    /// `Mismatch` when another tensor shares the memory already, whose end would not be the memory's.
+    /// `Mismatch` when another tensor shares the memory already, whose end would not be the memory's, or a weak handle
+    /// could bring it back.
     pub fn watched(tensor: BitNetTensor, released: impl FnOnce(u64) + Send + Sync + 'static) -> Result<Self> {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let (metadata, memory) = (tensor.metadata().clone(), Arc::clone(tensor.memory()));
-        drop(tensor);
-        if Arc::strong_count(&memory) > 1 {
+        let BitNetTensor { metadata, memory } = tensor;
+        let references = Arc::strong_count(&memory) + Arc::weak_count(&memory);
+        if references > 1 {
             let what =
                 format!("references to the memory of a watched tensor of shape {:?}", metadata.shape());
-            return Err(BitNetError::mismatch(what, 1, Arc::strong_count(&memory)));
+            return Err(BitNetError::mismatch(what, 1, references));
         }
         let memory = Watched { id, memory, released: Some(Box::new(released)) };
-        Ok(TensorHandle { id, tensor: BitNetTensor::from_memory(metadata, Arc::new(memory))? })
+        Ok(TensorHandle { id, tensor: BitNetTensor::in_memory(metadata, Arc::new(memory))? })
     }
 
     /// Returns the name: unique in this process, never used again.
@@ -119,7 +120,7 @@ impl WeakTensorHandle {
     pub fn upgrade(&self) -> Option<TensorHandle> {
         let memory = self.memory.upgrade()?;
         // The same layout held in this memory before.
-        let tensor = BitNetTensor::from_memory(self.metadata.clone(), memory).ok()?;
+        let tensor = BitNetTensor::in_memory(self.metadata.clone(), memory).ok()?;
         Some(TensorHandle { id: self.id, tensor })
     }
 }
@@ -142,6 +143,13 @@ struct Watched {
     released: Option<Box<dyn FnOnce(u64) + Send + Sync>>,
 }
 
+impl Watched {
+    fn sole(&mut self) -> Result<&mut (dyn TensorMemory + 'static)> {
+        let one = || BitNetError::mismatch("references to watched memory", 1, "more");
+        Arc::get_mut(&mut self.memory).ok_or_else(one)
+    }
+}
+
 impl TensorMemory for Watched {
     fn kind(&self) -> &'static str {
         self.memory.kind()
@@ -152,10 +160,11 @@ impl TensorMemory for Watched {
     }
 
     fn bytes_mut(&mut self) -> Result<&mut [u8]> {
-        match Arc::get_mut(&mut self.memory) {
-            Some(memory) => memory.bytes_mut(),
-            None => Err(BitNetError::mismatch("references to watched memory", 1, "more")),
-        }
+        self.sole()?.bytes_mut()
+    }
+
+    fn shrink(&mut self, len: usize) -> Result<()> {
+        self.sole()?.shrink(len)
     }
 
     fn pool(&self) -> Option<&HybridMemoryPool> {
@@ -231,5 +240,10 @@ mod tests {
         let first = tensor(&pool);
         let error = TensorHandle::watched(first.clone(), |_| {}).unwrap_err().to_string();
         assert!(error.contains("shape [3]: expected 1, found 2"), "{error}");
+        // A weak handle could come back to life beside the watched one.
+        let handle = TensorHandle::new(tensor(&pool));
+        let weak = handle.downgrade();
+        assert!(TensorHandle::watched(handle.into_tensor(), |_| {}).is_err());
+        assert!(weak.upgrade().is_none());
     }
 }

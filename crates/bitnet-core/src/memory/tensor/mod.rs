@@ -19,6 +19,7 @@ mod layout_views;
 mod mapped;
 mod memory;
 mod metadata;
+pub(crate) mod packed;
 mod random;
 #[cfg(feature = "mmap")]
 mod shared;

@@ -138,6 +138,11 @@ impl BitNetTensor {
         self.copy_to(self.own_pool("contiguous")?)
     }
 
+    /// Is [`contiguous`](Self::contiguous) with the copy, where one is needed, in `pool`.
+    pub(crate) fn contiguous_in(&self, pool: &HybridMemoryPool) -> Result<Self> {
+        if self.is_contiguous() { Ok(self.clone()) } else { self.copy_to(pool) }
+    }
+
     /// Copies the elements, row-major, into memory of `pool`.
     ///
     /// # Errors
@@ -201,7 +206,7 @@ impl BitNetTensor {
                 ),
             }));
         }
-        BitNetTensor::from_memory(self.metadata().relaid(layout), Arc::clone(self.memory()))
+        BitNetTensor::in_memory(self.metadata().relaid(layout), Arc::clone(self.memory()))
     }
 
     /// Reports whether a part of a packed tensor begins and ends with a byte, or ends where the tensor does.

@@ -11,6 +11,9 @@
 /// Bits of a unit that hold its label; a value has the highest one set, so that it is no label.
 const LABEL: u32 = 0x8000_00ff;
 
+/// Most bytes of a replacement: what a character may become has a bound, as in a `tokenizer.json`.
+pub(super) const REPLACEMENT_LIMIT: usize = 1024;
+
 /// A table whose every look-up stays within it.
 #[derive(Clone)]
 pub(super) struct CharsMap {
@@ -19,16 +22,16 @@ pub(super) struct CharsMap {
 }
 
 impl CharsMap {
-    /// Reads a table; `None` where it is no such.
-    pub(super) fn new(bytes: &[u8]) -> Option<Self> {
-        let (length, rest) = bytes.split_first_chunk::<4>()?;
-        let (units, texts) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        let (units, odd) = units.as_chunks::<4>();
-        if units.is_empty() || !odd.is_empty() || texts.last().is_some_and(|&last| last != 0) {
-            return None;
+    /// Reads a table.
+    ///
+    /// Errors: what was found where it is none.
+    pub(super) fn new(bytes: &[u8]) -> Result<Self, String> {
+        let (units, texts) = parts(bytes).ok_or_else(|| format!("{} bytes that are none", bytes.len()))?;
+        let longest = texts.split(|&byte| byte == 0).map(<[u8]>::len).max().unwrap_or(0);
+        if longest > REPLACEMENT_LIMIT {
+            return Err(format!("a text of {longest} bytes"));
         }
-        std::str::from_utf8(texts).ok()?;
-        Some(CharsMap {
+        Ok(CharsMap {
             units: units.iter().map(|&unit| u32::from_le_bytes(unit)).collect(),
             texts: texts.to_vec(),
         })
@@ -59,6 +62,18 @@ impl CharsMap {
     }
 }
 
+/// Cuts a table into its array and its texts; `None` where it is no such.
+fn parts(bytes: &[u8]) -> Option<(&[[u8; 4]], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (units, texts) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let (units, odd) = units.as_chunks::<4>();
+    if units.is_empty() || !odd.is_empty() || texts.last().is_some_and(|&last| last != 0) {
+        return None;
+    }
+    std::str::from_utf8(texts).ok()?;
+    Some((units, texts))
+}
+
 fn offset(unit: u32) -> usize {
     ((unit >> 10) << ((unit & 1 << 9) >> 6)) as usize
 }
@@ -72,14 +87,17 @@ mod tests {
         for bytes in
             [&b""[..], &[0; 3], &[0; 4], &[4, 0, 0, 0, 1], &[3, 0, 0, 0, 1, 1, 1, 0], &[9, 0, 0, 0, 0]]
         {
-            assert!(CharsMap::new(bytes).is_none(), "{bytes:?}");
+            assert!(CharsMap::new(bytes).is_err(), "{bytes:?}");
         }
         let table = |units: &[u32], texts: &[u8]| {
             let units: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
             let length = (units.len() as u32).to_le_bytes();
             CharsMap::new(&[&length[..], &units, texts].concat())
         };
-        assert!(table(&[0], b"text without an end").is_none() && table(&[0], b"\xff\0").is_none());
+        assert!(table(&[0], b"text without an end").is_err() && table(&[0], b"\xff\0").is_err());
+        let long = |length: usize| [vec![b'x'; length], vec![0]].concat();
+        assert!(table(&[0], &long(REPLACEMENT_LIMIT)).is_ok());
+        assert_eq!(table(&[0], &long(REPLACEMENT_LIMIT + 1)).err().unwrap(), "a text of 1025 bytes");
         // One text, "a": the unit at 1 ^ 'a' ends it, and the value lies at its offset.
         let mut units = vec![0; 128];
         units[0] = 1 << 10;

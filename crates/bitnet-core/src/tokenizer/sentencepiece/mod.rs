@@ -13,8 +13,9 @@
 //!   either end none.
 //!
 //! `normalize` prepares text with `charsmap`, `merge` and `unigram` are the algorithms, `matcher` finds tokens in text,
-//! `unknown` spells what has none, `model_file` and `protobuf` read `tokenizer.model`.
+//! `unknown` spells what has none, `model_file` and `protobuf` read `tokenizer.model`, `beside` the files that go with it.
 
+mod beside;
 mod charsmap;
 mod matcher;
 mod merge;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use super::vocabulary::{TokenType, Vocabulary, byte_of_token, malformed, quote};
 use super::{EncodeOptions, Piece, TokenizerError};
-use charsmap::CharsMap;
+use charsmap::{CharsMap, REPLACEMENT_LIMIT};
 use matcher::Matcher;
 use merge::Merger;
 use unigram::Unigram;
@@ -71,17 +72,17 @@ impl SentencePiece {
     ///
     /// Errors: [`TokenizerError::Malformed`] for scores that are missing or no numbers, repeated tokens, byte tokens that
     /// name no byte.
-    pub(super) fn new(mut vocabulary: Vocabulary, origin: &str) -> Result<Self, TokenizerError> {
-        assume_ids(&mut vocabulary);
+    pub(super) fn new(vocabulary: Vocabulary, origin: &str) -> Result<Self, TokenizerError> {
+        let vocabulary = vocabulary.with_usual_ids();
         let types = vocabulary.check(origin)?;
         let from_t5 = vocabulary.model == "t5";
-        let (before, after) = vocabulary.ends(!from_t5, from_t5, origin)?;
+        let (before, after) = vocabulary.ends(origin)?;
         let charsmap = vocabulary.charsmap.as_deref().filter(|table| !table.is_empty());
         let charsmap = charsmap.map(|table| {
-            let expected = "a double array and texts";
-            let found = format_args!("{} bytes that are none", table.len());
-            CharsMap::new(table).ok_or_else(|| malformed(origin, "precompiled_charsmap", expected, found))
+            let expected = format_args!("a double array and texts of at most {REPLACEMENT_LIMIT} bytes");
+            CharsMap::new(table).map_err(|found| malformed(origin, "precompiled_charsmap", expected, found))
         });
+        let space_prefix = vocabulary.has_space_prefix();
         let scores = vocabulary.scores.ok_or_else(|| malformed(origin, "scores", "a list", "nothing"))?;
         let mut this = SentencePiece {
             tokens: Vec::with_capacity(types.len()),
@@ -93,7 +94,7 @@ impl SentencePiece {
             user_defined: Matcher::default(),
             splits_words: true,
             has_unused: types.contains(&TokenType::Unused),
-            space_prefix: vocabulary.add_space_prefix.unwrap_or(true),
+            space_prefix,
             fewer_spaces: vocabulary.fewer_spaces.unwrap_or(false),
             charsmap: charsmap.transpose()?,
             unigram: None,
@@ -115,7 +116,7 @@ impl SentencePiece {
         this.types = types;
         this.unknown = this.unknown.or_else(|| this.id_of_type(TokenType::Unknown));
         this.index_matchers();
-        this.unigram = is_unigram.then(|| Unigram::new(&this, &scores));
+        this.unigram = is_unigram.then(|| Unigram::new(&this, &scores, from_t5));
         Ok(this)
     }
 
@@ -308,15 +309,6 @@ impl SentencePiece {
         self.index_matchers();
         Ok(())
     }
-}
-
-/// Puts sentencepiece's usual ids where a file names none and its tokens agree.
-fn assume_ids(vocabulary: &mut Vocabulary) {
-    let named = |id: u32, name: &str| (vocabulary.token(Some(id)) == Some(name)).then_some(id);
-    let (unknown, bos, eos) = (named(0, "<unk>"), named(1, "<s>"), named(2, "</s>"));
-    vocabulary.unknown = vocabulary.unknown.or(unknown);
-    vocabulary.bos = vocabulary.bos.or(bos);
-    vocabulary.eos = vocabulary.eos.or(eos);
 }
 
 fn whole(text: &str) -> Vec<Piece<'_>> {

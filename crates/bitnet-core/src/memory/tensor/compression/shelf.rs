@@ -14,8 +14,8 @@ use crate::memory::{HybridMemoryPool, MemoryPressureLevel};
 
 /// Owns tensors by name and compresses those that nobody uses while memory is short.
 ///
-/// A clone is another handle on the same shelf. Tensors that are not contiguous, or not in host memory, are kept and
-/// never compressed. Pressure is that of the pool, which has to detect it
+/// A clone is another handle on the same shelf. Tensors that are not contiguous, or not in memory of the
+/// shelf's pool, are kept and never compressed. Pressure is that of the pool, which has to detect it
 /// ([`TrackingConfig::enable_pressure_detection`](crate::memory::TrackingConfig)): the shelf acts when the level changes,
 /// when a tensor is added, and when [`relieve`](Self::relieve) is called.
 #[derive(Debug, Clone)]
@@ -37,7 +37,8 @@ pub struct CompressionReport {
     pub in_use: usize,
     /// Tensors left alone because they were used too recently.
     pub too_fresh: usize,
-    /// Tensors left alone because they are small, strided, or did not shrink when they were tried.
+    /// Tensors left alone because they are small, strided, in memory that is not the pool's, or did not shrink when they
+    /// were tried.
     pub unsuitable: usize,
     /// Tensors that could not be compressed for lack of memory.
     pub failed: usize,
@@ -114,7 +115,9 @@ impl TensorShelf {
     /// Adds a tensor, in place of one of the same name.
     pub fn insert(&self, name: impl Into<String>, tensor: BitNetTensor) {
         let entry = Entry { state: State::Whole(tensor), used: Instant::now(), incompressible: false };
-        lock(&self.inner.entries).insert(name.into(), Arc::new(Mutex::new(entry)));
+        // What is replaced goes after the lock does: its memory is the pool's, which may ask for a look.
+        let replaced = lock(&self.inner.entries).insert(name.into(), Arc::new(Mutex::new(entry)));
+        drop(replaced);
         self.relieve();
     }
 
@@ -123,9 +126,15 @@ impl TensorShelf {
     /// # Errors
     /// As [`get`](Self::get); the tensor stays on the shelf then.
     pub fn remove(&self, name: &str) -> Result<Option<BitNetTensor>> {
-        let tensor = self.get(name)?;
-        lock(&self.inner.entries).remove(name);
-        Ok(tensor)
+        while let Some((entry, tensor)) = self.inner.take_up(name)? {
+            let mut entries = lock(&self.inner.entries);
+            // Another tensor may have got the name meanwhile: it stays, or is the one to remove.
+            if entries.get(name).is_some_and(|found| Arc::ptr_eq(found, &entry)) {
+                entries.remove(name);
+                return Ok(Some(tensor));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns a tensor, decompressed where it was not; `None` when there is none of this name. As long as the caller,
@@ -134,21 +143,7 @@ impl TensorShelf {
     /// # Errors
     /// As [`HybridMemoryPool::allocate`].
     pub fn get(&self, name: &str) -> Result<Option<BitNetTensor>> {
-        let Some(entry) = lock(&self.inner.entries).get(name).map(Arc::clone) else { return Ok(None) };
-        let mut entry = lock(&entry);
-        if let State::Compressed(metadata, compressed) = &entry.state {
-            let named = |error: BitNetError| error.context(format!("tensor {name}"));
-            let mut tensor = BitNetTensor::new(metadata.clone(), &self.inner.pool).map_err(named)?;
-            compressed.expand(tensor.as_mut_bytes()?).map_err(named)?;
-            tensor.metadata = metadata.clone();
-            entry.state = State::Whole(tensor);
-            self.inner.reloads.fetch_add(1, Ordering::Relaxed);
-        }
-        entry.used = Instant::now();
-        match &entry.state {
-            State::Whole(tensor) => Ok(Some(tensor.clone())),
-            State::Compressed(..) => Ok(None),
-        }
+        Ok(self.inner.take_up(name)?.map(|(_, tensor)| tensor))
     }
 
     /// Compresses what the policy allows under the pool's pressure as last looked at.
@@ -195,6 +190,27 @@ impl TensorShelf {
 }
 
 impl Inner {
+    /// Returns what has a name, and its tensor, decompressed where it was not.
+    fn take_up(&self, name: &str) -> Result<Option<(Arc<Mutex<Entry>>, BitNetTensor)>> {
+        let Some(found) = lock(&self.entries).get(name).map(Arc::clone) else { return Ok(None) };
+        let mut entry = lock(&found);
+        entry.used = Instant::now();
+        let tensor = match &entry.state {
+            State::Whole(tensor) => tensor.clone(),
+            State::Compressed(metadata, compressed) => {
+                let named = |error: BitNetError| error.context(format!("tensor {name}"));
+                let mut tensor = BitNetTensor::new(metadata.clone(), &self.pool).map_err(named)?;
+                compressed.expand(tensor.as_mut_bytes()?).map_err(named)?;
+                tensor.metadata = metadata.clone();
+                entry.state = State::Whole(tensor.clone());
+                self.reloads.fetch_add(1, Ordering::Relaxed);
+                tensor
+            }
+        };
+        drop(entry);
+        Ok(Some((found, tensor)))
+    }
+
     fn look(&self, level: MemoryPressureLevel, now: Instant) -> CompressionReport {
         let mut report = CompressionReport::default();
         let Some(idle) = self.policy.idle_at(level) else { return report };
@@ -225,7 +241,10 @@ impl Inner {
     ) {
         let State::Whole(tensor) = &entry.state else { return };
         let small = tensor.size_bytes() < self.policy.min_bytes || tensor.size_bytes() == 0;
-        let Some(bytes) = tensor.as_bytes().ok().filter(|_| !small && !entry.incompressible) else {
+        // Memory of another pool, a file or a vector would give this pool nothing back, and cost it what it shrinks to.
+        let ours = tensor.memory().pool().is_some_and(|pool| Arc::ptr_eq(&pool.shared, &self.pool.shared));
+        let suitable = ours && !small && !entry.incompressible;
+        let Some(bytes) = tensor.as_bytes().ok().filter(|_| suitable) else {
             report.unsuitable += 1;
             return;
         };

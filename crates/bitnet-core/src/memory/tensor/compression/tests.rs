@@ -174,3 +174,38 @@ fn readers_and_looks_run_side_by_side() {
     shelf.relieve_at(Critical);
     assert_eq!(shelf.metrics().compressed, 4);
 }
+
+#[test]
+fn memory_that_is_not_the_pools_is_left_alone() {
+    let (pool, other) = (pool(), pool());
+    let shelf = TensorShelf::new(&pool, CompressionPolicy::default()).unwrap();
+    shelf.insert("vector", BitNetTensor::from_vec(vec![0f32; LEN], &[LEN]).unwrap());
+    shelf.insert("other", smooth(&other));
+    assert_eq!(shelf.relieve_at(Critical).unsuitable, 2);
+    assert_eq!(pool.get_metrics().allocation_count, 0);
+    shelf.insert("own", smooth(&pool));
+    assert_eq!(shelf.relieve_at(Critical).compressed, 1);
+}
+
+#[test]
+fn what_is_put_up_while_another_is_removed_stays_or_is_returned() {
+    let pool = pool();
+    let shelf = TensorShelf::new(&pool, CompressionPolicy::default()).unwrap();
+    for _ in 0..60 {
+        shelf.insert("a", smooth(&pool));
+        shelf.relieve_at(Critical);
+        let second = BitNetTensor::zeros(&[1], BitNetDType::U8, &Device::Cpu, &pool).unwrap();
+        let barrier = std::sync::Barrier::new(2);
+        let removed = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                shelf.insert("a", second);
+            });
+            barrier.wait();
+            shelf.remove("a").unwrap().unwrap()
+        });
+        let left = shelf.remove("a").unwrap();
+        let kept = left.as_ref().unwrap_or(&removed);
+        assert_eq!(kept.shape(), [1], "the second one is lost");
+    }
+}

@@ -52,7 +52,7 @@ pub(super) fn encode(tensors: &[&TensorSpec]) -> Result<(Vec<u8>, u64)> {
         let end = at.checked_add(bytes as u64).filter(|&end| end <= i64::MAX as u64);
         let end =
             end.ok_or_else(|| BitNetError::mismatch(what(), "an end below 2^63 bytes", "a greater one"))?;
-        if let Some(scale) = spec.scale {
+        if let Some(scale) = spec.checked_scale().map_err(|error| error.context(what()))? {
             metadata.insert(format!("{SCALE}{}", spec.name), scale.to_string().into());
         }
         let (dtype, shape) = match spec.dtype.safetensors_name() {

@@ -25,8 +25,10 @@ mod read;
 mod tests;
 mod write;
 
+pub(super) use order::each_element_once;
 #[cfg(feature = "candle")]
 pub(super) use order::in_row_order;
+pub(in crate::memory) use order::{exchange, is_native};
 #[cfg(feature = "mmap")]
 pub(super) use read::open;
 pub use read::{TensorFile, load};

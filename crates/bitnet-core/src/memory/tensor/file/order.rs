@@ -15,12 +15,12 @@ pub(super) fn swap_elements(bytes: &mut [u8], width: usize) {
 }
 
 /// Reports whether elements lie in memory as they do in a file.
-pub(super) fn is_native(dtype: BitNetDType) -> bool {
+pub(in crate::memory) fn is_native(dtype: BitNetDType) -> bool {
     cfg!(target_endian = "little") || dtype.element_bytes().unwrap_or(1) == 1
 }
 
 /// Turns elements of a file into those of the machine, or back.
-pub(super) fn exchange(dtype: BitNetDType, bytes: &mut [u8]) {
+pub(in crate::memory) fn exchange(dtype: BitNetDType, bytes: &mut [u8]) {
     if !is_native(dtype) {
         swap_elements(bytes, dtype.element_bytes().unwrap_or(1));
     }
@@ -79,6 +79,23 @@ pub(in crate::memory::tensor) fn in_row_order(
         Ok(())
     })?;
     sink(&buffer)
+}
+
+/// Gives `sink` the elements of a tensor in `bytes` as [`in_row_order`] does, but those that repeat along a dimension
+/// once.
+///
+/// # Errors
+/// As [`in_row_order`].
+pub(in crate::memory::tensor) fn each_element_once(
+    metadata: &TensorMetadata,
+    bytes: &[u8],
+    sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let layout = metadata.layout();
+    let lengths = layout.shape().iter().zip(layout.strides());
+    let shape = lengths.map(|(&length, &stride)| if stride == 0 { length.min(1) } else { length }).collect();
+    let once = Layout::strided(shape, layout.strides().to_vec(), layout.offset());
+    in_row_order(&metadata.relaid(once), bytes, sink)
 }
 
 /// Calls `run` with the position and the length of every run of neighbouring elements, row-major.

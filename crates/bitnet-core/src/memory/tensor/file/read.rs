@@ -11,13 +11,13 @@ use bitnet_backend::{BitNetError, ErrorKind, Result};
 use super::header::{self, LENGTH_FIELD, Table};
 use super::order;
 use crate::memory::HybridMemoryPool;
-use crate::memory::tensor::{BitNetTensor, Layout, TensorMemory, TensorMetadata};
+use crate::memory::tensor::{BitNetTensor, Layout, TensorMemory, TensorMetadata, packed};
 
 /// Reads all tensors of a file, each into a block of its own.
 ///
 /// # Errors
-/// `Io` when the system refuses; `Mismatch` for a file that is not a safetensors file, or with an element type that
-/// we do not have; otherwise as [`HybridMemoryPool::allocate`]. All name the file and the tensor.
+/// `Io` when the system refuses; `Mismatch` for a file that is not a safetensors file, with an element type that we do
+/// not have, or with bytes that are no elements of their type; otherwise as [`HybridMemoryPool::allocate`]. All name the file and the tensor.
 pub fn load(path: &Path, pool: &HybridMemoryPool) -> Result<BTreeMap<String, BitNetTensor>> {
     let named = |error: BitNetError| error.context(path.display().to_string());
     let failed = |error| BitNetError::io(path, "read", &error);
@@ -42,6 +42,7 @@ pub fn load(path: &Path, pool: &HybridMemoryPool) -> Result<BTreeMap<String, Bit
         let bytes = tensor.as_mut_bytes()?;
         file.read_exact(bytes).map_err(failed)?;
         order::exchange(dtype, bytes);
+        packed::check(dtype, bytes).map_err(|error| named(error.context(header::tensor_called(name))))?;
         tensor.metadata = metadata;
         tensors.insert(name.clone(), tensor);
     }
@@ -100,8 +101,8 @@ impl TensorFile {
     /// Returns a tensor, which shares the memory.
     ///
     /// # Errors
-    /// `Mismatch` for a name that is not in the file, for an element type that we do not have, and for elements
-    /// that are not aligned in memory, which [`load`] can read; `Unsupported` on a machine whose byte order is not
+    /// `Mismatch` for a name that is not in the file, for an element type that we do not have, for bytes that are no
+    /// elements of it, and for elements that are not aligned in memory, which [`load`] can read; `Unsupported` on a machine whose byte order is not
     /// that of the file.
     pub fn tensor(&self, name: &str) -> Result<BitNetTensor> {
         self.view(name).map_err(|error| error.context(self.source.as_str()))

@@ -32,7 +32,19 @@ impl TensorSpec {
     /// # Errors
     /// `TensorTooLarge`.
     pub fn bytes(&self) -> Result<usize> {
-        TensorMetadata::new(self.shape.clone(), self.dtype, Default::default()).size_bytes()
+        self.describe().size_bytes()
+    }
+
+    /// Returns the scale, if it is one that can be read back.
+    ///
+    /// # Errors
+    /// `Mismatch` for a scale that is not a finite number above zero.
+    pub(super) fn checked_scale(&self) -> Result<Option<f32>> {
+        Ok(self.describe().with_scale(self.scale)?.scale())
+    }
+
+    fn describe(&self) -> TensorMetadata {
+        TensorMetadata::new(self.shape.clone(), self.dtype, Default::default())
     }
 }
 
@@ -49,7 +61,8 @@ impl TensorWriter {
     /// ([`BitNetDType::align`]), every one of them can be used in place.
     ///
     /// # Errors
-    /// `TensorTooLarge`; `Mismatch` for a name that stands twice; otherwise as [`AtomicFile::create`].
+    /// `TensorTooLarge`; `Mismatch` for a name that stands twice or a scale that is none; otherwise as
+    /// [`AtomicFile::create`].
     pub fn create(target: &Path, tensors: &[TensorSpec]) -> Result<Self> {
         let named = |error: BitNetError| error.context(target.display().to_string());
         let (header, left) = header::encode(&tensors.iter().collect::<Vec<_>>()).map_err(named)?;

@@ -64,17 +64,17 @@ impl BitNetTensor {
 
 /// Calls a function for the elements of a data type of candle.
 macro_rules! for_element {
-    ($dtype:expr, $function:ident, $tensor:expr) => {
+    ($dtype:expr, $function:ident, $($argument:expr),+) => {
         match $dtype {
-            DType::U8 => $function::<u8>($tensor),
-            DType::U32 => $function::<u32>($tensor),
-            DType::I16 => $function::<i16>($tensor),
-            DType::I32 => $function::<i32>($tensor),
-            DType::I64 => $function::<i64>($tensor),
-            DType::BF16 => $function::<half::bf16>($tensor),
-            DType::F16 => $function::<half::f16>($tensor),
-            DType::F32 => $function::<f32>($tensor),
-            DType::F64 => $function::<f64>($tensor),
+            DType::U8 => $function::<u8>($($argument),+),
+            DType::U32 => $function::<u32>($($argument),+),
+            DType::I16 => $function::<i16>($($argument),+),
+            DType::I32 => $function::<i32>($($argument),+),
+            DType::I64 => $function::<i64>($($argument),+),
+            DType::BF16 => $function::<half::bf16>($($argument),+),
+            DType::F16 => $function::<half::f16>($($argument),+),
+            DType::F32 => $function::<f32>($($argument),+),
+            DType::F64 => $function::<f64>($($argument),+),
             other => Err(BitNetError::mismatch("candle's data type", "one that we have", other.as_str())),
         }
     };
@@ -83,16 +83,30 @@ macro_rules! for_element {
 impl TryFrom<&Tensor> for BitNetTensor {
     type Error = BitNetError;
 
-    /// Copies a tensor of candle into a vector of its own, row-major. [`BitNetTensor::from_candle`] copies into a pool.
+    /// Copies a tensor of candle into a vector of its own, row-major: one pass, whatever its strides.
+    /// [`BitNetTensor::from_candle`] copies into a pool.
     fn try_from(tensor: &Tensor) -> Result<Self> {
-        fn copy<T: Element + WithDType>(tensor: &Tensor) -> Result<BitNetTensor> {
-            let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<T>()).map_err(refused)?;
-            tensor_in(values, Layout::row_major(tensor.dims().to_vec()))
+        fn copy<T: Element>(metadata: &TensorMetadata, bytes: &[u8]) -> Result<BitNetTensor> {
+            tensor_in(elements::<T>(metadata, bytes)?, Layout::row_major(metadata.shape().to_vec()))
         }
-        // Checks device and type.
-        look_at_candle(tensor, |_, _| ())?;
-        for_element!(tensor.dtype(), copy, tensor)
+        look_at_candle(tensor, |metadata, bytes| for_element!(tensor.dtype(), copy, metadata, bytes))?
     }
+}
+
+/// Copies the elements of a tensor in `bytes` into a vector, row-major.
+fn elements<T: Element>(metadata: &TensorMetadata, bytes: &[u8]) -> Result<Vec<T>> {
+    let mut values: Vec<T> = Vec::with_capacity(metadata.element_count()?);
+    in_row_order(metadata, bytes, &mut |piece| {
+        // Pieces are whole elements, at the alignment of the element in the tensor or of the buffer.
+        match bytemuck::try_cast_slice(piece) {
+            Ok(elements) => values.extend_from_slice(elements),
+            Err(_) => {
+                values.extend(piece.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(values)
 }
 
 impl TryFrom<&BitNetTensor> for Tensor {
@@ -105,16 +119,7 @@ impl TryFrom<&BitNetTensor> for Tensor {
     /// which candle knows nothing.
     fn try_from(tensor: &BitNetTensor) -> Result<Self> {
         fn copy<T: Element + WithDType>(tensor: &BitNetTensor) -> Result<Tensor> {
-            let mut values: Vec<T> = Vec::with_capacity(tensor.element_count());
-            in_row_order(tensor.metadata(), tensor.memory().bytes(), &mut |piece| {
-                // Pieces are whole elements, at the alignment of the element in the tensor or of the buffer.
-                match bytemuck::try_cast_slice(piece) {
-                    Ok(elements) => values.extend_from_slice(elements),
-                    Err(_) => values
-                        .extend(piece.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>)),
-                }
-                Ok(())
-            })?;
+            let values = elements::<T>(tensor.metadata(), tensor.memory().bytes())?;
             Tensor::from_vec(values, tensor.shape(), &candle_core::Device::Cpu).map_err(refused)
         }
         if let Some(scale) = tensor.scale() {

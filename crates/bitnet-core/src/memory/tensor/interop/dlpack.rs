@@ -173,9 +173,12 @@ impl BitNetTensor {
     ///
     /// # Errors
     /// As [`to_dlpack`](Self::to_dlpack); `Mismatch` when another tensor shares the memory; `Unsupported` when it is
-    /// read-only.
+    /// read-only, and for packed types, which that form does not tell from padded ones.
     pub fn into_dlpack_writable(mut self) -> Result<DlpackTensor<DlManagedTensor>> {
         let parts = parts_of(&self)?;
+        if self.dtype().is_packed() {
+            return Err(not_exported(&self, "that form cannot say that elements are packed; to_dlpack can"));
+        }
         let count = Arc::strong_count(&self.memory);
         let Some(memory) = Arc::get_mut(&mut self.memory) else {
             return Err(BitNetError::mismatch(
@@ -242,13 +245,7 @@ struct Parts {
 }
 
 fn parts_of(tensor: &BitNetTensor) -> Result<Parts> {
-    let unsupported = |reason: &str| {
-        BitNetError::new(ErrorKind::Unsupported {
-            backend: "dlpack",
-            operation: format!("handing over a {} tensor of shape {:?}", tensor.dtype(), tensor.shape()),
-            reason: reason.into(),
-        })
-    };
+    let unsupported = |reason| not_exported(tensor, reason);
     if !tensor.device().is_cpu() {
         return Err(unsupported("the host cannot address its memory"));
     }
@@ -265,6 +262,14 @@ fn parts_of(tensor: &BitNetTensor) -> Result<Parts> {
         strides: layout.strides().iter().map(|&stride| stride as i64).collect(),
         dtype,
         start: start.ok_or_else(|| unsupported("it begins inside a byte"))?,
+    })
+}
+
+fn not_exported(tensor: &BitNetTensor, reason: &str) -> BitNetError {
+    BitNetError::new(ErrorKind::Unsupported {
+        backend: "dlpack",
+        operation: format!("handing over a {} tensor of shape {:?}", tensor.dtype(), tensor.shape()),
+        reason: reason.into(),
     })
 }
 

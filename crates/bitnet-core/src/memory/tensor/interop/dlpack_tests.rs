@@ -151,3 +151,15 @@ fn structures_that_lie_are_refused_and_deleted() {
         m.dl_tensor.data = m.dl_tensor.data.wrapping_byte_add(usize::from(m.dl_tensor.data.addr() % 4 == 0));
     });
 }
+
+#[test]
+fn packed_types_go_only_where_the_form_says_that_they_are() {
+    let pool = crate::memory::HybridMemoryPool::new().unwrap();
+    let nibbles = BitNetTensor::ones(&[6], BitNetDType::I4, &Device::Cpu, &pool).unwrap();
+    let bytes = nibbles.as_bytes().unwrap().to_vec();
+    let back = take_over(nibbles.to_dlpack().unwrap()).unwrap();
+    assert_eq!((back.dtype(), back.as_bytes().unwrap()), (BitNetDType::I4, &bytes[..]));
+    drop(back);
+    let error = nibbles.into_dlpack_writable().unwrap_err().to_string();
+    assert!(error.contains("handing over a i4 tensor of shape [6]: that form cannot say"), "{error}");
+}

@@ -10,11 +10,14 @@
 //! holds none: what it left half filled is filled again, what it left whole is used on. The last user removes the name.
 #![allow(unsafe_code)]
 
+use std::collections::hash_map::RandomState;
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bitnet_backend::{BitNetError, ErrorKind, Result};
 use memmap2::{Mmap, MmapMut, MmapOptions};
@@ -60,7 +63,8 @@ impl SharedMemory {
         let total = len.checked_add(HEADER).filter(|_| len > 0);
         let total =
             total.ok_or_else(|| BitNetError::mismatch("length of shared memory", "1 or more bytes", len))?;
-        for _ in 0..TRIES {
+        for round in 0..TRIES {
+            give_way(round);
             let flags = shm::OFlags::CREATE | shm::OFlags::RDWR;
             let file =
                 File::from(shm::open(&name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| failed(e.into()))?);
@@ -84,7 +88,7 @@ impl SharedMemory {
                 let map = map(&file, HEADER, len).map_err(failed)?;
                 return Ok(SharedMemory { map, file, name: Some(name) });
             }
-            // Fails while others have the shared lock: one of them will come to fill it.
+            // Fails while others have the shared lock, who want to fill it too: all let go, and come back one by one.
             match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => continue,
@@ -169,7 +173,7 @@ impl SharedMemory {
         if len == 0 {
             return Err(BitNetError::mismatch("length of shared memory", "1 or more bytes", 0));
         }
-        let map = map(&file, 0, len).map_err(unnamed)?;
+        let map = map_sealed(&file, len).map_err(unnamed)?;
         Ok(SharedMemory { map, file, name: None })
     }
 
@@ -212,6 +216,19 @@ fn check_name(name: &str) -> Result<()> {
     Err(BitNetError::mismatch("name of shared memory", expected, format!("{name:?}")))
 }
 
+/// Waits before another round, without a lock and each time longer; for how long is left to chance, so that
+/// those who began together part.
+fn give_way(round: u32) {
+    const LONGEST: u64 = 10_000;
+    if round == 0 {
+        return;
+    }
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(round);
+    let most = (20u64 << round.min(20)).min(LONGEST);
+    std::thread::sleep(Duration::from_micros(hasher.finish() % most));
+}
+
 /// Returns the length of the data of memory that was filled.
 fn filled_len(file: &File) -> io::Result<Option<u64>> {
     let mut header = [0; 24];
@@ -244,11 +261,18 @@ fn remove_if_last(file: &File, name: &str) {
 
 fn map(file: &File, offset: usize, len: usize) -> io::Result<Mmap> {
     // SAFETY:
-    // - The mapping is read-only, and of memory that is filled. Sealed memory cannot be written or shrunk by anybody.
+    // - The mapping is read-only, and of memory that is filled.
     // - Memory with a name belongs to this user alone, as was checked, and no part of this crate writes it once it is
     //   filled: `fill` runs under the exclusive lock, which nobody gets while others have it mapped. Another program of
     //   the same user that writes it all the same changes plain numbers, of which every pattern is a value.
     unsafe { MmapOptions::new().offset(offset as u64).len(len).map(file) }
+}
+
+fn map_sealed(file: &File, len: usize) -> io::Result<Mmap> {
+    // A shared mapping could be made writable later, for which Linux before 6.7 refuses it of sealed memory. Pages of a
+    // private one that nobody writes are those of the file: it takes no memory of its own.
+    // SAFETY: the mapping is read-only, and nobody can write or shrink the memory, as its seals were checked.
+    unsafe { MmapOptions::new().len(len).map_copy_read_only(file) }
 }
 
 fn map_for_filling(file: &File, offset: usize, len: usize) -> io::Result<MmapMut> {

@@ -241,3 +241,18 @@ fn two_processes_hold_weights_once() {
         assert!(own.0 <= LEN / 2 + slack && other.0 <= LEN / 2 + slack, "{own:?} {other:?}");
     }
 }
+
+#[test]
+fn sealed_memory_is_mapped_as_every_kernel_allows() {
+    let memory = SharedMemory::sealed(1 << 16, |out| {
+        out.fill(7);
+        Ok(())
+    })
+    .unwrap();
+    // Before 6.7 the kernel refuses shared mappings of sealed memory, read-only ones too.
+    let address = format!("{:x}-", memory.bytes().as_ptr().addr());
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| line.starts_with(&address)).unwrap();
+    assert!(line.contains(" r--p "), "{line}");
+    assert!(memory.bytes().iter().all(|&byte| byte == 7));
+}
