@@ -108,7 +108,7 @@ impl PoolBuilder {
     }
 
     /// Replaces the memories.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn memories(mut self, memories: Vec<Arc<dyn DeviceMemory>>) -> Self {
         self.memories = memories;
         self
