@@ -68,7 +68,7 @@ pub fn stress() -> Result<()> {
 }
 
 /// Parts of the memory pool that Miri runs: its bookkeeping, and a few blocks from request to return.
-const MIRI_POOL: [&str; 11] = [
+const MIRI_POOL: [&str; 12] = [
     "memory::word::",
     "memory::bias::",
     "memory::latch::",
@@ -79,6 +79,7 @@ const MIRI_POOL: [&str; 11] = [
     "memory::tests::memory_handles_die",
     "memory::tests::memory_handles_of_another_pool",
     "memory::tests::pinned_memory",
+    "memory::tests::shrink::clones_of",
     "memory::tests::threads::racing_frees",
 ];
 
