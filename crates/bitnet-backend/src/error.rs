@@ -165,13 +165,30 @@ impl BitNetError {
 }
 
 /// Cuts a long text.
-fn beginning(mut text: String) -> String {
+fn beginning(text: String) -> String {
     const BYTES: usize = 400;
-    if text.len() > BYTES {
-        text.truncate(text.floor_char_boundary(BYTES));
-        text.push_str("...");
+    // As long as it is printed: an escape takes several bytes for one.
+    let kept = printed(&text, BYTES).map(|(_, c)| c.len_utf8()).sum::<usize>();
+    if kept < text.len() { format!("{}...", &text[..kept]) } else { text }
+}
+
+/// Returns a text from outside on one line: control characters are escaped, and it is cut to at most `most` bytes,
+/// those of the escapes included.
+pub fn printable(text: &str, most: usize) -> String {
+    let mut out = String::new();
+    for (is_escaped, c) in printed(text, most) {
+        if is_escaped { out.extend(c.escape_default()) } else { out.push(c) }
     }
-    text
+    out
+}
+
+/// Yields the characters that fit into `most` bytes, and whether each is escaped.
+fn printed(text: &str, most: usize) -> impl Iterator<Item = (bool, char)> {
+    text.chars().scan(most, |left, c| {
+        let length = if c.is_control() { c.escape_default().len() } else { c.len_utf8() };
+        *left = left.checked_sub(length)?;
+        Some((c.is_control(), c))
+    })
 }
 
 impl fmt::Display for BitNetError {
@@ -237,6 +254,16 @@ mod tests {
         let line = error.to_string();
         assert!(line.starts_with("x\\ty\\n: a\\nb: expected 4, found \u{e9}\u{e9}"), "{line}");
         assert!(line.ends_with("\u{e9}...") && line.len() < 500, "{line}");
+        let line = BitNetError::mismatch("a", 4, "\u{7f}".repeat(400)).to_string();
+        assert!(line.ends_with("\\u{7f}...") && line.len() < 500, "{} bytes", line.len());
+    }
+
+    #[test]
+    fn escapes_count_by_their_length() {
+        assert_eq!(printable("\u{1}ab", 7), "\\u{1}ab");
+        assert_eq!(printable("\u{1}ab", 6), "\\u{1}a");
+        assert_eq!(printable("a\u{1}b", 5), "a");
+        assert_eq!(printable("\u{e9}\u{e9}", 3), "\u{e9}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod weights;
 pub use backend::{Backend, BackendInfo, MemoryPart, StepLimits};
 pub use device::{Device, MlxDeviceType};
 pub use dtype::{BitNetDType, DlpackType, NumericRange};
-pub use error::{BitNetError, ErrorKind, Result};
+pub use error::{BitNetError, ErrorKind, Result, printable};
 pub use graph::{
     Activation, AttentionShape, BufferId, BufferKind, BufferSpec, Graph, LinearId, Norm, Op, Touched,
     VectorId,

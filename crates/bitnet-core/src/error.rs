@@ -1,3 +1,3 @@
 //! The error root.
 
-pub use bitnet_backend::{BitNetError, ErrorKind, Result};
+pub use bitnet_backend::{BitNetError, ErrorKind, Result, printable};

@@ -18,6 +18,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use bitnet_core::error::printable;
 use bitnet_core::tokenizer::{EncodeOptions, Piece, Tokenizer, TokenizerError, Vocabulary};
 use minijinja::Value;
 use serde_json::Value as Json;
@@ -388,18 +389,4 @@ fn malformed(file: &str, field: &str, expected: &'static str, found: &Json) -> C
         other => printable(&other.to_string(), 60),
     };
     ChatError::Malformed { file: file.to_string(), field: field.to_string(), expected, found }
-}
-
-/// Returns a text from outside with control characters escaped, cut to at most so many characters, those of the
-/// escapes included: JSON and templates may hold any.
-fn printable(text: &str, most: usize) -> String {
-    let (mut out, mut left) = (String::new(), most);
-    for c in text.chars() {
-        let mut escape = c.escape_default();
-        let length = if c.is_control() { escape.len() } else { 1 };
-        let Some(rest) = left.checked_sub(length) else { break };
-        left = rest;
-        if c.is_control() { out.extend(&mut escape) } else { out.push(c) }
-    }
-    out
 }

@@ -88,8 +88,20 @@ pub enum TokenizerError {
     },
 }
 
-/// Joins a message that may have several lines into one.
+/// Joins a message that may have several lines, and names from a file, into one bearable line.
 #[cfg(feature = "tokenizers")]
 pub(super) fn one_line(message: impl std::fmt::Display) -> String {
-    message.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    let words = message.to_string();
+    crate::error::printable(&words.split_whitespace().collect::<Vec<_>>().join(" "), 400)
+}
+
+#[cfg(all(test, feature = "tokenizers"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_libraries_are_one_bearable_line() {
+        assert_eq!(one_line("a\n\tb Iso\u{7f}ated"), "a b Iso\\u{7f}ated");
+        assert_eq!(one_line("x".repeat(5000)).len(), 400);
+    }
 }

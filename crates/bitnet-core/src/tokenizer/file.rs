@@ -21,6 +21,7 @@ use super::contained::contained;
 use super::error::one_line;
 use super::growth::{GROWTH_LIMIT, growth};
 use super::json_stream::{WalkError, for_each_entry, for_each_item};
+use super::vocabulary::quote;
 
 /// The fields of an object, each as its text; of repeated ones the last.
 type Fields<'a> = BTreeMap<String, &'a RawValue>;
@@ -347,15 +348,6 @@ fn split_merge(line: &str) -> Option<(String, String)> {
     let (left, right) = line.split_once(' ')?;
     let whole = !left.is_empty() && !right.is_empty() && !right.contains(' ');
     whole.then(|| (left.to_string(), right.to_string()))
-}
-
-/// Quotes a piece of a file for an error message, shortened to what fits a line.
-fn quote(text: &str) -> String {
-    const SHOWN: usize = 60;
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
-    }
 }
 
 fn describe(value: &Value) -> String {

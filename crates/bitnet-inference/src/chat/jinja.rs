@@ -2,11 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bitnet_core::error::printable;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
-use super::{ChatError, printable};
+use super::ChatError;
 
 /// Steps of an honest template, generously: each buys one instruction or 64 bytes.
 const FUEL: u64 = 1_000_000;

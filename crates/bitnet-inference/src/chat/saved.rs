@@ -1,8 +1,9 @@
 //! Conversations as JSON: `{"schema": 1, "model": ..., "messages": [{"role": ..., "content": ...}]}`.
 
+use bitnet_core::error::printable;
 use serde::{Deserialize, Serialize};
 
-use super::{ChatError, Message, printable};
+use super::{ChatError, Message};
 
 /// The version of the form.
 const SCHEMA: u32 = 1;

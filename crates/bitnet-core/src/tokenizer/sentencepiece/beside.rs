@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::error::printable;
+use crate::tokenizer::vocabulary::quote;
 use crate::tokenizer::{TokenizerError, Vocabulary};
 
 /// A file and its name in errors.
@@ -37,7 +39,7 @@ fn from_decoder(decoder: &Map<String, Value>, name: &str) -> Result<Added, Token
     };
     let each = decoder.iter().map(|(id, token)| {
         entry(id, token).ok_or_else(|| {
-            let field = format!("added_tokens_decoder[{id:?}]");
+            let field = format!("added_tokens_decoder[{}]", quote(id));
             malformed(name, &field, "an id, with a token that has a content", token)
         })
     });
@@ -48,7 +50,7 @@ fn from_decoder(decoder: &Map<String, Value>, name: &str) -> Result<Added, Token
 fn from_added(added: &Map<String, Value>, name: &str) -> Result<Added, TokenizerError> {
     let each = added.iter().map(|(token, id)| match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
         Some(id) => Ok((id, token.clone(), true)),
-        None => Err(malformed(name, &format!("{token:?}"), "a token id", id)),
+        None => Err(malformed(name, &quote(token), "a token id", id)),
     });
     each.collect()
 }
@@ -59,7 +61,7 @@ fn object(file: Beside<'_>) -> Result<Map<String, Value>, TokenizerError> {
 }
 
 fn malformed(origin: &str, field: &str, expected: &str, found: &dyn std::fmt::Display) -> TokenizerError {
-    let found = found.to_string().chars().take(80).collect();
+    let found = printable(&found.to_string(), 80);
     TokenizerError::Malformed {
         origin: origin.to_string(),
         field: field.to_string(),
