@@ -264,6 +264,8 @@ fn tables_that_lie() {
     refuse(one(&[u64::MAX, 1], 1, 0, 16), format, "fits the address space");
     refuse(one(&[1 << 62, 1], 30, 0, 16), format, "tensor t: expected 9223372036854775808 bytes of BF16");
     refuse(one(&[4, 1 << 60, 1 << 60, 2], 0, 0, 16), format, "fits the address space");
+    // Nothing in it, and yet too large for whoever multiplies from the other end.
+    refuse(one(&[3, 0, 1 << 32, 1 << 45], 0, 0, 16), format, "fits the address space");
     for (kind, block, name) in
         [(2, 32, "Q4_0"), (8, 32, "Q8_0"), (14, 256, "Q6_K"), (34, 256, "TQ1_0"), (35, 256, "TQ2_0")]
     {

@@ -94,9 +94,11 @@ fn draft<'a>(cursor: &mut Cursor<'a>, alignment: usize) -> Result<Draft<'a>, Loa
             offset,
         ));
     }
-    let rows = shape.iter().rev().skip(1).try_fold(1usize, |rows, &extent| rows.checked_mul(extent));
-    let size = rows.ok_or_else(|| "a size that fits the address space".into());
-    let size = size.and_then(|rows| type_id.bytes(width, rows)).map_err(|expected| {
+    // An extent of 0 does not excuse the others: whoever multiplies them in another order meets them first.
+    let count = shape.iter().try_fold(1usize, |count, &extent| count.checked_mul(extent.max(1)));
+    let size = count.ok_or_else(|| "a size that fits the address space".into());
+    let rows = |_| shape.iter().rev().skip(1).product();
+    let size = size.map(rows).and_then(|rows| type_id.bytes(width, rows)).map_err(|expected| {
         cursor.refuse(tensor, format_args!("{expected} for {type_id}"), format_args!("shape {shape:?}"))
     })?;
     Ok(Draft { name, type_id, shape, offset, size })
