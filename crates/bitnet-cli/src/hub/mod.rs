@@ -66,8 +66,11 @@ enum Cached {
 
 fn cached(cache: &Repository, name: &HubName, commit: &str, need: Need, offline: bool) -> Result<Cached> {
     let folder = cache.snapshot(commit);
-    let wanted = name.file.clone().or_else(|| cache.chosen(commit));
-    let Ok(choice) = Choice::of(&cache.files(commit)?, wanted.as_deref()) else { return Ok(Cached::Parts) };
+    let files = cache.files(commit)?;
+    // A choice whose weights somebody deleted says nothing of the texts.
+    let chosen = cache.chosen(commit).filter(|file| files.contains(file));
+    let wanted = name.file.clone().or(chosen);
+    let Ok(choice) = Choice::of(&files, wanted.as_deref()) else { return Ok(Cached::Parts) };
     // What is here may be a few of many files, and the choice among all of them another one.
     let is_all = offline || wanted.is_some() || choice.is_certain();
     let weights = match &choice.weights {
@@ -123,7 +126,9 @@ fn download_all(client: &Client, cache: &Repository, name: &HubName, need: Need)
             }
         }
     }
-    if let Some(file) = choice.chosen().filter(|_| name.file.is_none() && need != Need::Text) {
+    // A text alone is no choice of weights, unless both are one file.
+    let has_weights = need != Need::Text || matches!(choice.weights, Some(Weights::Whole(_)));
+    if let Some(file) = choice.chosen().filter(|_| name.file.is_none() && has_weights) {
         cache.choose(commit, file)?;
     }
     cache.point(&name.revision, commit)?;

@@ -100,22 +100,27 @@ fn name(file: &File, hidden: &Hidden, target: &Path) -> io::Result<()> {
     }
 }
 
-/// Lets nobody at a new file who could not get at the one that it is to replace.
+/// Lets nobody at a new file or folder who could not get at the one that it is to replace.
 #[cfg(unix)]
-fn keep_access(file: &File, replaced: &Metadata) -> io::Result<()> {
+pub(super) fn keep_access(file: &File, replaced: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-    let mut mode = replaced.mode() & 0o777;
+    // A folder also says whose group its files get, and who may delete them.
+    let mut mode = replaced.mode() & if replaced.is_dir() { 0o3777 } else { 0o777 };
     let other_group = file.metadata()?.gid() != replaced.gid();
     if other_group && fchown(file, None, Some(replaced.gid())).is_err() {
         // What was for that group is for no other.
-        mode &= 0o707;
+        mode &= 0o5707;
+    }
+    // Some file systems let nobody change a mode.
+    if file.metadata()?.mode() & 0o7777 == mode {
+        return Ok(());
     }
     file.set_permissions(std::fs::Permissions::from_mode(mode))
 }
 
 /// Leaves the file to the rules of its folder.
 #[cfg(not(unix))]
-fn keep_access(_: &File, _: &Metadata) -> io::Result<()> {
+pub(super) fn keep_access(_: &File, _: &Metadata) -> io::Result<()> {
     Ok(())
 }
 

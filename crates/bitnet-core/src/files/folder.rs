@@ -116,7 +116,7 @@ impl AtomicFolder {
             // Who could not look into the empty folder cannot look into this one.
             #[cfg(unix)]
             if let Ok(replaced) = std::fs::metadata(&self.target) {
-                std::fs::set_permissions(path, replaced.permissions())?;
+                super::file::keep_access(&File::open(path)?, &replaced)?;
             }
             sync_folder(path);
             // Only an empty folder can be removed so, and only one that was there.

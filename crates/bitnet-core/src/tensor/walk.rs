@@ -117,8 +117,9 @@ pub(crate) fn fill<const N: usize, C: Number, O: Element>(
     }
     let (rows, pieces) = (walk.rows(), 4 * threads);
     if rows >= pieces {
-        // Whole tiles of rows a piece.
-        let each = rows.div_ceil(pieces).next_multiple_of(LINE_BYTES);
+        // Whole tiles of rows a piece, where there are enough of them.
+        let tiles = rows.div_ceil(pieces).next_multiple_of(tile_rows::<C>());
+        let each = if rows.div_ceil(tiles) < threads { rows.div_ceil(pieces) } else { tiles };
         parallel::pieces(out, each * cols, &|piece, out| {
             fill_rows(walk, sources, piece * each, 0, out, cols, kernel);
         });
@@ -131,6 +132,11 @@ pub(crate) fn fill<const N: usize, C: Number, O: Element>(
             });
         });
     }
+}
+
+/// Rows of a tile of columns.
+fn tile_rows<C>() -> usize {
+    (LINE_BYTES / size_of::<C>()).max(1)
 }
 
 /// Fills rows from `first` on, `cols` columns of each from `first_col` on.
@@ -154,7 +160,7 @@ fn fill_rows<const N: usize, C: Number, O: Element>(
     let (tile_rows, tile_cols) = match (all_direct, cols < SHORT_ROW, in_columns) {
         (true, ..) => (1, cols),
         (_, true, _) => (TILE / cols, cols),
-        (_, _, true) => ((LINE_BYTES / size_of::<C>()).max(1), TILE_COLUMNS),
+        (_, _, true) => (tile_rows::<C>(), TILE_COLUMNS),
         _ => (1, TILE),
     };
     let mut scratch: [Vec<C>; N] = std::array::from_fn(|i| match directs[i] {

@@ -78,6 +78,7 @@ pub(super) fn gguf_metadata(
         }
     };
     sentencepiece_for_gguf(start, &mut vocabulary)?;
+    notes.extend(super::vocabulary_files::by_source(&vocabulary));
     if let Some(eos) = start.config.eos.first().filter(|_| vocabulary.eos.is_none()) {
         vocabulary.eos = Some(*eos);
     }

@@ -3,7 +3,7 @@
 //!
 //! Contract: the files give the ids that the vocabulary gives, or a note says where they do not.
 
-use bitnet_core::tokenizer::{SplitRule, TokenType, TokenizerError, Vocabulary, merge_halves};
+use bitnet_core::tokenizer::{SplitRule, TokenType, Tokenizer, TokenizerError, Vocabulary, merge_halves};
 use serde_json::{Map, Value, json};
 
 type Files = Vec<(String, Vec<u8>)>;
@@ -25,6 +25,12 @@ pub(super) fn of(
     origin: &str,
     notes: &mut Vec<String>,
 ) -> Result<Files, TokenizerError> {
+    // What the engine refuses is not made up for here.
+    if let Err(error @ TokenizerError::Malformed { .. }) =
+        Tokenizer::from_vocabulary(vocabulary.clone(), origin)
+    {
+        return Err(error);
+    }
     let vocabulary = vocabulary.with_usual_ids();
     let source = Source { types: vocabulary.check(origin)?, ends: vocabulary.ends(origin)?, vocabulary };
     let mut files = match tokenizer(&source, notes) {
@@ -58,15 +64,27 @@ fn tokenizer(source: &Source, notes: &mut Vec<String>) -> Result<(String, Vec<u8
             if vocabulary.tokens.iter().any(String::is_empty) {
                 return Err("an empty token has no form in tokenizer.model".into());
             }
-            if vocabulary.model == "llama" && source.types.contains(&TokenType::UserDefined) {
-                notes.push(
-                    "text beside user-defined tokens may get other ids: tokenizer.model puts no space before it"
-                        .into(),
-                );
-            }
+            notes.extend(by_source(vocabulary));
             Ok(("tokenizer.model".into(), sentencepiece_of(source)))
         }
         other => Err(format!("the vocabulary {other:?} has no form as a file here")),
+    }
+}
+
+/// Says which texts may get other ids from a tokenizer.model than from a GGUF vocabulary of the same tokens.
+pub(super) fn by_source(vocabulary: &Vocabulary) -> Option<String> {
+    let types = vocabulary.token_types.as_deref().unwrap_or_default();
+    let is_user_defined = types.contains(&(TokenType::UserDefined as i32));
+    match vocabulary.model.as_str() {
+        "t5" => Some(
+            "cuts of nearly the same score may differ: GGUF adds scores in double precision, tokenizer.model in single"
+                .into(),
+        ),
+        "llama" if is_user_defined => Some(
+            "text beside user-defined tokens may get other ids: GGUF puts a space before it, tokenizer.model none"
+                .into(),
+        ),
+        _ => None,
     }
 }
 
@@ -110,8 +128,9 @@ fn json_of(source: &Source, rule: &SplitRule) -> Result<Vec<u8>, String> {
         }
     }
     let merges = source.vocabulary.merges.iter().flatten();
-    let merges: Vec<[&str; 2]> =
-        merges.filter_map(|merge| merge_halves(merge).map(|(left, right)| [left, right])).collect();
+    let merges: Option<Vec<[&str; 2]>> =
+        merges.map(|merge| merge_halves(merge).map(|(left, right)| [left, right])).collect();
+    let merges = merges.ok_or("a merge that is no pair of tokens has no form in tokenizer.json")?;
     let splits = rule.patterns.iter().map(|pattern| {
         json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false })
     });
@@ -224,4 +243,19 @@ fn field(out: &mut Vec<u8>, tag: u64, bytes: &[u8]) {
     varint(out, tag << 3 | 2);
     varint(out, bytes.len() as u64);
     out.extend(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_refuses_is_an_error_and_not_made_up_for() {
+        let tokens = ["<unk>", "a", "b"].map(str::to_owned).to_vec();
+        let vocabulary = Vocabulary { model: "llama".into(), tokens, ..Vocabulary::default() };
+        let error = of(vocabulary.clone(), "m.gguf", &mut Vec::new()).unwrap_err().to_string();
+        assert!(error.starts_with("m.gguf: tokenizer.ggml.scores: expected a list"), "{error}");
+        let scored = Vocabulary { scores: Some(vec![0.0, -1.0, f32::NAN]), ..vocabulary };
+        assert!(of(scored, "m.gguf", &mut Vec::new()).is_err());
+    }
 }

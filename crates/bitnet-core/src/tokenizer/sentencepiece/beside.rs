@@ -20,13 +20,24 @@ impl Vocabulary {
     /// Errors: [`TokenizerError::Malformed`] naming file and field; as [`add_tokens`](Self::add_tokens).
     pub fn complete(&mut self, config: Beside<'_>, added: Beside<'_>) -> Result<(), TokenizerError> {
         let settings = object(config)?;
-        self.add_bos = settings.get("add_bos_token").and_then(Value::as_bool);
-        self.add_eos = settings.get("add_eos_token").and_then(Value::as_bool);
-        let tokens = match (settings.get("added_tokens_decoder"), config) {
-            (Some(Value::Object(decoder)), Some((_, name))) => from_decoder(decoder, name)?,
-            _ => from_added(&object(added)?, added.map_or("", |(_, name)| name))?,
+        let name = config.map_or("", |(_, name)| name);
+        self.add_bos = flag(&settings, "add_bos_token", name)?;
+        self.add_eos = flag(&settings, "add_eos_token", name)?;
+        let tokens = match settings.get("added_tokens_decoder") {
+            Some(Value::Object(decoder)) => from_decoder(decoder, name)?,
+            None | Some(Value::Null) => from_added(&object(added)?, added.map_or("", |(_, name)| name))?,
+            Some(other) => return Err(malformed(name, "added_tokens_decoder", "an object", other)),
         };
         self.add_tokens(tokens)
+    }
+}
+
+/// Returns a setting that is true or false; `None` where it is not said.
+fn flag(settings: &Map<String, Value>, field: &str, name: &str) -> Result<Option<bool>, TokenizerError> {
+    match settings.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(flag)) => Ok(Some(*flag)),
+        Some(other) => Err(malformed(name, field, "true or false", other)),
     }
 }
 
