@@ -94,7 +94,13 @@ impl<C: Number, A: Arithmetic + Cast<C>, F: Fn(A, A) -> A + Sync> Reduction<C> f
                 .for_each(|(lane, &value)| *lane = (self.fold)(*lane, A::cast(value)));
         }
         lanes.iter_mut().zip(rest).for_each(|(lane, &value)| *lane = (self.fold)(*lane, A::cast(value)));
-        lanes.into_iter().fold(acc, &self.fold)
+        let mut width = LANES / 2;
+        while width > 0 {
+            let (low, high) = lanes.split_at_mut(width);
+            low.iter_mut().zip(high).for_each(|(low, high)| *low = (self.fold)(*low, *high));
+            width /= 2;
+        }
+        (self.fold)(acc, lanes[0])
     }
 
     #[inline]

@@ -74,11 +74,11 @@ pub(crate) fn codes_of(dtype: BitNetDType) -> Option<(i8, i8)> {
     }
 }
 
-/// Refuses bytes that stand for no elements of the type.
+/// Refuses bytes that stand for no elements of the type. `first` bytes of the tensor come before them.
 ///
 /// # Errors
 /// `Mismatch` with the first such byte.
-pub(crate) fn check(dtype: BitNetDType, bytes: &[u8]) -> Result<()> {
+pub(crate) fn check(dtype: BitNetDType, bytes: &[u8], first: usize) -> Result<()> {
     let (found, expected) = match dtype {
         BitNetDType::Bool => (find(bytes, |byte| byte > 1), "0 or 1"),
         // Both bits of a code set.
@@ -89,8 +89,27 @@ pub(crate) fn check(dtype: BitNetDType, bytes: &[u8]) -> Result<()> {
         _ => return Ok(()),
     };
     match found {
-        Some(at) => Err(BitNetError::mismatch(format!("byte {at} of {dtype} elements"), expected, bytes[at])),
+        Some(at) => {
+            let what = format!("byte {} of {dtype} elements", first + at);
+            Err(BitNetError::mismatch(what, expected, bytes[at]))
+        }
         None => Ok(()),
+    }
+}
+
+/// Refuses a last byte whose unused base-3 digits say something.
+///
+/// # Errors
+/// `Mismatch` with the byte.
+pub(crate) fn check_end(dtype: BitNetDType, elements: usize, last: Option<u8>) -> Result<()> {
+    match last {
+        Some(last)
+            if dtype == BitNetDType::TernaryBase3 && base3::find_invalid(&[last], elements).is_some() =>
+        {
+            let what = format!("last byte of {elements} {dtype} elements");
+            Err(BitNetError::mismatch(what, "five base-3 digits, and 1 past the last value", last))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -110,7 +129,7 @@ pub(crate) fn load_codes(kernels: &Kernels, dtype: BitNetDType, bytes: &[u8], ou
     match dtype {
         BitNetDType::I4 => (kernels.casts.unpack_i4)(bytes, out),
         BitNetDType::BitNet158 => {
-            check(dtype, bytes)?;
+            check(dtype, bytes, 0)?;
             (kernels.casts.unpack_ternary)(bytes, out);
         }
         BitNetDType::TernaryBase3 => base3::unpack(bytes, out)?,
@@ -163,7 +182,7 @@ mod tests {
             let values: Vec<i8> = (0..60).map(|i| (i * i % span) as i8 + least).collect();
             let mut bytes = vec![0; dtype.size_bytes(values.len()).unwrap()];
             store_codes(kernels, dtype, &values, &mut bytes).unwrap();
-            check(dtype, &bytes).unwrap();
+            check(dtype, &bytes, 0).unwrap();
             let digits = Digits::of(dtype).unwrap();
             for (index, &value) in values.iter().enumerate() {
                 assert_eq!(digits.value(&bytes, index), Some(value), "{dtype} {index}");
@@ -198,15 +217,15 @@ mod tests {
         for (dtype, odd) in
             [(BitNetDType::Bool, 2), (BitNetDType::BitNet158, 0b1100), (BitNetDType::TernaryBase3, 243)]
         {
-            check(dtype, &bytes).unwrap();
+            check(dtype, &bytes, 0).unwrap();
             bytes[9_998] = odd;
-            let error = check(dtype, &bytes).unwrap_err().to_string();
+            let error = check(dtype, &bytes, 0).unwrap_err().to_string();
             assert!(error.starts_with(&format!("byte 9998 of {dtype} elements: expected ")), "{error}");
             if let Some(digits) = Digits::of(dtype) {
                 assert_eq!(digits.value(&bytes, 9_998 * dtype.block().0 + 1), None);
             }
             bytes[9_998] = 0;
         }
-        check(BitNetDType::U8, &[255]).unwrap();
+        check(BitNetDType::U8, &[255], 0).unwrap();
     }
 }
