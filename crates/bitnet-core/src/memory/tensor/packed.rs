@@ -97,22 +97,6 @@ pub(crate) fn check(dtype: BitNetDType, bytes: &[u8], first: usize) -> Result<()
     }
 }
 
-/// Refuses a last byte whose unused base-3 digits say something.
-///
-/// # Errors
-/// `Mismatch` with the byte.
-pub(crate) fn check_end(dtype: BitNetDType, elements: usize, last: Option<u8>) -> Result<()> {
-    match last {
-        Some(last)
-            if dtype == BitNetDType::TernaryBase3 && base3::find_invalid(&[last], elements).is_some() =>
-        {
-            let what = format!("last byte of {elements} {dtype} elements");
-            Err(BitNetError::mismatch(what, "five base-3 digits, and 1 past the last value", last))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn find(bytes: &[u8], odd: impl Fn(u8) -> bool) -> Option<usize> {
     // Whole chunks without an early exit vectorise; the place is looked for only where there is one.
     const CHUNK: usize = 1 << 12;
