@@ -17,7 +17,7 @@ use crate::memory::tensor::BitNetTensor;
 /// Elements folded into one accumulator before it is merged with others.
 const PIECE: usize = 1 << 16;
 /// Columns that are folded together.
-const COLUMNS: usize = 4096;
+const COLUMNS: usize = 2048;
 /// Elements of rows that are folded into one set of accumulators before it is merged with others.
 const COLUMN_PIECE: usize = 1 << 20;
 /// Rows that are handed to [`Reduction::columns`] together.
@@ -216,20 +216,17 @@ impl<R> Frame<'_, R> {
         self.count.div_ceil(PIECE)
     }
 
-    /// Folds all elements that meet at `start` on all threads, pieces of both halves in turn.
+    /// Folds all elements that meet at `start` on all threads, neighbouring pieces in turn.
     fn fold_all<C: Number>(&self, start: usize) -> R::Acc
     where
         R: Reduction<C>,
     {
-        let (pieces, half) = (self.pieces(), self.pieces().div_ceil(2));
-        let fold = |piece| match half + piece {
-            second if second < pieces => self.fold_pieces([(start, piece), (start, second)]),
-            _ => [self.fold_pieces([(start, piece)])[0], self.reduction.start()],
+        let pieces = self.pieces();
+        let fold = |pair| match 2 * pair + 1 {
+            second if second < pieces => self.fold_pieces([(start, second - 1), (start, second)]),
+            last => [self.fold_pieces([(start, last - 1)])[0], self.reduction.start()],
         };
-        let accs = parallel::map(half, &fold);
-        let (firsts, seconds): (Vec<R::Acc>, Vec<R::Acc>) =
-            accs.map(|[first, second]| (first, second)).unzip();
-        self.merge(firsts.into_iter().chain(seconds.into_iter().take(pieces - half)))
+        self.merge(parallel::map(pieces.div_ceil(2), &fold).flatten().take(pieces))
     }
 
     /// Folds a tile of each piece in turn: `places` holds where the elements of a result begin, and the piece of them.

@@ -153,26 +153,37 @@ impl Values<'_> {
         Ok(found.into_iter().fold(0.0, f32::max))
     }
 
-    /// The mean magnitude.
+    /// The mean magnitude. Blocks of the four quarters of a part are read in turn: four places keep more of the memory
+    /// busy than one.
     fn mean(&self) -> Result<f32> {
-        let sums = self.fold([[0f64; 8]; 4], |sums, values| {
-            for values in values.chunks(BLOCK) {
-                let part = values.len().div_ceil(4);
-                let mut add = |numbers: &[f32]| {
-                    let parts = std::array::from_fn(|k| &numbers[k * part..][..part]);
-                    (self.kernels.flat.add_magnitudes)(parts, sums);
-                };
-                match bytemuck::try_cast_slice(values) {
-                    Ok(numbers) if values.len() == 4 * part => add(numbers),
-                    // A file may have them at any address; zeros fill up the last part.
+        let plain = self.cast.from == BitNetDType::F32 && self.cast.from_scale == 1.0;
+        let whole = self.source.whole().filter(|_| plain);
+        // A file may have them at any address.
+        let direct: Option<&[f32]> = whole.and_then(|bytes| bytemuck::try_cast_slice(bytes).ok());
+        let sums = parts(self.config, self.source.len(), PART, |part| {
+            let mut sums = [[0f64; 8]; 4];
+            let quarter = part.len().div_ceil(4 * BLOCK) * BLOCK;
+            let (mut room, mut rows) = ([0; BLOCK_BYTES], [[0f32; BLOCK]; 4]);
+            for first in (part.start..part.start + quarter).step_by(BLOCK) {
+                let blocks = [0, 1, 2, 3].map(|k| {
+                    let first = (first + k * quarter).min(part.end);
+                    first..part.end.min(first + BLOCK)
+                });
+                let together = match direct {
+                    Some(values) if blocks[3].len() == BLOCK => blocks.map(|block| &values[block]),
                     _ => {
-                        let mut numbers = [0f32; BLOCK];
-                        let values = values.iter().map(|&value| f32::from_ne_bytes(value));
-                        numbers.iter_mut().zip(values).for_each(|(number, value)| *number = value);
-                        add(&numbers);
+                        for (row, block) in rows.iter_mut().zip(blocks) {
+                            let (row, rest) = row.split_at_mut(block.len());
+                            let bytes = self.source.read(self.kernels, block, &mut room)?;
+                            self.cast.read_single(self.kernels, bytes, bytemuck::cast_slice_mut(row))?;
+                            rest.fill(0.0);
+                        }
+                        rows.each_ref().map(|row| &row[..])
                     }
-                }
+                };
+                (self.kernels.flat.add_magnitudes)(together, &mut sums);
             }
+            Ok(sums)
         })?;
         let sum: f64 = sums.iter().flatten().map(|lanes| lanes.iter().sum::<f64>()).sum();
         if !sum.is_finite() {
