@@ -15,14 +15,15 @@ pub struct FlatKernels {
     pub unpack_base3: fn(packed: &[u8], out: &mut [i8]),
     /// [`flat_base3::pack`].
     pub pack_base3: fn(values: &[i8], out: &mut [u8]),
-    /// [`flat_two_bit::unpack`]; tiers may write past the caches, where `out` begins at a multiple of 16 bytes.
-    pub stream_two_bit: fn(packed: &[u8], out: &mut [i8]),
+    /// [`flat_two_bit::unpack`] past the caches, where `out` begins at a multiple of 16 bytes. `None` on tiers that write
+    /// past them by `stream` alone, or not at all.
+    pub stream_two_bit: Option<fn(packed: &[u8], out: &mut [i8])>,
     /// [`flat_base3::unpack`], as `stream_two_bit`.
-    pub stream_base3: fn(packed: &[u8], out: &mut [i8]),
+    pub stream_base3: Option<fn(packed: &[u8], out: &mut [i8])>,
     /// [`flat_sparse::unpack`].
     pub unpack_sparse: fn(bitmap: &[u8], signs: &[u8], out: &mut [i8]),
     /// [`flat_sparse::unpack`], as `stream_two_bit`.
-    pub stream_sparse: fn(bitmap: &[u8], signs: &[u8], out: &mut [i8]),
+    pub stream_sparse: Option<fn(bitmap: &[u8], signs: &[u8], out: &mut [i8])>,
     /// [`flat_sparse::pack`].
     pub pack_sparse: fn(values: &[i8], bitmap: &mut [u8], signs: &mut [u8]) -> usize,
     /// [`flat::bitmaps`].
@@ -49,10 +50,10 @@ pub(crate) const SCALAR: FlatKernels = FlatKernels {
     pack_two_bit: flat_two_bit::pack,
     unpack_base3: flat_base3::unpack,
     pack_base3: flat_base3::pack,
-    stream_two_bit: flat_two_bit::unpack,
-    stream_base3: flat_base3::unpack,
+    stream_two_bit: None,
+    stream_base3: None,
     unpack_sparse: flat_sparse::unpack,
-    stream_sparse: flat_sparse::unpack,
+    stream_sparse: None,
     pack_sparse: flat_sparse::pack,
     bitmaps: flat::bitmaps,
     find_odd: flat::find_odd,

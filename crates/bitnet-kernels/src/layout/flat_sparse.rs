@@ -10,6 +10,11 @@ pub const fn bitmap_len(values: usize) -> usize {
     values.div_ceil(8)
 }
 
+/// Returns the packed size in bytes of `values` values of which `there` are not zero.
+pub const fn packed_len(values: usize, there: usize) -> usize {
+    bitmap_len(values) + there.div_ceil(8)
+}
+
 /// Counts the set bits of a bitmap.
 #[inline(always)]
 pub fn count(bitmap: &[u8]) -> usize {

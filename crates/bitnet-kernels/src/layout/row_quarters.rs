@@ -100,6 +100,27 @@ pub fn find_invalid(packed: &[u8]) -> Option<usize> {
     None
 }
 
+/// Returns row and column of the first code 3 of a matrix, in the order of packed bytes. Absent rows do not count, whatever a
+/// packer left there.
+///
+/// # Panics
+/// When `packed` is not [`packed_len`] long.
+pub fn find_odd_code(packed: &[u8], rows: usize, cols: usize) -> Option<[usize; 2]> {
+    assert_eq!(Some(packed.len()), packed_len(rows, cols), "packed bytes of {rows} x {cols}");
+    let quads = quads(rows);
+    for (r, line) in packed.chunks_exact(cols.max(1)).enumerate() {
+        let there =
+            (0..4).filter(|quarter| quarter * quads + r < rows).fold(0, |bits, q| bits | 1u8 << (2 * q));
+        let threes = |byte: u8| byte & (byte >> 1) & there;
+        // A whole line without an early exit vectorises; the place is looked for only when there is one.
+        if line.iter().fold(0, |seen, &byte| seen | threes(byte)) != 0 {
+            let col = line.iter().position(|&byte| threes(byte) != 0)?;
+            return Some([threes(line[col]).trailing_zeros() as usize / 2 * quads + r, col]);
+        }
+    }
+    None
+}
+
 /// Counts the values -1, 0 and +1 of a matrix whose codes are valid. Absent rows do not count, whatever a
 /// packer left there.
 ///

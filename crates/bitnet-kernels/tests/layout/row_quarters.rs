@@ -1,6 +1,8 @@
 //! The row-quarters layout: round trip, agreement with its definition, validation.
 
-use bitnet_kernels::layout::row_quarters::{count_codes, find_invalid, pack, packed_len, unpack};
+use bitnet_kernels::layout::row_quarters::{
+    count_codes, find_invalid, find_odd_code, pack, packed_len, unpack,
+};
 use proptest::prelude::*;
 
 proptest! {
@@ -64,5 +66,22 @@ fn rows_that_do_not_exist_are_not_counted() {
             }
         }
         assert_eq!(count_codes(&bytes, rows, cols), expected, "{rows} rows");
+    }
+}
+
+#[test]
+fn an_odd_code_is_named_by_row_and_absent_rows_may_hold_it() {
+    for rows in 1..=9usize {
+        let (cols, quads) = (3, rows.div_ceil(4));
+        let mut absent = vec![0b01_10_00_01u8; quads * cols];
+        for at in (rows..4 * quads).flat_map(|row| (0..cols).map(move |col| (row, col))) {
+            absent[at.0 % quads * cols + at.1] |= 3 << (2 * (at.0 / quads));
+        }
+        assert_eq!(find_odd_code(&absent, rows, cols), None, "{rows} rows");
+        for (row, col) in (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))) {
+            let mut packed = absent.clone();
+            packed[row % quads * cols + col] |= 3 << (2 * (row / quads));
+            assert_eq!(find_odd_code(&packed, rows, cols), Some([row, col]), "{rows} rows");
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0, 1, 2 | nothing: every value is -1, 0, +1 |
 //! | 3 | the values in base 3 ([`flat_base3`]) |
-//! | 4 | bitmap and signs ([`flat_sparse`](super::flat_sparse)) |
+//! | 4 | bitmap and signs ([`flat_sparse`]) |
 //! | 5 | tokens ([`runs`]) |
 //!
 //! All of them end by themselves, so that no lengths are stored. The encoder takes the block size that is smallest for
@@ -17,7 +17,7 @@ use bitnet_kernels::Kernels;
 
 use super::codec::Fault;
 use super::runs::{Bitmaps, Bits};
-use super::{CHUNK, flat_base3, runs, sparse};
+use super::{CHUNK, flat_base3, flat_sparse, runs, sparse};
 
 /// Values that a block can have.
 pub const BLOCKS: [usize; 3] = [CHUNK, CHUNK / 4, CHUNK / 16];
@@ -57,7 +57,7 @@ fn encode_block(kernels: &Kernels, values: &[i8], bits: Bits<'_>, out: &mut Vec<
         return;
     }
     let base3 = flat_base3::packed_len(values.len());
-    let bitmap = values.len().div_ceil(8) + there.div_ceil(8);
+    let bitmap = flat_sparse::packed_len(values.len(), there);
     let start = out.len();
     // Runs cost nearly a byte a value at worst; they are tried where they may pay, and taken back when they do not.
     if bits.tokens_at_least() <= base3.min(bitmap) {

@@ -99,30 +99,30 @@ impl TernaryPackedWeights {
         if out.len() != self.len {
             return Err(PackError::Destination { expected: self.len, found: out.len() });
         }
-        // What begins at no multiple of 16 bytes goes by pieces, as everything else does.
-        let aligned = out.as_ptr().align_offset(16) == 0;
-        match self.strategy {
-            Strategy::BitPacked2Bit if aligned => {
-                (kernels.flat.stream_two_bit)(&self.data, out);
-                return Ok(());
-            }
-            Strategy::Base3Packed if aligned => {
-                (kernels.flat.stream_base3)(&self.data, out);
-                return Ok(());
-            }
+        // What begins at no multiple of 16 bytes goes by pieces, as everything does that a tier has no kernel for.
+        let flat = Some(&kernels.flat).filter(|_| out.as_ptr().align_offset(16) == 0);
+        let fixed = match self.strategy {
+            Strategy::BitPacked2Bit => flat.and_then(|flat| flat.stream_two_bit),
+            Strategy::Base3Packed => flat.and_then(|flat| flat.stream_base3),
+            _ => None,
+        };
+        if let Some(stream) = fixed {
+            stream(&self.data, out);
+            return Ok(());
+        }
+        if self.strategy == Strategy::CompressedSparse
+            && let Some(stream) = flat.and_then(|flat| flat.stream_sparse)
+        {
             // Chunks are whole lines of the cache, so that all of them begin as the first does.
-            Strategy::CompressedSparse if aligned => {
-                for (index, out) in out.chunks_mut(CHUNK).enumerate() {
-                    let (start, bytes) = self.chunk_bytes(index);
-                    let fault = |fault: Fault| self.corrupt(fault.moved(start));
-                    let taken = sparse::decode(kernels.flat.stream_sparse, bytes, out).map_err(fault)?;
-                    if taken != bytes.len() {
-                        return Err(fault(Fault::new(taken, "the end of the chunk")));
-                    }
+            for (index, out) in out.chunks_mut(CHUNK).enumerate() {
+                let (start, bytes) = self.chunk_bytes(index);
+                let fault = |fault: Fault| self.corrupt(fault.moved(start));
+                let taken = sparse::decode(stream, bytes, out).map_err(fault)?;
+                if taken != bytes.len() {
+                    return Err(fault(Fault::new(taken, "the end of the chunk")));
                 }
-                return Ok(());
             }
-            _ => {}
+            return Ok(());
         }
         let chunks = self.chunks(kernels);
         let mut pieces = Streamed { chunks, fault: None };

@@ -61,7 +61,7 @@ pub(super) fn size(strategy: Strategy, weights: &[i8], config: &TernaryPackingCo
     let mut chunk = |values: &[i8]| {
         if strategy == Strategy::CompressedSparse {
             let (there, _) = (kernels.flat.count)(values);
-            return 4 + flat_sparse::bitmap_len(values.len()) + there.div_ceil(8);
+            return 4 + flat_sparse::packed_len(values.len(), there);
         }
         trial.clear();
         codec::encode(strategy, kernels, values, config.hybrid_block, &mut trial);

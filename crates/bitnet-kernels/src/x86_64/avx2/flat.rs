@@ -20,21 +20,17 @@ pub const ENTRIES: FlatKernels = FlatKernels {
     // SAFETY: as above.
     pack_base3: |values, out| unsafe { pack_base3(values, out) },
     // SAFETY: as above.
-    stream_two_bit: |packed, out| unsafe { stream_two_bit(packed, out) },
+    stream_two_bit: Some(|packed, out| unsafe { stream_two_bit(packed, out) }),
     // SAFETY: as above.
-    stream_base3: |packed, out| unsafe { unpack_base3::<true>(packed, out) },
+    stream_base3: Some(|packed, out| unsafe { unpack_base3::<true>(packed, out) }),
     unpack_sparse: |bitmap, signs, out| match is_x86_feature_detected!("bmi2") {
         // SAFETY: as above, and BMI2 was just detected.
         true => unsafe { unpack_sparse::<false>(bitmap, signs, out) },
         // SAFETY: AVX2 includes SSSE3.
-        false => unsafe { ssse3::flat::unpack_sparse(bitmap, signs, out) },
+        false => unsafe { ssse3::flat::unpack_sparse::<false>(bitmap, signs, out) },
     },
-    stream_sparse: |bitmap, signs, out| match is_x86_feature_detected!("bmi2") {
-        // SAFETY: as above, and BMI2 was just detected.
-        true => unsafe { unpack_sparse::<true>(bitmap, signs, out) },
-        // SAFETY: AVX2 includes SSSE3.
-        false => unsafe { ssse3::flat::unpack_sparse(bitmap, signs, out) },
-    },
+    // SAFETY: as above.
+    stream_sparse: Some(|bitmap, signs, out| unsafe { stream_sparse(bitmap, signs, out) }),
     pack_sparse: |values, bitmap, signs| match is_x86_feature_detected!("bmi2") {
         // SAFETY: as above, and BMI2 was just detected.
         true => unsafe { pack_sparse(values, bitmap, signs) },
@@ -288,6 +284,16 @@ pub fn unpack_sparse<const PAST: bool>(bitmap: &[u8], signs: &[u8], out: &mut [i
     unpack_from(rest_bitmap, signs, at, rest);
     if past {
         _mm_sfence();
+    }
+}
+
+/// The contract of `layout::flat_sparse::unpack`, past the caches where `out` begins at a multiple of 16 bytes.
+#[target_feature(enable = "avx2")]
+pub fn stream_sparse(bitmap: &[u8], signs: &[u8], out: &mut [i8]) {
+    match is_x86_feature_detected!("bmi2") {
+        // SAFETY: BMI2 was just detected.
+        true => unsafe { unpack_sparse::<true>(bitmap, signs, out) },
+        false => ssse3::flat::unpack_sparse::<true>(bitmap, signs, out),
     }
 }
 

@@ -17,11 +17,12 @@ pub const ENTRIES: FlatKernels = FlatKernels {
         true => unsafe { unpack_sparse::<false>(bitmap, signs, out) },
         false => (avx2::flat::ENTRIES.unpack_sparse)(bitmap, signs, out),
     },
-    stream_sparse: |bitmap, signs, out| match is_x86_feature_detected!("bmi2") && is_line(out) {
+    stream_sparse: Some(|bitmap, signs, out| match is_x86_feature_detected!("bmi2") && is_line(out) {
         // SAFETY: as above, and BMI2 was just detected.
         true => unsafe { unpack_sparse::<true>(bitmap, signs, out) },
-        false => (avx2::flat::ENTRIES.stream_sparse)(bitmap, signs, out),
-    },
+        // SAFETY: AVX2 was detected too.
+        false => unsafe { avx2::flat::stream_sparse(bitmap, signs, out) },
+    }),
     // SAFETY: as above.
     add_magnitudes: |rows, sums| unsafe { add_magnitudes(rows, sums) },
     // SAFETY: as above.

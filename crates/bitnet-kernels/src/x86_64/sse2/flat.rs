@@ -1,4 +1,4 @@
-//! Flat sequences: the scalar text is compiled for SSE2 as it stands; streams go past the caches.
+//! Flat sequences: the scalar text is compiled for SSE2 as it stands; streams of pieces go past the caches.
 
 use std::arch::x86_64::*;
 

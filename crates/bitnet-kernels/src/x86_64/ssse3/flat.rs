@@ -9,28 +9,43 @@ use crate::x86_64::sse2;
 /// The entries of this tier.
 pub const ENTRIES: FlatKernels = FlatKernels {
     // SAFETY: SSSE3 was detected before the table left the crate.
-    unpack_sparse: |bitmap, signs, out| unsafe { unpack_sparse(bitmap, signs, out) },
+    unpack_sparse: |bitmap, signs, out| unsafe { unpack_sparse::<false>(bitmap, signs, out) },
+    // SAFETY: as above.
+    stream_sparse: Some(|bitmap, signs, out| unsafe { unpack_sparse::<true>(bitmap, signs, out) }),
     ..sse2::flat::ENTRIES
 };
 
-/// The contract of `layout::flat_sparse::unpack`.
+/// The contract of `layout::flat_sparse::unpack`; with `PAST`, past the caches where `out` begins at a multiple of 16
+/// bytes.
 ///
 /// The next eight signs as values, moved to the places that the bitmap names: a place with its top bit set gets 0.
 #[target_feature(enable = "ssse3")]
-pub fn unpack_sparse(bitmap: &[u8], signs: &[u8], out: &mut [i8]) {
+pub fn unpack_sparse<const PAST: bool>(bitmap: &[u8], signs: &[u8], out: &mut [i8]) {
     assert_eq!(bitmap.len(), bitmap_len(out.len()), "bitmap of {} values", out.len());
-    let (eights, rest) = out.as_chunks_mut::<8>();
+    let past = PAST && out.as_ptr().align_offset(16) == 0;
+    let (steps, rest) = out.as_chunks_mut::<16>();
+    let (pairs, rest_bitmap) = bitmap.split_at(2 * steps.len());
     let mut at = 0;
-    for (out, &byte) in eights.iter_mut().zip(bitmap) {
-        let values = &VALUES[(sign_bits(signs, at) & 0xff) as usize];
-        let places = &PLACES[usize::from(byte)];
-        // SAFETY: both tables have rows of 8 bytes, and `out` holds 8.
+    for (out, pair) in steps.iter_mut().zip(pairs.as_chunks::<2>().0) {
+        let eights = pair.map(|byte| {
+            let values = &VALUES[(sign_bits(signs, at) & 0xff) as usize];
+            let places = &PLACES[usize::from(byte)];
+            at += byte.count_ones() as usize;
+            // SAFETY: both tables have rows of 8 bytes.
+            let load = |row: *const u8| unsafe { _mm_loadl_epi64(row.cast()) };
+            _mm_shuffle_epi8(load(values.as_ptr().cast()), load(places.as_ptr()))
+        });
+        let values = _mm_unpacklo_epi64(eights[0], eights[1]);
+        // SAFETY: `out` holds 16 bytes, and begins at a multiple of 16 where the first does.
         unsafe {
-            let values = _mm_loadl_epi64(values.as_ptr().cast());
-            let places = _mm_loadl_epi64(places.as_ptr().cast());
-            _mm_storel_epi64(out.as_mut_ptr().cast(), _mm_shuffle_epi8(values, places));
+            match past {
+                true => _mm_stream_si128(out.as_mut_ptr().cast(), values),
+                false => _mm_storeu_si128(out.as_mut_ptr().cast(), values),
+            }
         }
-        at += byte.count_ones() as usize;
     }
-    unpack_from(&bitmap[eights.len()..], signs, at, rest);
+    unpack_from(rest_bitmap, signs, at, rest);
+    if past {
+        _mm_sfence();
+    }
 }
