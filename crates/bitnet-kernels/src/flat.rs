@@ -6,6 +6,7 @@ use crate::scalar::flat;
 /// Packing and unpacking of one tier. Contracts and shapes stand at the functions of [`layout`](crate::layout) and of
 /// [`scalar::flat`](crate::scalar::flat).
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::type_complexity, reason = "the names of the arguments say more than an alias would")]
 pub struct FlatKernels {
     /// [`flat_two_bit::unpack`].
     pub unpack_two_bit: fn(packed: &[u8], out: &mut [i8]),

@@ -5,9 +5,10 @@
 //! Source: `transformers/integrations/bitnet.py`, `WeightQuant`.
 
 use bitnet_core::backend::WeightScale;
+use bitnet_kernels::Kernels;
 
 use crate::matrix::{Element, Visitor, find_block, for_quads};
-use crate::pack::{for_lines, map_rows};
+use crate::pack::{map_rows, pack_quarters};
 use crate::packing::kernels;
 use crate::{FloatMatrix, QuantError};
 
@@ -31,7 +32,7 @@ pub struct AbsmeanTernary {
 /// to f32.
 ///
 /// # Errors
-/// A NaN or infinite weight, by element; weights whose scale does not fit f32.
+/// A NaN or infinite weight, by element; weights whose scale does not fit f32; a forced instruction set that is missing.
 pub fn quantize(matrix: &FloatMatrix<'_>) -> Result<AbsmeanTernary, QuantError> {
     matrix.visit(Quantize(matrix))
 }
@@ -43,35 +44,30 @@ impl Visitor for Quantize<'_> {
 
     fn run<E: Element>(self) -> Self::Out {
         let (rows, cols) = (self.0.rows(), self.0.cols());
-        let mean_abs = mean_abs::<E>(self.0)?;
+        let kernels = kernels()?;
+        let mean_abs = mean_abs::<E>(kernels, self.0)?;
         let inverse = 1.0 / mean_abs;
         let scale = 1.0 / inverse;
         if !inverse.is_normal() || !scale.is_finite() {
             return Err(QuantError::Scale { mean_abs });
         }
-        let lines = rows.div_ceil(4);
-        let packed = for_lines(rows, cols, |index, out| {
-            let row = |quarter: usize| self.0.get(quarter * lines + index);
-            for_quads::<E>([0, 1, 2, 3].map(row), cols, |first, weights| {
-                let out = &mut out[first..first + weights[0].len()];
-                (kernels().flat.pack_quarters)(weights, inverse, out);
-            });
-        });
+        let packed = pack_quarters::<E>(kernels, (rows, cols), inverse, |row| self.0.row(row));
         Ok(AbsmeanTernary { packed, mean_abs, scale: WeightScale::Multiply(scale) })
     }
 }
 
-fn mean_abs<E: Element>(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError> {
-    let mean = row_sums::<E>(matrix)?.iter().sum::<f64>() / (matrix.rows() as f64 * matrix.cols() as f64);
+fn mean_abs<E: Element>(kernels: &Kernels, matrix: &FloatMatrix<'_>) -> Result<f32, QuantError> {
+    let mean =
+        row_sums::<E>(kernels, matrix)?.iter().sum::<f64>() / (matrix.rows() as f64 * matrix.cols() as f64);
     Ok((mean as f32).max(MIN_MEAN_ABS))
 }
 
-fn row_sums<E: Element>(matrix: &FloatMatrix<'_>) -> Result<Vec<f64>, QuantError> {
+fn row_sums<E: Element>(kernels: &Kernels, matrix: &FloatMatrix<'_>) -> Result<Vec<f64>, QuantError> {
     let (rows, cols) = (matrix.rows(), matrix.cols());
     // Four rows far apart: four streams of the memory, where neighbours would share its pages.
     let lines = rows.div_ceil(4);
     let quads = map_rows(lines, 4 * cols, |index| {
-        sum_abs::<E>([0, 1, 2, 3].map(|quarter| matrix.get(quarter * lines + index)), cols)
+        sum_abs::<E>(kernels, [0, 1, 2, 3].map(|quarter| matrix.get(quarter * lines + index)), cols)
     });
     let sums: Vec<f64> = (0..rows).map(|row| quads[row % lines][row / lines]).collect();
     if let Some(row) = sums.iter().position(|sum| !sum.is_finite()) {
@@ -87,23 +83,23 @@ fn row_sums<E: Element>(matrix: &FloatMatrix<'_>) -> Result<Vec<f64>, QuantError
 }
 
 /// Sums the magnitudes of rows, each over eight interleaved partial sums: a fixed order that vectorises.
-fn sum_abs<E: Element>(rows: [Option<&[u8]>; 4], cols: usize) -> [f64; 4] {
+fn sum_abs<E: Element>(kernels: &Kernels, rows: [Option<&[u8]>; 4], cols: usize) -> [f64; 4] {
     let mut lanes = [[0.0f64; 8]; 4];
     // Blocks are whole eights but for the last, so the lanes go on from one to the next.
-    for_quads::<E>(rows, cols, |_, values| (kernels().flat.add_magnitudes)(values, &mut lanes));
+    for_quads::<E>(rows, cols, |_, values| (kernels.flat.add_magnitudes)(values, &mut lanes));
     lanes.map(|lanes| lanes.iter().sum())
 }
 
 /// Returns the mean magnitude of a matrix as [`quantize`] takes it.
 ///
 /// # Errors
-/// A NaN or infinite weight, by element.
+/// A NaN or infinite weight, by element; a forced instruction set that is missing.
 pub(crate) fn mean_magnitude(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError> {
     struct Mean<'a>(&'a FloatMatrix<'a>);
     impl Visitor for Mean<'_> {
         type Out = Result<f32, QuantError>;
         fn run<E: Element>(self) -> Self::Out {
-            mean_abs::<E>(self.0)
+            mean_abs::<E>(kernels()?, self.0)
         }
     }
     matrix.visit(Mean(matrix))
@@ -112,13 +108,13 @@ pub(crate) fn mean_magnitude(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError
 /// Returns the sum of the magnitudes of each row, as [`quantize`] takes it.
 ///
 /// # Errors
-/// A NaN or infinite weight, by element.
+/// A NaN or infinite weight, by element; a forced instruction set that is missing.
 pub(crate) fn row_magnitudes(matrix: &FloatMatrix<'_>) -> Result<Vec<f64>, QuantError> {
     struct Sums<'a>(&'a FloatMatrix<'a>);
     impl Visitor for Sums<'_> {
         type Out = Result<Vec<f64>, QuantError>;
         fn run<E: Element>(self) -> Self::Out {
-            row_sums::<E>(self.0)
+            row_sums::<E>(kernels()?, self.0)
         }
     }
     matrix.visit(Sums(matrix))

@@ -58,6 +58,20 @@ pub enum QuantError {
         /// The element.
         value: f32,
     },
+    /// A scale of packed codes that codes cannot be worth.
+    #[error("weight scale: expected one above 0 that is finite, as its reciprocal is, found {found}")]
+    WeightScale {
+        /// The scale.
+        found: f32,
+    },
+    /// More columns than sums of products of 32 bits hold.
+    #[error("columns: expected at most {most}, found {found}")]
+    Columns {
+        /// The most there can be.
+        most: usize,
+        /// Columns given.
+        found: usize,
+    },
     /// The weights are so large that the reciprocal of their mean magnitude is not invertible in f32.
     #[error("mean magnitude: expected one with an invertible reciprocal in f32, found {mean_abs}")]
     Scale {
@@ -77,14 +91,29 @@ pub enum QuantError {
         /// The element.
         value: f32,
     },
-    /// A range whose scale is not a normal f32.
-    #[error("range {min} to {max}: expected one with a normal scale in f32")]
+    /// A range that is none.
+    #[error("range {min} to {max}: expected finite ends, the least value first")]
     Range {
         /// Least value.
         min: f32,
         /// Greatest value.
         max: f32,
     },
+    /// A range for a scheme whose codes have no range.
+    #[error("range: expected an INT8 or INT4 scheme, found {scheme}")]
+    Ranged {
+        /// Name of the scheme.
+        scheme: &'static str,
+    },
+    /// A percentile that is no share.
+    #[error("percentile: expected a share from 0 to 1, found {found}")]
+    Percentile {
+        /// The percentile.
+        found: f64,
+    },
+    /// Statistics of no token.
+    #[error("activation statistics: expected at least one token, found none")]
+    NoTokens,
     /// A row that is not there, or a destination of another width.
     #[error(
         "row {row} of {rows} x {cols}: expected one that is there and {cols} places, found {found} places"

@@ -165,14 +165,6 @@ pub(crate) fn for_quads<E: Element>(
 /// A block of an absent row.
 static ZEROS: [f32; BLOCK] = [0.0; BLOCK];
 
-/// Runs `function(first column, elements)` over a row, block by block.
-pub(crate) fn for_blocks<E: Element>(row: &[u8], mut function: impl FnMut(usize, &[f32])) {
-    find_block::<E, ()>(row, |first, elements| {
-        function(first, elements);
-        None
-    });
-}
-
 /// Binary32.
 pub(crate) struct Single;
 /// Binary16.

@@ -1,7 +1,10 @@
-//! Loops over rows, on one thread or on all.
+//! Loops over rows and their packing, on one thread or on all.
 
+use bitnet_kernels::Kernels;
 #[cfg(feature = "parallel")]
 use rayon::prelude::*;
+
+use crate::matrix::{Element, for_quads};
 
 /// Elements below which a matrix is not worth waking other threads for.
 const PARALLEL_ELEMENTS: usize = 1 << 16;
@@ -34,25 +37,21 @@ pub(crate) fn find_row<T: Send>(
     (0..rows).find_map(function)
 }
 
-/// Packs a `[rows, cols]` matrix by row quarters; `fill(row, lane, out)` adds the codes of one row, shifted
-/// to bits `2 * lane`, to a line of packed bytes.
-///
-/// Lines of absent rows (`rows` not a multiple of 4) get the code of zero.
-pub(crate) fn pack_quarters(
-    rows: usize,
-    cols: usize,
-    fill: impl Fn(usize, u32, &mut [u8]) + Sync + Send,
+/// Packs the rows of a `[rows, cols]` matrix by row quarters: a weight becomes `weight * inverse`, rounded half to even and
+/// clamped to -1, 0, +1. Lines of absent rows (`rows` not a multiple of 4) get the code of zero.
+pub(crate) fn pack_quarters<'a, E: Element>(
+    kernels: &Kernels,
+    (rows, cols): (usize, usize),
+    inverse: f32,
+    row: impl Fn(usize) -> &'a [u8] + Sync + Send,
 ) -> Vec<u8> {
     let lines = rows.div_ceil(4);
     for_lines(rows, cols, |index, out| {
-        for lane in 0..4u32 {
-            let row = lane as usize * lines + index;
-            if row < rows {
-                fill(row, lane, out);
-            } else {
-                out.iter_mut().for_each(|byte| *byte |= 1 << (2 * lane));
-            }
-        }
+        let quarters = [0, 1, 2, 3].map(|quarter| quarter * lines + index);
+        for_quads::<E>(quarters.map(|at| (at < rows).then(|| row(at))), cols, |first, weights| {
+            let out = &mut out[first..first + weights[0].len()];
+            (kernels.flat.pack_quarters)(weights, inverse, out);
+        });
     })
 }
 

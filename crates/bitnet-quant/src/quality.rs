@@ -87,7 +87,7 @@ impl LayerReport {
     /// Quantises a layer and reports what is lost.
     ///
     /// # Errors
-    /// As [`quantize`]; statistics of another width.
+    /// As [`quantize`]; statistics of another width, or of no token.
     pub fn measure(
         name: &str,
         matrix: &FloatMatrix<'_>,
@@ -100,7 +100,7 @@ impl LayerReport {
     /// Reports what is lost between a layer and its quantised form.
     ///
     /// # Errors
-    /// Another shape, or statistics of another width.
+    /// Another shape; statistics of another width, or of no token.
     pub fn of(
         name: &str,
         matrix: &FloatMatrix<'_>,
@@ -110,6 +110,9 @@ impl LayerReport {
         let (rows, cols) = (matrix.rows(), matrix.cols());
         if (quantized.rows(), quantized.cols()) != (rows, cols) {
             return Err(QuantError::Shape { rows: quantized.rows(), cols: quantized.cols() });
+        }
+        if activations.is_some_and(|activations| activations.tokens() == 0) {
+            return Err(QuantError::NoTokens);
         }
         let squares = activations.map_or_else(|| vec![1.0; cols], ActivationStatistics::mean_squares);
         if squares.len() != cols {

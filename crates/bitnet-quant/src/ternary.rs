@@ -1,9 +1,11 @@
 //! Matrices whose values are ternary already.
 
 use bitnet_core::backend::BitNetDType;
+use bitnet_kernels::Kernels;
 
-use crate::matrix::{Byte, Element, Visitor, check_bytes, find_block, for_blocks};
+use crate::matrix::{Byte, Element, Visitor, check_bytes, find_block};
 use crate::pack::{find_row, pack_quarters};
+use crate::packing::kernels;
 use crate::{FloatMatrix, QuantError};
 
 /// A float matrix that was found to be ternary.
@@ -18,7 +20,7 @@ pub struct UniformTernary {
 /// Recognises a matrix whose every value is exactly `-s`, `0` or `s` for one finite `s`.
 ///
 /// `None` for any other matrix, and for one that is all zero, which has no magnitude. A matrix that is
-/// not ternary is turned down at its first odd value.
+/// not ternary is turned down at its first odd value. It is packed by the scalar text, which is there on every machine.
 pub fn detect(matrix: &FloatMatrix<'_>) -> Option<UniformTernary> {
     matrix.visit(Detect(matrix))
 }
@@ -41,7 +43,10 @@ impl Visitor for Detect<'_> {
         }
         match find_row(rows - head, cols, |index| odd(head + index)) {
             Some(_) => None,
-            None => Some(UniformTernary { magnitude, packed: pack::<E>(rows, cols, row) }),
+            None => {
+                let packed = pack_quarters::<E>(Kernels::SCALAR, (rows, cols), 1.0 / magnitude, row);
+                Some(UniformTernary { magnitude, packed })
+            }
         }
     }
 }
@@ -49,7 +54,7 @@ impl Visitor for Detect<'_> {
 /// Packs a float matrix whose every value has to be `-1`, `0` or `1`.
 ///
 /// # Errors
-/// The first other value, by element.
+/// The first other value, by element; a forced instruction set that is missing.
 pub fn pack_floats(matrix: &FloatMatrix<'_>) -> Result<Vec<u8>, QuantError> {
     matrix.visit(PackUnit(matrix))
 }
@@ -67,7 +72,7 @@ impl Visitor for PackUnit<'_> {
 /// Packs a row-major matrix of signed bytes whose every value has to be `-1`, `0` or `1`.
 ///
 /// # Errors
-/// The first other value, by element; bytes that are not those of the shape.
+/// The first other value, by element; bytes that are not those of the shape; a forced instruction set that is missing.
 pub fn pack_bytes(bytes: &[u8], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
     check_bytes(BitNetDType::I8, bytes, rows, cols)?;
     pack_unit::<Byte>(rows, cols, |row| &bytes[row * cols..(row + 1) * cols])
@@ -82,7 +87,7 @@ fn pack_unit<'a, E: Element>(
     if let Some((row, col, value)) = find_row(rows, cols, odd) {
         return Err(QuantError::NotTernary { row, col, magnitude: 1.0, value });
     }
-    Ok(pack::<E>(rows, cols, bytes))
+    Ok(pack_quarters::<E>(kernels()?, (rows, cols), 1.0, bytes))
 }
 
 /// Finds the first value that is neither zero nor of the given magnitude; a NaN is neither.
@@ -95,16 +100,5 @@ fn odd_value<E: Element>(row: &[u8], magnitude: f32) -> Option<(usize, f32)> {
         }
         let col = values.iter().position(|&value| odd(value))?;
         Some((first + col, values[col]))
-    })
-}
-
-fn pack<'a, E: Element>(rows: usize, cols: usize, row: impl Fn(usize) -> &'a [u8] + Sync + Send) -> Vec<u8> {
-    pack_quarters(rows, cols, |index, lane, out| {
-        for_blocks::<E>(row(index), |first, values| {
-            for (byte, value) in out[first..].iter_mut().zip(values) {
-                let code = 1 + u8::from(*value > 0.0) - u8::from(*value < 0.0);
-                *byte |= code << (2 * lane);
-            }
-        });
     })
 }

@@ -1,11 +1,15 @@
 //! The layer against the reference, its gradients against an independent f64 form and finite differences.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod inputs;
+
 use bitnet_core::backend::WeightScale;
 use bitnet_kernels::{Isa, Kernels};
 use bitnet_quant::prelude::*;
 use bitnet_testing::golden::golden_dir;
 use bitnet_testing::safetensors::SafeTensors;
+
+use inputs::{gains, wave};
 
 fn golden() -> SafeTensors {
     SafeTensors::read(&golden_dir("units").join("bitlinear.safetensors"))
@@ -29,10 +33,6 @@ fn assert_near(found: &[f32], expected: &[f64]) {
     for (i, (&f, &e)) in found.iter().zip(expected).enumerate() {
         assert!((f64::from(f) - e).abs() <= 5e-7 * scale, "{i}: expected {e}, found {f}, of up to {scale}");
     }
-}
-
-fn wave(n: usize, seed: usize) -> Vec<f32> {
-    (0..n).map(|i| ((i + seed) * 7919 % 251) as f32 * 0.01 - 1.25 + (i % 5) as f32 * 0.03).collect()
 }
 
 #[test]
@@ -108,7 +108,7 @@ const TOKENS: usize = 3;
 const EPS: f32 = 1e-5;
 
 fn layer() -> BitLinear {
-    let norm = RmsNorm { weight: wave(COLS, 30).iter().map(|w| 1.0 + 0.3 * w).collect(), eps: EPS };
+    let norm = RmsNorm { weight: gains(COLS), eps: EPS };
     let layer = BitLinear::from_master(wave(ROWS * COLS, 4), ROWS, COLS).unwrap();
     layer.with_bias(wave(ROWS, 77)).unwrap().with_norm(norm).unwrap()
 }
@@ -180,9 +180,8 @@ fn gradients_are_finite_differences_of_the_pass_with_frozen_quantisers() {
     let (x, g) = (wave(TOKENS * COLS, 55), wave(TOKENS * ROWS, 91));
     let layer = layer();
     let gradients = layer.backward(&x, &g).unwrap();
-    let gains: Vec<f32> = wave(COLS, 30).iter().map(|w| 1.0 + 0.3 * w).collect();
     let g: Vec<f64> = g.iter().map(|&g| f64::from(g)).collect();
-    let mut smooth = Smooth::new(&x, &gains, &wave(ROWS * COLS, 4), &wave(ROWS, 77));
+    let mut smooth = Smooth::new(&x, &gains(COLS), &wave(ROWS * COLS, 4), &wave(ROWS, 77));
     let h = 1e-5;
     let mut slopes = |field: fn(&mut Smooth) -> &mut Vec<f64>, n: usize| -> Vec<f64> {
         (0..n)
@@ -273,4 +272,65 @@ fn wrong_shapes_are_named() {
     assert!(text(layer.backward(&[0.0; COLS], &[0.0; 3]).unwrap_err()).contains("gradient"));
     let nan = BitLinear::from_master(vec![f32::NAN; 4], 2, 2).unwrap();
     assert!(text(nan.forward(&[1.0; 2]).unwrap_err()).contains("element [0, 0]"));
+}
+
+#[test]
+fn a_code_that_is_none_is_named_by_its_row_where_there_is_one() {
+    // Two lines of three columns: rows 0, 2 and 4 share the first, rows 1, 3 and 5 the second; rows 6 and 7 are absent.
+    let made = |packed: Vec<u8>| BitLinear::from_row_quarters(packed, WeightScale::Multiply(0.5), 6, 3);
+    let zeros = 0b01_01_01_01u8;
+    for row in 0..6 {
+        let mut packed = vec![zeros; 6];
+        packed[row % 2 * 3 + 2] |= 3 << (2 * (row / 2));
+        let error = made(packed).unwrap_err();
+        assert_eq!(error, QuantError::NotTernary { row, col: 2, magnitude: 1.0, value: 2.0 });
+    }
+    let layer = made(vec![0b11_01_10_01; 6]).unwrap();
+    assert_eq!(layer.forward(&[1.0, 1.0, 1.0]).unwrap(), [0.0, 0.0, 1.5, 1.5, 0.0, 0.0]);
+}
+
+#[test]
+fn scales_that_codes_cannot_be_worth_and_too_many_columns_are_refused() {
+    let made =
+        |scale| BitLinear::from_row_quarters(vec![0; 3], scale, 1, 3).map(|layer| layer.out_features());
+    let weights = TernaryPackerFactory::create_packer(TernaryPackingStrategy::BitPacked2Bit)
+        .pack(&[0, 1, -1], &TernaryPackingConfig::default())
+        .unwrap();
+    for bad in [0.0, -0.0, -1.0, f32::INFINITY, f32::NAN, 1e-40] {
+        for scale in [WeightScale::Multiply(bad), WeightScale::Divide(bad)] {
+            let error = made(scale).unwrap_err();
+            assert!(error.to_string().starts_with("weight scale: expected one above 0"), "{error}");
+            assert!(BitLinear::from_packed(&weights, scale, 1, 3).is_err(), "{bad}");
+        }
+    }
+    assert_eq!(made(WeightScale::Divide(f32::MAX)), Ok(1));
+    let wide = BitLinear::from_master(vec![0.0; (1 << 20) + 1], 1, (1 << 20) + 1).unwrap_err();
+    assert_eq!(wide.to_string(), "columns: expected at most 1048576, found 1048577");
+}
+
+#[test]
+fn weights_stand_for_their_codes_times_or_over_the_scale() {
+    let codes: Vec<i8> = (0..7 * 9).map(|i| [0, 1, -1, 0, -1][i * 7919 % 251 % 5]).collect();
+    let packed = TernaryPackerFactory::create_packer(TernaryPackingStrategy::Base3Packed)
+        .pack(&codes, &TernaryPackingConfig::default())
+        .unwrap();
+    for (scale, worth) in [(WeightScale::Multiply(0.375), 0.375), (WeightScale::Divide(4.0), 0.25)] {
+        let layer = BitLinear::from_packed(&packed, scale, 7, 9).unwrap();
+        let expected: Vec<f32> = codes.iter().map(|&code| f32::from(code) * worth).collect();
+        assert_eq!(layer.dequantized().unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_token_that_is_not_finite_gives_nan_in_its_own_row_alone() {
+    let layer = BitLinear::from_master(wave(6 * 40, 1), 6, 40).unwrap().with_bias(wave(6, 3)).unwrap();
+    let whole = wave(3 * 40, 2);
+    let expected = layer.forward(&whole).unwrap();
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut x = whole.clone();
+        x[40 + 17] = bad;
+        let y = layer.forward(&x).unwrap();
+        assert!(y[6..12].iter().all(|y| y.is_nan()), "{bad}: {y:?}");
+        assert_eq!((&y[..6], &y[12..]), (&expected[..6], &expected[12..]), "{bad}");
+    }
 }

@@ -2,28 +2,24 @@
 #![cfg(feature = "candle")]
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod inputs;
+
 use bitnet_quant::candle::BitLinear as CandleLinear;
 use bitnet_quant::prelude::*;
 use candle_core::{DType, Device, Module, Tensor, Var};
+
+use inputs::{gains, wave};
 
 const ROWS: usize = 7;
 const COLS: usize = 48;
 const TOKENS: usize = 6;
 const EPS: f32 = 1e-5;
 
-fn wave(n: usize, seed: usize) -> Vec<f32> {
-    (0..n).map(|i| ((i + seed) * 7919 % 251) as f32 * 0.01 - 1.25 + (i % 5) as f32 * 0.03).collect()
-}
-
-fn gains() -> Vec<f32> {
-    wave(COLS, 30).iter().map(|w| 1.0 + 0.3 * w).collect()
-}
-
 fn own(norm: bool) -> BitLinear {
     let layer = BitLinear::from_master(wave(ROWS * COLS, 4), ROWS, COLS).unwrap();
     let layer = layer.with_bias(wave(ROWS, 77)).unwrap();
     match norm {
-        true => layer.with_norm(RmsNorm { weight: gains(), eps: EPS }).unwrap(),
+        true => layer.with_norm(RmsNorm { weight: gains(COLS), eps: EPS }).unwrap(),
         false => layer,
     }
 }
@@ -53,7 +49,7 @@ struct Parts {
 
 fn parts(norm: bool) -> Parts {
     let (weight, bias) = (var(wave(ROWS * COLS, 4), &[ROWS, COLS]), var(wave(ROWS, 77), &[ROWS]));
-    let gains = var(gains(), &[COLS]);
+    let gains = var(gains(COLS), &[COLS]);
     let layer = CandleLinear::new(weight.as_tensor().clone(), Some(bias.as_tensor().clone())).unwrap();
     let layer = match norm {
         true => layer.with_norm(gains.as_tensor().clone(), EPS).unwrap(),

@@ -85,7 +85,7 @@ impl BitLinear {
     /// Makes a layer of row-major master weights `[out_features, in_features]`.
     ///
     /// # Errors
-    /// An empty shape, or weights that are not as many as it says; a forced instruction set that is missing. Weights that are
+    /// An empty shape, too many columns, or weights that are not as many as the shape says; a forced instruction set that is missing. Weights that are
     /// not finite are found by the first forward pass.
     pub fn from_master(
         weights: Vec<f32>,
@@ -99,24 +99,30 @@ impl BitLinear {
     /// Makes a layer of codes in row quarters, as checkpoints have them.
     ///
     /// # Errors
-    /// As [`from_master`](Self::from_master); a code 3, by element.
+    /// As [`from_master`](Self::from_master); a code 3 in a row that is there, by element; a scale that is not above 0, or
+    /// that is not finite as its reciprocal is.
     pub fn from_row_quarters(
         packed: Vec<u8>,
         scale: WeightScale,
         out_features: usize,
         in_features: usize,
     ) -> Result<Self, QuantError> {
-        if let Some(at) = row_quarters::find_invalid(&packed) {
-            let (row, col) = (at / in_features.max(1), at % in_features.max(1));
-            return Err(QuantError::NotTernary { row, col, magnitude: 1.0, value: 2.0 });
+        let (WeightScale::Multiply(found) | WeightScale::Divide(found)) = scale;
+        if !(found > 0.0 && found.is_finite() && (1.0 / found).is_finite()) {
+            return Err(QuantError::WeightScale { found });
         }
-        Self::new(Weights::Codes(Arc::new(Codes { packed, scale })), out_features, in_features)
+        let codes = Arc::new(Codes { packed, scale });
+        let layer = Self::new(Weights::Codes(Arc::clone(&codes)), out_features, in_features)?;
+        match row_quarters::find_odd_code(&codes.packed, out_features, in_features) {
+            Some([row, col]) => Err(QuantError::NotTernary { row, col, magnitude: 1.0, value: 2.0 }),
+            None => Ok(layer),
+        }
     }
 
     /// Makes a layer of packed weights, row after row.
     ///
     /// # Errors
-    /// As [`from_master`](Self::from_master).
+    /// As [`from_row_quarters`](Self::from_row_quarters).
     pub fn from_packed(
         packed: &TernaryPackedWeights,
         scale: WeightScale,
@@ -124,7 +130,7 @@ impl BitLinear {
         in_features: usize,
     ) -> Result<Self, QuantError> {
         let mut values = vec![0i8; packed.len()];
-        packed.unpack_into(crate::packing::kernels(), &mut values)?;
+        packed.unpack_into(crate::packing::kernels()?, &mut values)?;
         let bytes: Vec<u8> = values.into_iter().map(|value| value as u8).collect();
         let packed = ternary::pack_bytes(&bytes, out_features, in_features)?;
         Self::from_row_quarters(packed, scale, out_features, in_features)
@@ -140,10 +146,10 @@ impl BitLinear {
                 ("weights", out_features.checked_mul(in_features), values.len())
             }
         };
-        let expected = expected.filter(|&expected| expected > 0).ok_or(shape.clone())?;
+        let expected = expected.filter(|&expected| expected > 0).ok_or(shape)?;
         check(what, expected, found)?;
         if in_features > row_quarters::MAX_COLS {
-            return Err(shape);
+            return Err(QuantError::Columns { most: row_quarters::MAX_COLS, found: in_features });
         }
         let kernels = Kernels::select()?;
         Ok(BitLinear { out_features, in_features, weights, bias: None, norm: None, kernels })
@@ -304,4 +310,22 @@ pub(crate) struct QuantizedInput {
     pub(crate) codes: Vec<i8>,
     pub(crate) scales: Vec<f32>,
     pub(crate) sums: Vec<i32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_made_once_for_a_version_of_the_weights() {
+        let mut layer = BitLinear::from_master(vec![0.5, -0.25, 0.0, 1.0], 2, 2).unwrap();
+        let first = layer.codes().unwrap();
+        layer.forward(&[1.0, 2.0]).unwrap();
+        assert!(Arc::ptr_eq(&first, &layer.codes().unwrap()));
+        // Asked for is as good as changed, since nobody says whether a write followed.
+        layer.master_mut().unwrap();
+        let second = layer.codes().unwrap();
+        assert!(!Arc::ptr_eq(&first, &second) && first == second);
+        assert!(Arc::ptr_eq(&second, &layer.codes().unwrap()));
+    }
 }

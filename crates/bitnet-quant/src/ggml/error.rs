@@ -66,4 +66,7 @@ pub enum GgmlError {
         /// A row that holds the code.
         row: usize,
     },
+    /// The forced instruction set is not there.
+    #[error(transparent)]
+    Isa(#[from] bitnet_kernels::IsaError),
 }

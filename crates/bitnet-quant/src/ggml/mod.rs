@@ -18,6 +18,8 @@ mod types;
 
 use half::f16;
 
+use crate::packing::kernels;
+
 pub use error::GgmlError;
 pub use quarters::{TernaryRows, TernaryTensor};
 pub use types::{GgmlType, I2_S_TAIL, I2sLayout, type_name};
@@ -28,16 +30,21 @@ pub use types::{GgmlType, I2_S_TAIL, I2sLayout, type_name};
 /// [`dequantize_i2_s`].
 ///
 /// # Errors
-/// `out` that is no whole number of blocks; bytes that are not those of `out`.
+/// `out` that is no whole number of blocks; bytes that are not those of `out`; a forced instruction set that is missing,
+/// where the type is F16 or BF16.
 pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), GgmlError> {
     if ty == GgmlType::I2_S {
         return dequantize_i2_s(I2sLayout::X86, bytes, out);
     }
     ty.check(bytes.len(), out.len())?;
     let decode: fn(&[u8], &mut [f32]) = match ty {
+        GgmlType::F16 | GgmlType::BF16 => {
+            let casts = &kernels()?.casts;
+            let widen = if ty == GgmlType::F16 { casts.f16_to_f32 } else { casts.bf16_to_f32 };
+            plain::widen(widen, bytes, out);
+            return Ok(());
+        }
         GgmlType::F32 => plain::decode_f32,
-        GgmlType::F16 => plain::decode_f16,
-        GgmlType::BF16 => plain::decode_bf16,
         GgmlType::I8 => plain::decode_i8,
         GgmlType::I32 => plain::decode_i32,
         GgmlType::Q4_0 => legacy::decode_q4_0,
@@ -92,12 +99,18 @@ fn decode_ternary(ty: GgmlType, block: &[u8], out: &mut [f32]) {
 /// values of one magnitude stay what they are. For packed codes see [`TernaryRows`].
 ///
 /// # Errors
-/// Another type; `values` that are no whole number of blocks; `out` of another length than they take.
+/// Another type; `values` that are no whole number of blocks; `out` of another length than they take; a forced instruction
+/// set that is missing, where the type is F16 or BF16.
 pub fn quantize(ty: GgmlType, values: &[f32], out: &mut [u8]) -> Result<(), GgmlError> {
     let encode: fn(&[f32], &mut [u8]) = match ty {
+        GgmlType::F16 | GgmlType::BF16 => {
+            ty.check(out.len(), values.len())?;
+            let casts = &kernels()?.casts;
+            let narrow = if ty == GgmlType::F16 { casts.f32_to_f16 } else { casts.f32_to_bf16 };
+            plain::narrow(narrow, values, out);
+            return Ok(());
+        }
         GgmlType::F32 => plain::encode_f32,
-        GgmlType::F16 => plain::encode_f16,
-        GgmlType::BF16 => plain::encode_bf16,
         GgmlType::Q8_0 => legacy::encode_q8_0,
         GgmlType::Q6_K => q6_k::encode,
         GgmlType::TQ1_0 => |values, out| encode_ternary(GgmlType::TQ1_0, values, out),

@@ -3,7 +3,6 @@
 use half::f16;
 
 use crate::matrix::{Byte, Element, Single};
-use crate::packing::kernels;
 
 /// A kernel of casts, from elements of `I` bytes to elements of `O`.
 type Cast<const I: usize, const O: usize> = fn(&[[u8; I]], &mut [[u8; O]], bool);
@@ -12,16 +11,8 @@ pub(super) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
     Single::widen(bytes, out);
 }
 
-pub(super) fn decode_f16(bytes: &[u8], out: &mut [f32]) {
-    widen(kernels().casts.f16_to_f32, bytes, out);
-}
-
-pub(super) fn decode_bf16(bytes: &[u8], out: &mut [f32]) {
-    widen(kernels().casts.bf16_to_f32, bytes, out);
-}
-
 /// Widens little-endian halves.
-fn widen(cast: Cast<2, 4>, bytes: &[u8], out: &mut [f32]) {
+pub(super) fn widen(cast: Cast<2, 4>, bytes: &[u8], out: &mut [f32]) {
     let (pairs, out) = (bytes.as_chunks::<2>().0, bytemuck::cast_slice_mut(out));
     if cfg!(target_endian = "little") {
         return cast(pairs, out, false);
@@ -32,8 +23,8 @@ fn widen(cast: Cast<2, 4>, bytes: &[u8], out: &mut [f32]) {
         .for_each(|(&[low, high], out)| cast(&[[high, low]], std::slice::from_mut(out), false));
 }
 
-/// Rounds to little-endian halves.
-fn narrow(cast: Cast<4, 2>, values: &[f32], out: &mut [u8]) {
+/// Rounds to little-endian halves, to nearest, ties to even; NaN stays NaN.
+pub(super) fn narrow(cast: Cast<4, 2>, values: &[f32], out: &mut [u8]) {
     let out = out.as_chunks_mut::<2>().0;
     cast(bytemuck::cast_slice(values), out, false);
     if cfg!(target_endian = "big") {
@@ -51,15 +42,6 @@ pub(super) fn decode_i32(bytes: &[u8], out: &mut [f32]) {
 
 pub(super) fn encode_f32(values: &[f32], out: &mut [u8]) {
     out.as_chunks_mut::<4>().0.iter_mut().zip(values).for_each(|(out, v)| *out = v.to_le_bytes());
-}
-
-pub(super) fn encode_f16(values: &[f32], out: &mut [u8]) {
-    narrow(kernels().casts.f32_to_f16, values, out);
-}
-
-/// Rounds to nearest, ties to even; NaN stays NaN.
-pub(super) fn encode_bf16(values: &[f32], out: &mut [u8]) {
-    narrow(kernels().casts.f32_to_bf16, values, out);
 }
 
 /// Reads the f16 at `at`.

@@ -64,7 +64,7 @@ pub enum PackError {
         /// Bytes given.
         found: u64,
     },
-    /// Bytes that the packing does not write.
+    /// Bytes that the packing cannot read.
     #[error("packed weights ({strategy}), offset {offset}: expected {expected}")]
     Corrupt {
         /// The packing.
@@ -74,4 +74,7 @@ pub enum PackError {
         /// What may stand there.
         expected: &'static str,
     },
+    /// The forced instruction set is not there.
+    #[error(transparent)]
+    Isa(#[from] bitnet_kernels::IsaError),
 }

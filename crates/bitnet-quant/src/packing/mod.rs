@@ -32,8 +32,10 @@ mod sparse;
 mod wire;
 mod writer;
 
-use bitnet_kernels::Kernels;
+use std::sync::OnceLock;
+
 pub use bitnet_kernels::layout::{flat_base3, flat_sparse, flat_two_bit, row_quarters};
+use bitnet_kernels::{IsaError, Kernels};
 
 pub use error::PackError;
 pub use packed::{Chunks, TernaryPackedWeights};
@@ -171,11 +173,11 @@ pub trait TernaryPacker: std::fmt::Debug + Send + Sync {
     /// Packs weights.
     ///
     /// # Errors
-    /// A weight that is not -1, 0 or +1; a block size that is none.
+    /// A weight that is not -1, 0 or +1; a block size that is none; a forced instruction set that is missing.
     fn pack(&self, weights: &[i8], config: &TernaryPackingConfig) -> Result<TernaryPackedWeights, PackError>;
 
     /// Says whether the packing takes no more than two bits a weight and can hold the weights at all; `Uncompressed` and
-    /// `ByteAligned` suit any ternary weights.
+    /// `ByteAligned` suit any ternary weights. Nothing is suitable while a forced instruction set is missing.
     fn is_suitable(&self, weights: &[i8], config: &TernaryPackingConfig) -> bool;
 }
 
@@ -192,9 +194,11 @@ impl TernaryPackerFactory {
     /// Chooses the strategy that unpacks fastest among those within
     /// [`size_tolerance`](TernaryPackingConfig::size_tolerance) of the smallest real size.
     ///
-    /// Weights that are not ternary, which no packer takes, give `Uncompressed`.
+    /// Weights that are not ternary, which no packer takes, give `Uncompressed`; so do all while `BITNET_ISA` names an
+    /// instruction set that is not there, with which every packer refuses.
     pub fn auto_select_strategy(weights: &[i8], config: &TernaryPackingConfig) -> TernaryPackingStrategy {
-        best(&candidates(weights, config), config).unwrap_or(Strategy::Uncompressed)
+        let candidates = candidates(weights, config).unwrap_or_default();
+        best(&candidates, config).unwrap_or(Strategy::Uncompressed)
     }
 }
 
@@ -213,20 +217,20 @@ impl TernaryPacker for StrategyPacker {
     }
 
     fn is_suitable(&self, weights: &[i8], config: &TernaryPackingConfig) -> bool {
-        let ternary = (kernels().flat.find_odd)(weights).is_none();
-        ternary
+        let Ok(kernels) = kernels() else { return false };
+        (kernels.flat.find_odd)(weights).is_none()
             && match self.0 {
                 Strategy::Uncompressed | Strategy::ByteAligned => true,
-                strategy => select::size(strategy, weights, config)
-                    .is_some_and(|bytes| bytes <= weights.len().div_ceil(4)),
+                strategy => select::size(strategy, kernels, weights, config) <= weights.len().div_ceil(4),
             }
     }
 }
 
-/// The kernels of the best tier, or of the forced one; the scalar ones where that one is missing, which only the
-/// constructors of [`SimdUnpacker`](crate::SimdUnpacker) report: packed bytes do not depend on the tier.
-pub(crate) fn kernels() -> &'static Kernels {
-    use std::sync::OnceLock;
-    static KERNELS: OnceLock<&'static Kernels> = OnceLock::new();
-    KERNELS.get_or_init(|| Kernels::select().unwrap_or(Kernels::SCALAR))
+/// Returns the kernels of the best tier, or of the one that `BITNET_ISA` forces, which is read once.
+///
+/// # Errors
+/// `BITNET_ISA` names an unknown or unavailable tier.
+pub(crate) fn kernels() -> Result<&'static Kernels, IsaError> {
+    static KERNELS: OnceLock<Result<&'static Kernels, IsaError>> = OnceLock::new();
+    KERNELS.get_or_init(Kernels::select).clone()
 }

@@ -5,14 +5,14 @@ use std::ops::Range;
 use bitnet_kernels::{Kernels, Pieces};
 
 use super::codec::{self, Fault, Scratch};
-use super::{CHUNK, PackError, PackingReport, Strategy, TernaryPackingStrategy, sparse};
+use super::{CHUNK, PackError, PackingReport, Strategy, TernaryPackingStrategy, report, sparse};
 
 /// Ternary weights packed by one strategy.
 ///
 /// It is made by packing, or by reading bytes that were checked to the last; either way it unpacks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TernaryPackedWeights {
-    /// Bytes of one byte a weight over the bytes taken: the ratio against i8.
+    /// Bytes of one byte a weight over the bytes taken: the ratio against i8; 1 of no weights.
     pub compression_ratio: f64,
     /// Bytes taken, the lengths of chunks included.
     pub memory_footprint: usize,
@@ -34,7 +34,7 @@ impl TernaryPackedWeights {
         ends: Vec<usize>,
     ) -> Self {
         let memory_footprint = data.len() + 4 * ends.len();
-        let compression_ratio = if len == 0 { 1.0 } else { len as f64 / memory_footprint as f64 };
+        let compression_ratio = report::ratio_i8(len as u64, memory_footprint);
         TernaryPackedWeights { compression_ratio, memory_footprint, strategy, len, counts, data, ends }
     }
 

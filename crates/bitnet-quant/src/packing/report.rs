@@ -19,9 +19,9 @@ pub struct PackingReport {
     pub bits_per_weight: f64,
     /// The least bits a weight that a code of independent weights with these shares takes.
     pub entropy_bits: f64,
-    /// Bytes of i8 weights over the bytes taken.
+    /// Bytes of i8 weights over the bytes taken; 1 of none.
     pub ratio_i8: f64,
-    /// Bytes of f16 weights over the bytes taken.
+    /// Bytes of f16 weights over the bytes taken; 2 of none.
     pub ratio_f16: f64,
 }
 
@@ -33,11 +33,16 @@ pub fn entropy_bits(counts: [u64; 3]) -> f64 {
     shares.map(|share| -share * share.log2()).sum::<f64>().max(0.0)
 }
 
+/// Returns the ratio of a byte a weight to `bytes` bytes; 1 of nothing at all.
+pub(super) fn ratio_i8(weights: u64, bytes: usize) -> f64 {
+    if weights == 0 { 1.0 } else { weights as f64 / bytes.max(1) as f64 }
+}
+
 impl PackingReport {
     /// Reports weights with these counts of -1, 0, +1 that take `bytes` bytes.
     pub fn new(strategy: TernaryPackingStrategy, counts: [u64; 3], bytes: usize) -> Self {
         let weights = counts.iter().sum::<u64>();
-        let (count, size) = (weights.max(1) as f64, bytes.max(1) as f64);
+        let (count, ratio_i8) = (weights.max(1) as f64, ratio_i8(weights, bytes));
         PackingReport {
             strategy,
             weights,
@@ -45,8 +50,8 @@ impl PackingReport {
             zero_fraction: counts[1] as f64 / count,
             bits_per_weight: 8.0 * bytes as f64 / count,
             entropy_bits: entropy_bits(counts),
-            ratio_i8: weights as f64 / size,
-            ratio_f16: 2.0 * weights as f64 / size,
+            ratio_i8,
+            ratio_f16: 2.0 * ratio_i8,
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Sizes of all strategies, and the choice between them.
 
-use super::{Strategy, TernaryPackingConfig, TernaryPackingStrategy, codec, entropy, flat_sparse, kernels};
+use bitnet_kernels::Kernels;
+
+use super::{
+    PackError, Strategy, TernaryPackingConfig, TernaryPackingStrategy, codec, entropy, flat_sparse, kernels,
+};
 
 /// The size that a strategy comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,13 +17,17 @@ pub struct Candidate {
 
 /// Returns the real size of every strategy that `config` admits, fastest to unpack first; none for weights that are not
 /// ternary.
-pub fn candidates(weights: &[i8], config: &TernaryPackingConfig) -> Vec<Candidate> {
-    if (kernels().flat.find_odd)(weights).is_some() {
-        return Vec::new();
+///
+/// # Errors
+/// A forced instruction set that is missing.
+pub fn candidates(weights: &[i8], config: &TernaryPackingConfig) -> Result<Vec<Candidate>, PackError> {
+    let kernels = kernels()?;
+    if (kernels.flat.find_odd)(weights).is_some() {
+        return Ok(Vec::new());
     }
     let admitted = |strategy: &Strategy| config.entropy_coding || *strategy != Strategy::EntropyCoded;
-    let sized = |strategy| Some(Candidate { strategy, bytes: size(strategy, weights, config)? as u64 });
-    Strategy::ALL.into_iter().filter(admitted).filter_map(sized).collect()
+    let sized = |strategy| Candidate { strategy, bytes: size(strategy, kernels, weights, config) as u64 };
+    Ok(Strategy::ALL.into_iter().filter(admitted).map(sized).collect())
 }
 
 /// Returns the sizes of the strategies whose size follows from the counts of -1, 0, +1 alone, within 0.1 % or a few bytes,
@@ -51,12 +59,16 @@ pub fn best(candidates: &[Candidate], config: &TernaryPackingConfig) -> Option<S
         .map(|candidate| candidate.strategy)
 }
 
-/// Returns the bytes that a strategy takes for ternary weights; `None` when they do not fit.
-pub(super) fn size(strategy: Strategy, weights: &[i8], config: &TernaryPackingConfig) -> Option<usize> {
+/// Returns the bytes that a strategy takes for ternary weights.
+pub(super) fn size(
+    strategy: Strategy,
+    kernels: &Kernels,
+    weights: &[i8],
+    config: &TernaryPackingConfig,
+) -> usize {
     if let Some(bytes) = strategy.fixed_len(weights.len()) {
-        return Some(bytes);
+        return bytes;
     }
-    let kernels = kernels();
     let mut trial = Vec::new();
     let mut chunk = |values: &[i8]| {
         if strategy == Strategy::CompressedSparse {
@@ -67,5 +79,5 @@ pub(super) fn size(strategy: Strategy, weights: &[i8], config: &TernaryPackingCo
         codec::encode(strategy, kernels, values, config.hybrid_block, &mut trial);
         4 + trial.len()
     };
-    Some(weights.chunks(strategy.unit()).map(&mut chunk).sum())
+    weights.chunks(strategy.unit()).map(&mut chunk).sum()
 }

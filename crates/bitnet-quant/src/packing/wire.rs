@@ -1,5 +1,9 @@
 //! Packed weights as bytes, and the check of such bytes.
 //!
+//! What is read is checked to the last byte: it unpacks to as many weights as it says, all of them ternary. Packings of fixed
+//! size have one form of given weights, and no other is read. Runs, hybrid blocks and the entropy codec leave choices to
+//! the encoder, and whatever such choices give is read as well.
+//!
 //! All numbers are little-endian:
 //!
 //! ```text
@@ -35,7 +39,8 @@ impl TernaryPackedWeights {
     /// Reads packed weights and checks every byte of them.
     ///
     /// # Errors
-    /// Another beginning, a length that is not that of the header, bytes that packing does not write.
+    /// Another beginning, a length that is not that of the header, bytes that stand for no weights or for others than so
+    /// many; a forced instruction set that is missing.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PackError> {
         let short = |expected: u64| PackError::Length { expected, found: bytes.len() as u64 };
         let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else {
@@ -75,7 +80,7 @@ impl TernaryPackedWeights {
 
     /// Checks all bytes and counts -1, 0 and +1.
     fn check(&self) -> Result<[u64; 3], PackError> {
-        let kernels = kernels();
+        let kernels = kernels()?;
         if self.ends.is_empty()
             && let Some(fault) = codec::fixed_fault(self.strategy, kernels, &self.data, self.len)
         {

@@ -1,5 +1,7 @@
 //! Packing as weights arrive.
 
+use bitnet_kernels::Kernels;
+
 use super::{
     PackError, Strategy, TernaryPackedWeights, TernaryPackingConfig, TernaryPackingStrategy, codec, hybrid,
     kernels,
@@ -8,6 +10,7 @@ use super::{
 /// Packs weights that arrive part by part; what it gives does not depend on where the parts were cut.
 #[derive(Debug)]
 pub struct TernaryPackWriter {
+    kernels: &'static Kernels,
     strategy: TernaryPackingStrategy,
     hybrid_block: Option<usize>,
     /// Weights of the last, unfinished chunk.
@@ -22,13 +25,14 @@ impl TernaryPackWriter {
     /// Begins with no weights.
     ///
     /// # Errors
-    /// A hybrid block that is not one of [`hybrid::BLOCKS`].
+    /// A hybrid block that is not one of [`hybrid::BLOCKS`]; a forced instruction set that is missing.
     pub fn new(strategy: TernaryPackingStrategy, config: &TernaryPackingConfig) -> Result<Self, PackError> {
         let hybrid_block = config.hybrid_block;
         if let Some(found) = hybrid_block.filter(|block| !hybrid::BLOCKS.contains(block)) {
             return Err(PackError::Block { expected: &hybrid::BLOCKS, found });
         }
         Ok(TernaryPackWriter {
+            kernels: kernels()?,
             strategy,
             hybrid_block,
             pending: Vec::new(),
@@ -49,7 +53,7 @@ impl TernaryPackWriter {
     /// # Errors
     /// The first weight that is not -1, 0 or +1; nothing of this part is taken then.
     pub fn push(&mut self, weights: &[i8]) -> Result<(), PackError> {
-        let flat = &kernels().flat;
+        let flat = &self.kernels.flat;
         if let Some(at) = (flat.find_odd)(weights) {
             return Err(PackError::NotTernary { index: self.len + at, value: weights[at] });
         }
@@ -90,7 +94,7 @@ impl TernaryPackWriter {
     }
 
     fn encode(&mut self, values: &[i8]) {
-        codec::encode(self.strategy, kernels(), values, self.hybrid_block, &mut self.data);
+        codec::encode(self.strategy, self.kernels, values, self.hybrid_block, &mut self.data);
         if is_variable(self.strategy) {
             self.ends.push(self.data.len());
         }

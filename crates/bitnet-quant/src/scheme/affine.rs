@@ -3,9 +3,11 @@
 //!
 //! *Symmetric* codes use -127..=127 or -7..=7 with zero point 0: `scale = max |x| / 127`. *Asymmetric* ones use 0..=255
 //! or 0..=15 over the range widened to hold 0, so that zero is exact: `scale = (max - min) / 255`,
-//! `zero_point = round_half_even(-min / scale)`. A range of nothing but zero has scale 1.
+//! `zero_point = round_half_even(-min / scale)`. A range of nothing but zero has scale 1, and no scale is below the least
+//! normal number: what is smaller becomes 0. The value of every code is finite; where an end of the range is so large that
+//! its code would not be, the code next to it stands for it, or the scale is the number below.
 
-use bitnet_kernels::AffineSteps;
+use bitnet_kernels::{AffineSteps, Kernels};
 
 use super::ValueRange;
 
@@ -27,49 +29,68 @@ pub enum Symmetry {
     Asymmetric,
 }
 
-/// Scale and zero point of codes.
+/// Scale and zero point of codes, as a range or a mean magnitude gives them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AffineParams {
-    /// What one step of a code is worth.
-    pub scale: f32,
-    /// The code of 0.
-    pub zero_point: i16,
-    /// Least code.
-    pub least: i16,
-    /// Greatest code.
-    pub greatest: i16,
+    pub(super) scale: f32,
+    pub(super) zero_point: i16,
+    pub(super) least: i16,
+    pub(super) greatest: i16,
 }
 
 impl AffineParams {
-    /// Returns the parameters that cover a range; `None` where the scale does not fit f32.
+    /// Returns the parameters that cover a range; `None` of ends that are not finite, or the least of which is the greater.
     pub fn for_range(range: ValueRange, bits: Bits, symmetry: Symmetry) -> Option<AffineParams> {
         let ValueRange { min, max } = range;
+        if !(min.is_finite() && max.is_finite() && min <= max) {
+            return None;
+        }
         let (least, greatest) = match (bits, symmetry) {
             (Bits::Eight, Symmetry::Symmetric) => (-127, 127),
             (Bits::Eight, Symmetry::Asymmetric) => (0, 255),
             (Bits::Four, Symmetry::Symmetric) => (-7, 7),
             (Bits::Four, Symmetry::Asymmetric) => (0, 15),
         };
-        let (low, high) = (min.min(0.0), max.max(0.0));
-        let width = match symmetry {
-            Symmetry::Symmetric => low.abs().max(high),
-            // In f64, where the difference of two f32 cannot overflow.
-            Symmetry::Asymmetric => (f64::from(high) - f64::from(low)) as f32,
+        let (low, high, steps) = (min.min(0.0), max.max(0.0), f32::from(greatest));
+        let scale = match symmetry {
+            Symmetry::Symmetric => {
+                let scale = low.abs().max(high) / steps;
+                // A quotient that was rounded up can take the greatest code past f32.
+                if (scale * steps).is_finite() { scale } else { scale.next_down() }
+            }
+            Symmetry::Asymmetric if (high - low).is_finite() => (high - low) / steps,
+            Symmetry::Asymmetric => high / steps - low / steps,
         };
-        let scale = if width == 0.0 { 1.0 } else { width / f32::from(greatest) };
-        if !scale.is_normal() {
-            return None;
-        }
+        let scale = if low == high { 1.0 } else { scale.max(f32::MIN_POSITIVE) };
         let zero_point = match symmetry {
             Symmetry::Symmetric => 0,
-            Symmetry::Asymmetric => (-low / scale).round_ties_even().clamp(0.0, f32::from(greatest)) as i16,
+            Symmetry::Asymmetric => (-low / scale).round_ties_even().clamp(0.0, steps) as i16,
         };
-        Some(AffineParams { scale, zero_point, least, greatest })
+        let mut params = AffineParams { scale, zero_point, least, greatest };
+        // Of a range nearly twice as wide as f32 one end is half a step past it.
+        params.least += i16::from(!params.dequantize(least).is_finite());
+        params.greatest -= i16::from(!params.dequantize(greatest).is_finite());
+        Some(params)
     }
 
-    /// Returns the parameters of values themselves; `None` as [`for_range`](Self::for_range), or where a value is not finite.
+    /// Returns the parameters of values themselves; `None` of no values, or where one is not finite.
     pub fn dynamic(values: &[f32], bits: Bits, symmetry: Symmetry) -> Option<AffineParams> {
         Self::for_range(ValueRange::of(values)?, bits, symmetry)
+    }
+
+    /// Returns what one step of a code is worth: a normal number above 0.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// Returns the code of 0.
+    pub fn zero_point(&self) -> i16 {
+        self.zero_point
+    }
+
+    /// Returns the least and the greatest code.
+    pub fn codes(&self) -> (i16, i16) {
+        (self.least, self.greatest)
     }
 
     /// Returns the steps of stored codes: a code is stored less `offset`.
@@ -79,16 +100,19 @@ impl AffineParams {
         AffineSteps { scale, least, greatest, shift: zero_point - offset }
     }
 
-    /// Returns the code of a value.
-    #[inline]
+    /// Returns what is taken off codes so that they fit a signed byte.
+    pub(super) fn byte_offset(&self) -> i16 {
+        if self.greatest > i16::from(i8::MAX) { 128 } else { 0 }
+    }
+
+    /// Returns the code of a value: the least or the greatest one past the range, the code of 0 of NaN.
     pub fn quantize(&self, value: f32) -> i16 {
-        // In 1.5 * 2^23 + x the integer sits in the low bits of the sum, rounded half to even by the addition itself;
-        // what lies far outside is clamped first, to ends that are integers.
-        const ROUND: f32 = 12_582_912.0;
-        let (least, greatest) = (self.least - self.zero_point, self.greatest - self.zero_point);
-        let steps = (value * (1.0 / self.scale)).clamp(f32::from(least), f32::from(greatest));
-        let rounded = (steps + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i16;
-        rounded + self.zero_point
+        // The kernel takes numbers only, and gives codes that fit a signed byte.
+        let value = if value.is_nan() { 0.0 } else { value };
+        let offset = self.byte_offset();
+        let mut stored = [0];
+        (Kernels::SCALAR.affine.codes)(&[value], self.steps(offset), &mut stored);
+        i16::from(stored[0]) + offset
     }
 
     /// Returns the value of a code.

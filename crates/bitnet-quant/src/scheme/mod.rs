@@ -1,8 +1,8 @@
 //! Quantisation schemes of matrices: ternary, sign, INT8, INT4, FP16 and BF16, by tensor, channel or group.
 //!
 //! [`quantize`] reads a [`FloatMatrix`] and gives a [`QuantizedMatrix`], which dequantises, packs and measures its own
-//! error. *Static* parameters come from a [`ValueRange`] that an [`Observer`] saw beforehand; *dynamic* ones from the
-//! values themselves. [`affine`] holds the integer formulas for vectors, for activations as for weights.
+//! error. *Static* parameters come from a [`ValueRange`] that an [`Observer`] saw beforehand, one for all parts
+//! ([`QuantOptions::with_range`]) or one for each ([`quantize_static`]); *dynamic* ones from the values themselves. [`affine`] holds the integer formulas for vectors, for activations as for weights.
 //! The ternary scheme by tensor is [`absmean`](crate::absmean), bit by bit; by channel and group it is the same with a
 //! mean of each part.
 
@@ -16,6 +16,10 @@ pub use affine::{AffineParams, Bits, Symmetry};
 pub use metrics::{ErrorMetrics, ErrorSums};
 pub use observer::{Calibration, Observer, ValueRange};
 pub use quantized::QuantizedMatrix;
+
+use bitnet_kernels::Kernels;
+
+use encode::Ranges;
 
 use crate::matrix::{Element, Visitor};
 use crate::{FloatMatrix, QuantError};
@@ -57,7 +61,7 @@ pub struct QuantOptions {
     /// Which weights share parameters.
     pub granularity: Granularity,
     /// Parameters of integer schemes: from this range for every part (static), or each from its own values
-    /// (dynamic).
+    /// (dynamic). Other schemes take none.
     pub range: Option<ValueRange>,
 }
 
@@ -67,9 +71,21 @@ impl QuantOptions {
         QuantOptions { scheme, granularity, range: None }
     }
 
-    /// Returns static options.
+    /// Returns static options of one range for all parts; see [`quantize_static`] for one each.
     pub fn with_range(self, range: ValueRange) -> Self {
         QuantOptions { range: Some(range), ..self }
+    }
+}
+
+impl Granularity {
+    /// Returns how many parts a matrix has: as many as it gets parameters of integers. A group of no weights makes none.
+    pub fn parts(self, rows: usize, cols: usize) -> usize {
+        match self {
+            Granularity::PerTensor => 1,
+            Granularity::PerChannel => rows,
+            Granularity::PerGroup(0) => 0,
+            Granularity::PerGroup(size) => rows * cols.div_ceil(size),
+        }
     }
 }
 
@@ -103,9 +119,24 @@ impl Scheme {
 /// Quantises a matrix.
 ///
 /// # Errors
-/// A NaN or infinite weight, by element; a group of no weights; parameters that do not fit f32; a weight beyond FP16.
+/// A NaN or infinite weight, by element; a group of no weights; a range that is none, or of a scheme that takes none; a scale
+/// of a mean that does not fit f32; a weight beyond FP16; a forced instruction set that is missing.
 pub fn quantize(matrix: &FloatMatrix<'_>, options: &QuantOptions) -> Result<QuantizedMatrix, QuantError> {
-    encode::quantize(matrix, options)
+    let ranges = options.range.map_or(Ranges::Dynamic, Ranges::Shared);
+    encode::quantize(matrix, options.scheme, options.granularity, ranges)
+}
+
+/// Quantises a matrix to integers by ranges that were seen beforehand, one for each part, in the order of rows and groups.
+///
+/// # Errors
+/// As [`quantize`]; ranges that are not as many as the [parts](Granularity::parts).
+pub fn quantize_static(
+    matrix: &FloatMatrix<'_>,
+    scheme: Scheme,
+    granularity: Granularity,
+    ranges: &[ValueRange],
+) -> Result<QuantizedMatrix, QuantError> {
+    encode::quantize(matrix, scheme, granularity, Ranges::Each(ranges))
 }
 
 /// The rows of a matrix as f32, one at a time.
@@ -139,9 +170,9 @@ impl<'a> Rows<'a> {
     }
 
     /// Returns a row's elements, all of them finite.
-    pub(crate) fn read_finite(&mut self, row: usize) -> Result<&[f32], QuantError> {
+    pub(crate) fn read_finite(&mut self, kernels: &Kernels, row: usize) -> Result<&[f32], QuantError> {
         let values = self.read(row);
-        match ValueRange::of(values) {
+        match ValueRange::by(kernels, values) {
             Some(_) => Ok(values),
             None => Err(not_finite(row, values)),
         }

@@ -1,7 +1,10 @@
 //! Ranges of values for static quantisation, from values that stream past.
 
+use bitnet_kernels::Kernels;
+
 use super::{AffineParams, Bits, Symmetry};
 use crate::QuantError;
+use crate::packing::kernels;
 
 /// The range that codes cover.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,9 +16,14 @@ pub struct ValueRange {
 }
 
 impl ValueRange {
-    /// Returns the range of values; `None` of no values or where one is not finite.
+    /// Returns the range of values, by the scalar text; `None` of no values or where one is not finite.
     pub fn of(values: &[f32]) -> Option<ValueRange> {
-        let range = (crate::packing::kernels().affine.range)(values)?;
+        Self::by(Kernels::SCALAR, values)
+    }
+
+    /// As [`of`](Self::of), by the kernels of a tier.
+    pub(crate) fn by(kernels: &Kernels, values: &[f32]) -> Option<ValueRange> {
+        let range = (kernels.affine.range)(values)?;
         Some(ValueRange { min: range.min, max: range.max })
     }
 }
@@ -27,7 +35,8 @@ pub enum Calibration {
     MinMax,
     /// What holds this share of the magnitudes, 0 to 1.
     Percentile(f64),
-    /// The clipping whose codes have the least mean squared error.
+    /// The clipping whose codes have the least mean squared error, to a 128th of what was seen: of symmetric codes one for both
+    /// ends, of asymmetric ones each end has its own, searched in turn until neither gains.
     Mse(Bits, Symmetry),
 }
 
@@ -43,6 +52,7 @@ const CLIPPINGS: usize = 128;
 /// magnitude.
 #[derive(Debug, Clone)]
 pub struct Observer {
+    kernels: &'static Kernels,
     calibration: Calibration,
     range: Option<ValueRange>,
     reach: f64,
@@ -52,8 +62,17 @@ pub struct Observer {
 
 impl Observer {
     /// Begins with nothing seen.
-    pub fn new(calibration: Calibration) -> Self {
-        Observer { calibration, range: None, reach: 0.0, bins: vec![0; 2 * HALF], count: 0 }
+    ///
+    /// # Errors
+    /// A percentile that is not from 0 to 1; a forced instruction set that is missing.
+    pub fn new(calibration: Calibration) -> Result<Self, QuantError> {
+        if let Calibration::Percentile(found) = calibration
+            && !(0.0..=1.0).contains(&found)
+        {
+            return Err(QuantError::Percentile { found });
+        }
+        let bins = vec![0; 2 * HALF];
+        Ok(Observer { kernels: kernels()?, calibration, range: None, reach: 0.0, bins, count: 0 })
     }
 
     /// Takes values in.
@@ -64,7 +83,7 @@ impl Observer {
         if let Some(col) = values.iter().position(|value| !value.is_finite()) {
             return Err(QuantError::NotFinite { row: 0, col, value: values[col] });
         }
-        let Some(now) = ValueRange::of(values) else { return Ok(()) };
+        let Some(now) = ValueRange::by(self.kernels, values) else { return Ok(()) };
         self.range =
             Some(self.range.map_or(now, |range| ValueRange {
                 min: range.min.min(now.min),
@@ -109,15 +128,38 @@ impl Observer {
         Some(match self.calibration {
             Calibration::MinMax => seen,
             Calibration::Percentile(share) => cut(self.percentile(share)),
-            Calibration::Mse(bits, symmetry) => {
-                let error = |range| self.squared_error(range, bits, symmetry);
-                let ranges = (1..=CLIPPINGS).rev().map(|part| {
-                    let share = part as f32 / CLIPPINGS as f32;
-                    ValueRange { min: seen.min * share, max: seen.max * share }
-                });
-                ranges.min_by(|&a, &b| error(a).total_cmp(&error(b))).unwrap_or(seen)
-            }
+            Calibration::Mse(bits, symmetry) => self.least_error(seen, bits, symmetry),
         })
+    }
+
+    /// Returns the clipping of what was seen with the least squared error.
+    fn least_error(&self, seen: ValueRange, bits: Bits, symmetry: Symmetry) -> ValueRange {
+        let middles = Middles::of(self);
+        let best = |ranges: &dyn Fn(f32) -> ValueRange| {
+            let shares = (1..=CLIPPINGS).rev().map(|part| part as f32 / CLIPPINGS as f32);
+            let error = |range| (middles.squared_error(self.kernels, range, bits, symmetry), range);
+            shares.map(|share| error(ranges(share))).min_by(|(a, _), (b, _)| a.total_cmp(b))
+        };
+        let both = |share: f32| ValueRange { min: seen.min * share, max: seen.max * share };
+        let Some((mut least, mut range)) = best(&both) else { return seen };
+        if symmetry == Symmetry::Symmetric {
+            return range;
+        }
+        // From both ends as from each: what the one should be depends on the other.
+        for start in [range, seen] {
+            let (mut at, mut error) = (start, f64::INFINITY);
+            loop {
+                let max = best(&|share| ValueRange { max: seen.max * share, ..at });
+                at = max.map_or(at, |(_, found)| found);
+                let min = best(&|share| ValueRange { min: seen.min * share, ..at });
+                let Some((now, found)) = min.filter(|(now, _)| *now < error) else { break };
+                (at, error) = (found, now);
+            }
+            if error < least {
+                (least, range) = (error, at);
+            }
+        }
+        range
     }
 
     /// Returns the magnitude below which lies this share of the values, to the width of a bin.
@@ -132,17 +174,37 @@ impl Observer {
         }
         self.reach
     }
+}
 
-    /// Sums squared errors of the middles of the bins.
-    fn squared_error(&self, range: ValueRange, bits: Bits, symmetry: Symmetry) -> f64 {
+/// The middles of the bins that hold values.
+struct Middles {
+    values: Vec<f32>,
+    counts: Vec<f64>,
+}
+
+impl Middles {
+    fn of(observer: &Observer) -> Self {
+        let width = observer.reach / HALF as f64;
+        let middle = |index: usize| ((index as f64 + 0.5 - HALF as f64) * width) as f32;
+        let there = observer.bins.iter().enumerate().filter(|(_, count)| **count > 0);
+        let (values, counts) = there.map(|(index, &count)| (middle(index), count as f64)).unzip();
+        Middles { values, counts }
+    }
+
+    /// Sums squared errors of codes that cover a range.
+    fn squared_error(&self, kernels: &Kernels, range: ValueRange, bits: Bits, symmetry: Symmetry) -> f64 {
         let Some(params) = AffineParams::for_range(range, bits, symmetry) else { return f64::INFINITY };
-        let width = self.reach / HALF as f64;
-        let bins = self.bins.iter().enumerate().filter(|(_, count)| **count > 0);
-        let error = |(index, &count): (usize, &u64)| {
-            let middle = ((index as f64 + 0.5 - HALF as f64) * width) as f32;
-            let error = f64::from(params.dequantize(params.quantize(middle)) - middle);
-            count as f64 * error * error
-        };
-        bins.map(error).sum()
+        let steps = params.steps(params.byte_offset());
+        let (mut codes, mut found) = ([0i8; 256], [0f32; 256]);
+        let mut sum = 0.0;
+        for (values, counts) in self.values.chunks(256).zip(self.counts.chunks(256)) {
+            let (codes, found) = (&mut codes[..values.len()], &mut found[..values.len()]);
+            (kernels.affine.codes)(values, steps, codes);
+            (kernels.affine.values)(codes, steps, found);
+            for ((&value, &found), count) in values.iter().zip(&*found).zip(counts) {
+                sum += count * (f64::from(found) - f64::from(value)).powi(2);
+            }
+        }
+        sum
     }
 }

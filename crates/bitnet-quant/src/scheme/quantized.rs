@@ -105,7 +105,7 @@ impl QuantizedMatrix {
     /// Writes the values that a row's codes stand for.
     ///
     /// # Errors
-    /// A row that the matrix does not have, or a destination of another width.
+    /// A row that the matrix does not have, or a destination of another width; a forced instruction set that is missing.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) -> Result<(), QuantError> {
         if row >= self.rows || out.len() != self.cols {
             return Err(QuantError::Row { row, rows: self.rows, cols: self.cols, found: out.len() });
@@ -115,7 +115,7 @@ impl QuantizedMatrix {
 
     /// Writes the values of a row that is there, with a buffer for its codes.
     fn dequantize_with(&self, row: usize, buffer: &mut Vec<i8>, out: &mut [f32]) -> Result<(), QuantError> {
-        let (cols, kernels) = (self.cols, kernels());
+        let (cols, kernels) = (self.cols, kernels()?);
         buffer.resize(cols, 0);
         let codes: &[i8] = match &self.codes {
             Codes::Float(bits) => {
@@ -158,7 +158,7 @@ impl QuantizedMatrix {
     /// Returns all values that the codes stand for.
     ///
     /// # Errors
-    /// None for a matrix that was quantised here.
+    /// A forced instruction set that is missing.
     pub fn dequantize(&self) -> Result<Vec<f32>, QuantError> {
         let mut out = vec![0.0; self.rows * self.cols];
         self.dequantize_into(&mut out)?;
@@ -168,7 +168,7 @@ impl QuantizedMatrix {
     /// Writes all values that the codes stand for.
     ///
     /// # Errors
-    /// A destination of another length.
+    /// A destination of another length; a forced instruction set that is missing.
     pub fn dequantize_into(&self, out: &mut [f32]) -> Result<(), QuantError> {
         let (expected, found) = (self.rows * self.cols, out.len());
         if expected != found {
@@ -184,7 +184,7 @@ impl QuantizedMatrix {
     /// Measures the error against the matrix that was quantised.
     ///
     /// # Errors
-    /// A matrix of another shape.
+    /// A matrix of another shape; a forced instruction set that is missing.
     pub fn error(&self, matrix: &FloatMatrix<'_>) -> Result<ErrorMetrics, QuantError> {
         if (matrix.rows(), matrix.cols()) != (self.rows, self.cols) {
             return Err(QuantError::Shape { rows: matrix.rows(), cols: matrix.cols() });

@@ -4,6 +4,7 @@
 mod hostile;
 mod round_trip;
 mod sizes;
+mod unpacker;
 
 use bitnet_quant::prelude::*;
 
