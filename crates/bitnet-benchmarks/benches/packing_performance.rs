@@ -11,7 +11,7 @@ fn main() -> Result<(), BenchError> {
     let isa = Kernels::select()?.isa;
     let shares: &[f64] = if effort == Effort::Full { &[1.0 / 3.0, 0.5, 0.7, 0.9, 0.97] } else { &[0.5] };
     println!("one thread, {isa}; billions of weights a second");
-    println!("zeros  strategy       bits   over entropy  x i8   x f16   pack   unpack");
+    println!("zeros  strategy       bits   entropy  over it   x i8   x f16   pack   unpack");
     for &zeros in shares {
         let all = weights(if effort == Effort::Full { 4_000_000 } else { CACHED }, zeros);
         for strategy in TernaryPackingStrategy::ALL {
@@ -20,10 +20,11 @@ fn main() -> Result<(), BenchError> {
             let pack = packing(strategy, &all[..CACHED], effort)?;
             let unpack = unpacking(strategy, isa, &all[..CACHED], effort)?;
             println!(
-                "{:>5.1} % {:<14} {:.3}  {:>8.4} {:>10.2} {:>7.2} {:>6.2} {:>7.2}",
+                "{:>5.1} % {:<14} {:.3} {:>7.3} {:>9.4} {:>7.2} {:>7.2} {:>6.2} {:>7.2}",
                 100.0 * report.zero_fraction,
                 strategy.name(),
                 report.bits_per_weight,
+                report.entropy_bits,
                 report.bits_per_weight / report.entropy_bits,
                 report.ratio_i8,
                 report.ratio_f16,

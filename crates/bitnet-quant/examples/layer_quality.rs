@@ -66,10 +66,5 @@ fn packed(matrix: &FloatMatrix<'_>) -> Result<String, QuantError> {
     })?;
     let config = TernaryPackingConfig::default();
     let strategy = TernaryPackerFactory::auto_select_strategy(&values, &config);
-    let report = TernaryPackerFactory::create_packer(strategy).pack(&values, &config)?.report();
-    Ok(format!(
-        "{strategy}, {:.3} bits a weight at {:.1} % zeros",
-        report.bits_per_weight,
-        100.0 * report.zero_fraction
-    ))
+    Ok(TernaryPackerFactory::create_packer(strategy).pack(&values, &config)?.report().to_string())
 }

@@ -65,6 +65,11 @@ fn inspect_accounts_for_every_tensor() {
         assert!(share("best_packing_bits") >= share("entropy_bits") && share("best_packing_bits") < 1.62);
         assert!(share("entropy_bits") > 1.0 && share("entropy_bits") <= 3f64.log2() + 1e-9);
         assert_eq!(tensor["bits_per_weight"], 2.0);
+        let (i8, f16) = (share("best_packing_ratio_i8"), share("best_packing_ratio_f16"));
+        assert!(
+            (i8 * share("best_packing_bits") - 8.0).abs() < 1e-9 && (f16 - 2.0 * i8).abs() < 1e-9,
+            "{tensor}"
+        );
     }
     assert_eq!(report["totals"]["ternary_parameters"], 4_718_592);
     assert!(tensors.iter().all(|tensor| !tensor["rule"].as_str().unwrap().is_empty()));
@@ -110,7 +115,9 @@ fn inspect_prints_a_named_model_and_the_rules_on_demand() {
     assert!(
         plain.stdout.contains("family        bitnet-b1.58 packed")
             && plain.stdout.contains("entropy bound")
-            && plain.stdout.contains("best packed as")
+            && plain.stdout.contains("best packed as base-3: 1.6")
+            && plain.stdout.contains("x against i8, ")
+            && plain.stdout.contains("x against f16")
     );
     assert!(!plain.stdout.contains("left in place"), "{}", plain.stdout);
     let why = output(&["inspect", text(&model), "--why"]).ok().stdout;

@@ -68,5 +68,5 @@ pub enum GgmlError {
     },
     /// The forced instruction set is not there.
     #[error(transparent)]
-    Isa(#[from] bitnet_kernels::IsaError),
+    Isa(bitnet_kernels::IsaError),
 }

@@ -2,7 +2,7 @@
 
 use bitnet_core::backend::{LinearWeights, TernaryWire, WeightStorage};
 use bitnet_kernels::layout::row_quarters;
-use bitnet_quant::packing::{self, TernaryPackingConfig, candidates_of_counts};
+use bitnet_quant::packing::{self, PackingReport, TernaryPackingConfig, candidates_of_counts};
 use serde::Serialize;
 
 /// Counts of one matrix.
@@ -31,6 +31,13 @@ pub struct TernaryStatistics {
     pub best_packing: &'static str,
     /// Bits per weight of that packing.
     pub best_packing_bits: f64,
+    /// Bytes of i8 weights over those of that packing.
+    pub best_packing_ratio_i8: f64,
+    /// Bytes of f16 weights over those of that packing.
+    pub best_packing_ratio_f16: f64,
+    /// All of it, as it is printed.
+    #[serde(skip)]
+    report: PackingReport,
 }
 
 impl MatrixStatistics {
@@ -68,25 +75,26 @@ impl MatrixStatistics {
         let candidates = candidates_of_counts(counts);
         let best = packing::best(&candidates, &TernaryPackingConfig::default())?;
         let size = candidates.iter().find(|candidate| candidate.strategy == best)?.bytes;
+        let report = PackingReport::new(best, counts, usize::try_from(size).ok()?);
         Some(TernaryStatistics {
             minus,
             zero,
             plus,
-            entropy_bits: packing::entropy_bits(counts),
+            entropy_bits: report.entropy_bits,
             best_packing: best.name(),
-            best_packing_bits: size as f64 * 8.0 / total,
+            best_packing_bits: report.bits_per_weight,
+            best_packing_ratio_i8: report.ratio_i8,
+            best_packing_ratio_f16: report.ratio_f16,
+            report,
         })
     }
 }
 
 impl TernaryStatistics {
-    /// Writes the shares in per cent.
+    /// Writes the shares in per cent, and what the best packing comes to.
     pub fn describe(&self) -> String {
         let [minus, zero, plus] = [self.minus, self.zero, self.plus].map(|share| share * 100.0);
-        format!(
-            "-1 {minus:.1} %, 0 {zero:.1} %, +1 {plus:.1} %, entropy {:.3} bits, best packed as {} in {:.3}",
-            self.entropy_bits, self.best_packing, self.best_packing_bits
-        )
+        format!("-1 {minus:.1} %, 0 {zero:.1} %, +1 {plus:.1} %, best packed as {}", self.report)
     }
 }
 
@@ -114,6 +122,14 @@ mod tests {
         };
         let million = 1_000_000;
         assert_eq!(best([million; 3]), ("base-3", 1.6));
+        let thirds =
+            MatrixStatistics { elements: 30, kept_bytes: 0, counts: Some([10; 3]) }.ternary().unwrap();
+        assert_eq!((thirds.best_packing_ratio_i8, thirds.best_packing_ratio_f16), (5.0, 10.0));
+        assert_eq!(
+            thirds.describe(),
+            "-1 33.3 %, 0 33.3 %, +1 33.3 %, best packed as base-3: 1.600 bits a weight (entropy 1.585 at 33.3 % zeros), \
+             5.00x against i8, 10.00x against f16"
+        );
         let (name, bits) = best([million, 2 * million, million]);
         assert!(name == "bitmap+sign" && (1.5..1.51).contains(&bits), "{name} {bits}");
         assert_eq!(best([million, 18 * million, million]).0, "entropy");
