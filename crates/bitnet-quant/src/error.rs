@@ -22,6 +22,14 @@ pub enum QuantError {
         /// Columns given.
         cols: usize,
     },
+    /// A matrix of another shape than that which it is set beside.
+    #[error("shape: expected {} x {}, found {} x {}", expected[0], expected[1], found[0], found[1])]
+    OtherShape {
+        /// Rows and columns of the one.
+        expected: [usize; 2],
+        /// Rows and columns of the other.
+        found: [usize; 2],
+    },
     /// The bytes are not those of the shape.
     #[error("bytes: expected {expected} for {rows} x {cols} of {dtype}, found {found}")]
     ByteLength {

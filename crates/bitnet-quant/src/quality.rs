@@ -108,8 +108,9 @@ impl LayerReport {
         activations: Option<&ActivationStatistics>,
     ) -> Result<Self, QuantError> {
         let (rows, cols) = (matrix.rows(), matrix.cols());
-        if (quantized.rows(), quantized.cols()) != (rows, cols) {
-            return Err(QuantError::Shape { rows: quantized.rows(), cols: quantized.cols() });
+        let (expected, found) = ([rows, cols], [quantized.rows(), quantized.cols()]);
+        if expected != found {
+            return Err(QuantError::OtherShape { expected, found });
         }
         if activations.is_some_and(|activations| activations.tokens() == 0) {
             return Err(QuantError::NoTokens);

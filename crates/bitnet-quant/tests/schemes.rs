@@ -196,6 +196,26 @@ fn bad_weights_and_options_are_named() {
 }
 
 #[test]
+fn rows_and_destinations_that_do_not_fit_are_named() {
+    let values = weights(3, 5);
+    for options in all_schemes().map(|scheme| QuantOptions::new(scheme, Granularity::PerChannel)) {
+        let quantized = with_matrix(&values, 5, |matrix| quantize(matrix, &options).unwrap());
+        let row = |row, places: usize| quantized.dequantize_row(row, &mut vec![0.0; places]);
+        assert_eq!(row(3, 5), Err(QuantError::Row { row: 3, rows: 3, cols: 5, found: 5 }));
+        assert_eq!(row(usize::MAX, 5), Err(QuantError::Row { row: usize::MAX, rows: 3, cols: 5, found: 5 }));
+        let narrow = row(2, 4).unwrap_err();
+        assert_eq!(
+            narrow.to_string(),
+            "row 2 of 3 x 5: expected one that is there and 5 places, found 4 places"
+        );
+        assert!(row(2, 5).is_ok() && quantized.dequantize_into(&mut [0.0; 14]).is_err());
+        // As many weights in another shape.
+        let error = with_matrix(&values, 3, |matrix| quantized.error(matrix));
+        assert_eq!(error.unwrap_err().to_string(), "shape: expected 3 x 5, found 5 x 3");
+    }
+}
+
+#[test]
 fn layers_are_ranked_by_what_their_outputs_lose() {
     let values = weights(ROWS, COLS);
     let mut quiet = ActivationStatistics::new(COLS);

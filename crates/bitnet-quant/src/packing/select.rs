@@ -37,8 +37,9 @@ pub fn candidates_of_counts(counts: [u64; 3]) -> Vec<Candidate> {
     let of = |strategy: Strategy| {
         let bytes = match strategy {
             Strategy::CompressedSparse => {
-                let chunks = values.div_ceil(super::CHUNK as u64);
-                values.div_ceil(8) + (counts[0] + counts[2]).div_ceil(8) + 4 * chunks + chunks / 2
+                let (there, chunks) = (counts[0] + counts[2], values.div_ceil(super::CHUNK as u64));
+                let packed = flat_sparse::packed_len(usize::try_from(values).ok()?, there as usize);
+                packed as u64 + 4 * chunks + chunks / 2
             }
             Strategy::EntropyCoded => entropy::estimate(counts),
             strategy => strategy.fixed_len(usize::try_from(values).ok()?)? as u64,

@@ -186,8 +186,9 @@ impl QuantizedMatrix {
     /// # Errors
     /// A matrix of another shape; a forced instruction set that is missing.
     pub fn error(&self, matrix: &FloatMatrix<'_>) -> Result<ErrorMetrics, QuantError> {
-        if (matrix.rows(), matrix.cols()) != (self.rows, self.cols) {
-            return Err(QuantError::Shape { rows: matrix.rows(), cols: matrix.cols() });
+        let (expected, found) = ([self.rows, self.cols], [matrix.rows(), matrix.cols()]);
+        if expected != found {
+            return Err(QuantError::OtherShape { expected, found });
         }
         let mut sums = ErrorSums::default();
         let (mut rows, mut found, mut buffer) = (Rows::new(matrix), vec![0.0; self.cols], Vec::new());

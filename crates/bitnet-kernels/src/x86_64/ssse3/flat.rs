@@ -15,10 +15,23 @@ pub const ENTRIES: FlatKernels = FlatKernels {
     ..sse2::flat::ENTRIES
 };
 
-/// The contract of `layout::flat_sparse::unpack`; with `PAST`, past the caches where `out` begins at a multiple of 16
-/// bytes.
+/// Returns the eight values of a byte of the bitmap, whose first sign is bit `at`.
 ///
 /// The next eight signs as values, moved to the places that the bitmap names: a place with its top bit set gets 0.
+#[inline]
+#[target_feature(enable = "ssse3")]
+fn eight(byte: u8, signs: &[u8], at: usize) -> __m128i {
+    let values = &VALUES[(sign_bits(signs, at) & 0xff) as usize];
+    let places = &PLACES[usize::from(byte)];
+    // SAFETY: both tables have rows of 8 bytes.
+    unsafe {
+        let values = _mm_loadl_epi64(values.as_ptr().cast());
+        _mm_shuffle_epi8(values, _mm_loadl_epi64(places.as_ptr().cast()))
+    }
+}
+
+/// The contract of `layout::flat_sparse::unpack`; with `PAST`, past the caches where `out` begins at a multiple of 16
+/// bytes.
 #[target_feature(enable = "ssse3")]
 pub fn unpack_sparse<const PAST: bool>(bitmap: &[u8], signs: &[u8], out: &mut [i8]) {
     assert_eq!(bitmap.len(), bitmap_len(out.len()), "bitmap of {} values", out.len());
@@ -27,15 +40,12 @@ pub fn unpack_sparse<const PAST: bool>(bitmap: &[u8], signs: &[u8], out: &mut [i
     let (pairs, rest_bitmap) = bitmap.split_at(2 * steps.len());
     let mut at = 0;
     for (out, pair) in steps.iter_mut().zip(pairs.as_chunks::<2>().0) {
-        let eights = pair.map(|byte| {
-            let values = &VALUES[(sign_bits(signs, at) & 0xff) as usize];
-            let places = &PLACES[usize::from(byte)];
-            at += byte.count_ones() as usize;
-            // SAFETY: both tables have rows of 8 bytes.
-            let load = |row: *const u8| unsafe { _mm_loadl_epi64(row.cast()) };
-            _mm_shuffle_epi8(load(values.as_ptr().cast()), load(places.as_ptr()))
-        });
-        let values = _mm_unpacklo_epi64(eights[0], eights[1]);
+        let [first, second] = *pair;
+        let low = eight(first, signs, at);
+        at += first.count_ones() as usize;
+        let high = eight(second, signs, at);
+        at += second.count_ones() as usize;
+        let values = _mm_unpacklo_epi64(low, high);
         // SAFETY: `out` holds 16 bytes, and begins at a multiple of 16 where the first does.
         unsafe {
             match past {
