@@ -129,7 +129,7 @@ impl Session {
 // A test may panic anywhere, its helpers too.
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use bitnet_core::memory::HybridMemoryPool;
+    use bitnet_core::memory::{HybridMemoryPool, MemoryPoolConfig};
     use bitnet_inference::SamplingParams;
 
     use super::*;
@@ -169,7 +169,9 @@ mod tests {
             let text = format!("MemTotal: 1024000 kB\nMemAvailable: {free} kB\n");
             std::fs::write(root.path().join("proc/meminfo"), text).unwrap();
         };
-        let pool = || HybridMemoryPool::builder().pressure_root(root.path()).build().unwrap();
+        let config = MemoryPoolConfig { enable_advanced_tracking: true, ..Default::default() };
+        let builder = || HybridMemoryPool::builder().config(config.clone());
+        let pool = || builder().pressure_root(root.path()).build().unwrap();
         machine(10_000);
         let error = session_on(pool()).err().unwrap().to_string();
         assert!(error.contains("memory"), "{error}");
