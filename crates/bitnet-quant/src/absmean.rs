@@ -8,7 +8,7 @@ use bitnet_core::backend::WeightScale;
 use bitnet_kernels::Kernels;
 
 use crate::matrix::{Element, Visitor, find_block, for_quads};
-use crate::pack::{map_rows, pack_quarters};
+use crate::pack::{map_rows, pack_quarters, room};
 use crate::packing::kernels;
 use crate::{FloatMatrix, QuantError};
 
@@ -34,13 +34,26 @@ pub struct AbsmeanTernary {
 /// # Errors
 /// A NaN or infinite weight, by element; weights whose scale does not fit f32; a forced instruction set that is missing.
 pub fn quantize(matrix: &FloatMatrix<'_>) -> Result<AbsmeanTernary, QuantError> {
-    matrix.visit(Quantize(matrix))
+    let mut packed = room(matrix.rows(), matrix.cols());
+    let (mean_abs, scale) = quantize_into(matrix, &mut packed)?;
+    Ok(AbsmeanTernary { packed, mean_abs, scale })
 }
 
-struct Quantize<'a>(&'a FloatMatrix<'a>);
+/// Quantises as [`quantize`] does, into memory that is there already; returns `m` and the scale.
+///
+/// # Errors
+/// As [`quantize`].
+///
+/// # Panics
+/// When `packed` is not as long as the packed form.
+pub fn quantize_into(matrix: &FloatMatrix<'_>, packed: &mut [u8]) -> Result<(f32, WeightScale), QuantError> {
+    matrix.visit(Quantize(matrix, packed))
+}
+
+struct Quantize<'a>(&'a FloatMatrix<'a>, &'a mut [u8]);
 
 impl Visitor for Quantize<'_> {
-    type Out = Result<AbsmeanTernary, QuantError>;
+    type Out = Result<(f32, WeightScale), QuantError>;
 
     fn run<E: Element>(self) -> Self::Out {
         let (rows, cols) = (self.0.rows(), self.0.cols());
@@ -51,8 +64,8 @@ impl Visitor for Quantize<'_> {
         if !inverse.is_normal() || !scale.is_finite() {
             return Err(QuantError::Scale { mean_abs });
         }
-        let packed = pack_quarters::<E>(kernels, (rows, cols), inverse, |row| self.0.row(row));
-        Ok(AbsmeanTernary { packed, mean_abs, scale: WeightScale::Multiply(scale) })
+        pack_quarters::<E>(kernels, (rows, cols), inverse, |row| self.0.row(row), self.1);
+        Ok((mean_abs, WeightScale::Multiply(scale)))
     }
 }
 

@@ -37,6 +37,11 @@ pub(crate) fn find_row<T: Send>(
     (0..rows).find_map(function)
 }
 
+/// Returns room for a `[rows, cols]` matrix in row quarters.
+pub(crate) fn room(rows: usize, cols: usize) -> Vec<u8> {
+    vec![0; rows.div_ceil(4) * cols]
+}
+
 /// Packs the rows of a `[rows, cols]` matrix by row quarters: a weight becomes `weight * inverse`, rounded half to even and
 /// clamped to -1, 0, +1. Lines of absent rows (`rows` not a multiple of 4) get the code of zero.
 pub(crate) fn pack_quarters<'a, E: Element>(
@@ -44,26 +49,29 @@ pub(crate) fn pack_quarters<'a, E: Element>(
     (rows, cols): (usize, usize),
     inverse: f32,
     row: impl Fn(usize) -> &'a [u8] + Sync + Send,
-) -> Vec<u8> {
+    packed: &mut [u8],
+) {
     let lines = rows.div_ceil(4);
-    for_lines(rows, cols, |index, out| {
+    fill_lines(packed, rows, cols, |index, out| {
         let quarters = [0, 1, 2, 3].map(|quarter| quarter * lines + index);
         for_quads::<E>(quarters.map(|at| (at < rows).then(|| row(at))), cols, |first, weights| {
             let out = &mut out[first..first + weights[0].len()];
             (kernels.flat.pack_quarters)(weights, inverse, out);
         });
-    })
+    });
 }
 
-/// Returns the lines of a row-quarters matrix, each written by `line(index, out)` into zeros.
-pub(crate) fn for_lines(rows: usize, cols: usize, line: impl Fn(usize, &mut [u8]) + Sync + Send) -> Vec<u8> {
-    let mut packed = vec![0u8; rows.div_ceil(4) * cols];
-    fill_lines(&mut packed, cols, line);
-    packed
-}
-
-/// Has each line of `cols` bytes written by `line(index, out)`.
-pub(crate) fn fill_lines(packed: &mut [u8], cols: usize, line: impl Fn(usize, &mut [u8]) + Sync + Send) {
+/// Has each line of a row-quarters matrix written by `line(index, out)`.
+///
+/// # Panics
+/// When `packed` is not as long as the packed form of `[rows, cols]`.
+pub(crate) fn fill_lines(
+    packed: &mut [u8],
+    rows: usize,
+    cols: usize,
+    line: impl Fn(usize, &mut [u8]) + Sync + Send,
+) {
+    assert_eq!(Some(packed.len()), rows.div_ceil(4).checked_mul(cols), "room for the codes");
     if cols == 0 {
         return;
     }

@@ -150,3 +150,15 @@ fn shapes_and_types_that_do_not_fit_are_refused() {
         assert_eq!(refuse(BitNetDType::F32, &[], rows, cols), QuantError::Shape { rows, cols });
     }
 }
+
+#[test]
+fn ternary_values_of_any_magnitude_are_recognised_and_packed() {
+    for magnitude in [f32::from_bits(1), f32::MIN_POSITIVE / 2.0, 0.37, f32::MAX] {
+        let values = [1.0, 0.0, -1.0, -0.0, -1.0, 1.0].map(|sign: f32| sign * magnitude);
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let found = ternary::detect(&FloatMatrix::new(BitNetDType::F32, &bytes, 2, 3).unwrap()).unwrap();
+        let mut codes = [7; 6];
+        row_quarters::unpack(&found.packed, 2, 3, &mut codes);
+        assert_eq!((found.magnitude, codes), (magnitude, [1, 0, -1, 0, -1, 1]), "{magnitude:e}");
+    }
+}

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, clippy::unwrap_used)]
 
 mod cleanup;
+mod generations;
 mod limits;
 mod model;
 mod pressure;
