@@ -84,6 +84,33 @@ fn each_end_of_asymmetric_codes_has_its_own_clipping() {
 }
 
 #[test]
+fn percentiles_of_values_on_one_side_of_zero_are_ranges() {
+    for (share, sign) in
+        [0.0, 0.3, 1.0].into_iter().flat_map(|share| [1.0f32, -1.0].map(|sign| (share, sign)))
+    {
+        let mut observer = Observer::new(Calibration::Percentile(share)).unwrap();
+        observer.observe(&[5.0, 6.0, 7.0, 9.0].map(|value| sign * value)).unwrap();
+        let range = observer.range().unwrap();
+        assert!(AffineParams::for_range(range, Bits::Eight, Symmetry::Asymmetric).is_some(), "{range:?}");
+    }
+}
+
+#[test]
+fn the_greatest_values_of_f32_have_a_least_error() {
+    for (bits, symmetry) in [(Bits::Four, Symmetry::Symmetric), (Bits::Four, Symmetry::Asymmetric)] {
+        let mut observer = Observer::new(Calibration::Mse(bits, symmetry)).unwrap();
+        // The bin of the second value has its middle past the last number.
+        for value in [0.75 * f32::MAX, f32::MAX] {
+            observer.observe(&[value]).unwrap();
+        }
+        let many: Vec<f32> = (0..4000).map(|i| [1.0, -1.0][i % 2] * f32::MAX / 16.0).collect();
+        observer.observe(&many).unwrap();
+        let range = observer.range().unwrap();
+        assert!(range.max < 0.9 * f32::MAX, "{range:?} {symmetry:?}");
+    }
+}
+
+#[test]
 fn calibrations_that_are_none_are_refused() {
     for bad in [99.9, -0.1, 1.0 + f64::EPSILON, f64::NAN, f64::INFINITY] {
         let error = Observer::new(Calibration::Percentile(bad)).unwrap_err();
@@ -162,7 +189,7 @@ fn ranges_are_refused_where_they_are_none_or_mean_nothing() {
 /// Every finite range has codes, every code a finite value, and every value of the range a code within half a step.
 #[test]
 fn ranges_at_the_ends_of_f32_have_codes() {
-    let ends = [f32::MAX, f32::MAX / 2.0, 1.0, 1e-36, f32::MIN_POSITIVE, 1e-44, 0.0];
+    let ends = [f32::MAX, f32::MAX.next_down(), f32::MAX / 2.0, 1.0, 1e-36, f32::MIN_POSITIVE, 1e-44, 0.0];
     for (max, min) in ends.iter().flat_map(|&max| ends.map(|min| (max, -min))) {
         for (bits, symmetry) in KINDS {
             let params = AffineParams::for_range(ValueRange { min, max }, bits, symmetry).unwrap();

@@ -67,9 +67,11 @@ impl AffineParams {
             Symmetry::Asymmetric => (-low / scale).round_ties_even().clamp(0.0, steps) as i16,
         };
         let mut params = AffineParams { scale, zero_point, least, greatest };
-        // Of a range nearly twice as wide as f32 one end is half a step past it.
-        params.least += i16::from(!params.dequantize(least).is_finite());
-        params.greatest -= i16::from(!params.dequantize(greatest).is_finite());
+        if high - low >= f32::MAX {
+            // Of a range twice as wide as f32 one end is half a step past it.
+            params.least += i16::from(!params.dequantize(least).is_finite());
+            params.greatest -= i16::from(!params.dequantize(greatest).is_finite());
+        }
         Some(params)
     }
 

@@ -121,9 +121,9 @@ impl Observer {
     /// Returns the range; `None` when nothing was seen.
     pub fn range(&self) -> Option<ValueRange> {
         let seen = self.range?;
-        let cut = |limit: f64| ValueRange {
-            min: (f64::from(seen.min).max(-limit)) as f32,
-            max: (f64::from(seen.max).min(limit)) as f32,
+        let cut = |limit: f64| {
+            let end = |end: f32| f64::from(end).clamp(-limit, limit) as f32;
+            ValueRange { min: end(seen.min), max: end(seen.max) }
         };
         Some(match self.calibration {
             Calibration::MinMax => seen,
@@ -185,7 +185,9 @@ struct Middles {
 impl Middles {
     fn of(observer: &Observer) -> Self {
         let width = observer.reach / HALF as f64;
-        let middle = |index: usize| ((index as f64 + 0.5 - HALF as f64) * width) as f32;
+        // The last bin of the greatest values can reach past f32.
+        let last = f64::from(f32::MAX);
+        let middle = |index: usize| ((index as f64 + 0.5 - HALF as f64) * width).clamp(-last, last) as f32;
         let there = observer.bins.iter().enumerate().filter(|(_, count)| **count > 0);
         let (values, counts) = there.map(|(index, &count)| (middle(index), count as f64)).unzip();
         Middles { values, counts }
