@@ -42,9 +42,6 @@ impl AffineParams {
     /// Returns the parameters that cover a range; `None` of ends that are not finite, or the least of which is the greater.
     pub fn for_range(range: ValueRange, bits: Bits, symmetry: Symmetry) -> Option<AffineParams> {
         let ValueRange { min, max } = range;
-        if !(min.is_finite() && max.is_finite() && min <= max) {
-            return None;
-        }
         let (least, greatest) = match (bits, symmetry) {
             (Bits::Eight, Symmetry::Symmetric) => (-127, 127),
             (Bits::Eight, Symmetry::Asymmetric) => (0, 255),
@@ -52,27 +49,43 @@ impl AffineParams {
             (Bits::Four, Symmetry::Asymmetric) => (0, 15),
         };
         let (low, high, steps) = (min.min(0.0), max.max(0.0), f32::from(greatest));
+        let with_scale = |scale: f32| {
+            let zero_point = match symmetry {
+                Symmetry::Symmetric => 0,
+                Symmetry::Asymmetric => (-low / scale).round_ties_even().clamp(0.0, steps) as i16,
+            };
+            AffineParams { scale, zero_point, least, greatest }
+        };
+        let width = match symmetry {
+            Symmetry::Symmetric => low.abs().max(high),
+            Symmetry::Asymmetric => high - low,
+        };
+        if min <= max && width < f32::MAX {
+            let scale = (width / steps).max(f32::MIN_POSITIVE);
+            return Some(with_scale(if width == 0.0 { 1.0 } else { scale }));
+        }
+        if !(min <= max && min.is_finite() && max.is_finite()) {
+            return None;
+        }
         let scale = match symmetry {
-            Symmetry::Symmetric => {
-                let scale = low.abs().max(high) / steps;
-                // A quotient that was rounded up can take the greatest code past f32.
-                if (scale * steps).is_finite() { scale } else { scale.next_down() }
-            }
-            Symmetry::Asymmetric if (high - low).is_finite() => (high - low) / steps,
+            Symmetry::Symmetric => width / steps,
             Symmetry::Asymmetric => high / steps - low / steps,
         };
-        let scale = if low == high { 1.0 } else { scale.max(f32::MIN_POSITIVE) };
-        let zero_point = match symmetry {
-            Symmetry::Symmetric => 0,
-            Symmetry::Asymmetric => (-low / scale).round_ties_even().clamp(0.0, steps) as i16,
-        };
-        let mut params = AffineParams { scale, zero_point, least, greatest };
-        if high - low >= f32::MAX {
-            // Of a range twice as wide as f32 one end is half a step past it.
-            params.least += i16::from(!params.dequantize(least).is_finite());
-            params.greatest -= i16::from(!params.dequantize(greatest).is_finite());
+        Some(with_scale(scale).kept_finite())
+    }
+
+    /// Returns the parameters without codes whose value is past f32.
+    #[cold]
+    fn kept_finite(mut self) -> Self {
+        let finite = |params: &Self, code| params.dequantize(code).is_finite();
+        if self.zero_point == 0 && !finite(&self, self.greatest) {
+            // The quotient was rounded up.
+            self.scale = self.scale.next_down();
         }
-        Some(params)
+        // Of a range twice as wide as f32 one end is half a step past it.
+        self.least += i16::from(!finite(&self, self.least));
+        self.greatest -= i16::from(!finite(&self, self.greatest));
+        self
     }
 
     /// Returns the parameters of values themselves; `None` of no values, or where one is not finite.

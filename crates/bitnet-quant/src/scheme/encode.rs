@@ -92,7 +92,8 @@ fn integers(
     // Filled row by row and never with zeros first, which would be one more pass over the memory.
     let mut stored = Vec::with_capacity(rows * bytes_of_row);
     let (mut codes, mut nibbles) = (vec![0i8; cols], vec![0u8; cols.div_ceil(2)]);
-    let (mut own, mut source) = (Vec::new(), Rows::new(matrix));
+    let mut own = Vec::with_capacity(if fixed.is_none() { parts } else { 0 });
+    let mut source = Rows::new(matrix);
     for row in 0..rows {
         let values = source.read(row);
         for (index, (part, codes)) in values.chunks(width).zip(codes.chunks_mut(width)).enumerate() {
@@ -100,8 +101,9 @@ fn integers(
             let params = match &fixed {
                 Some(fixed) => fixed[param_index(granularity, cols, row, index)],
                 None => {
-                    own.push(affine(range)?);
-                    own[own.len() - 1]
+                    let params = affine(range)?;
+                    own.push(params);
+                    params
                 }
             };
             (kernels.affine.codes)(part, params.steps(offset(scheme)), codes);
