@@ -169,12 +169,12 @@ impl BitNetTensor {
     /// when the shapes do not repeat to one another; otherwise as an allocation.
     pub fn activate_backward(&self, activation: Activation, gradient: &Self) -> Result<Self> {
         let name = format!("{} backward", activation.name());
-        let shape = common_shape(&name, self, gradient)?;
+        let shape = common_shape(&name, &[self, gradient])?;
         let pool = pool_of(&name, &[self, gradient])?;
         let dtype = promote(self.dtype(), gradient.dtype()).filter(|dtype| dtype.is_float());
         let dtype = dtype.ok_or_else(|| unsupported(&name, &[self, gradient], "gradients are floats"))?;
         let (input, gradient) = (unpacked(self, &name, pool)?, unpacked(gradient, &name, pool)?);
-        let walk = walk(&shape, [&input, &gradient])?;
+        let walk = walk(&name, &shape, [&input, &gradient])?;
         let sources = [Source::of(&input), Source::of(&gradient)];
         for_real!(float_type(dtype), R, S => {
             let kernel = |[input, gradient]: [&[R]; 2], out: &mut [R]| {
