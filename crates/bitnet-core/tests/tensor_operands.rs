@@ -307,3 +307,27 @@ fn the_variance_of_the_greatest_and_least_numbers_does_not_depend_on_the_layout(
         assert!(both(&[1.0, odd, 2.0], &pool).iter().all(|found| found.is_nan()), "{odd}");
     }
 }
+
+#[test]
+fn activations_of_great_numbers_have_their_limits() {
+    use bitnet_core::tensor::Activation;
+    let pool = pool();
+    let great = [1e19f32, 1e20, 3e38, -1e19, -1e20, -3e38];
+    let x = BitNetTensor::from_slice(&great, &[6], &Device::Cpu, &pool).unwrap();
+    let ones = BitNetTensor::ones(&[6], BitNetDType::F32, &Device::Cpu, &pool).unwrap();
+    for activation in Activation::ALL {
+        let values = x.activate(activation).unwrap().to_vec::<f32>().unwrap();
+        let slopes = x.activate_backward(activation, &ones).unwrap().to_vec::<f32>().unwrap();
+        for ((x, value), slope) in great.into_iter().zip(values).zip(slopes) {
+            let at_infinity = match activation {
+                Activation::Sigmoid => [1.0, 0.0],
+                Activation::Tanh => [x.signum(), 0.0],
+                Activation::SquaredRelu => [x.max(0.0) * x.max(0.0), 2.0 * x.max(0.0)],
+                _ => [x.max(0.0), 1.0],
+            };
+            let below = if activation == Activation::Tanh { [-1.0, 0.0] } else { [0.0, 0.0] };
+            let expected = if x > 0.0 { at_infinity } else { below };
+            assert_eq!([value, slope], expected, "{} of {x}", activation.name());
+        }
+    }
+}

@@ -115,7 +115,10 @@ impl Activation {
                 let (cdf, t) = tanh_cdf(x);
                 let scale = R::of(libm::sqrt(std::f64::consts::FRAC_2_PI));
                 let inner = scale.times(one.plus(R::of(3.0 * GELU_CUBE).times(x).times(x)));
-                cdf.plus(R::of(0.5).times(x).times(one.minus(t.times(t))).times(inner))
+                // Where the tangent has its limit nothing bends, however large the square.
+                let rest = one.minus(t.times(t));
+                let bend = if rest == zero { zero } else { rest.times(inner) };
+                cdf.plus(R::of(0.5).times(x).times(bend))
             }
             Activation::Silu => {
                 let s = sigmoid(x);
