@@ -208,8 +208,10 @@ impl Values<'_> {
             if absmax == 0.0 {
                 return Ok(of_greatest(absmax, limit));
             }
-            let greatest = of_greatest(absmax, limit).1;
-            std::array::from_fn(|index| greatest * 0.8f32.powi(CANDIDATES as i32 - 1 - index as i32))
+            // Products, as powers of the standard library may differ by platform.
+            let mut scales = [of_greatest(absmax, limit).1; CANDIDATES];
+            (0..CANDIDATES - 1).rev().for_each(|index| scales[index] = scales[index + 1] * 0.8);
+            scales
         };
         let (_, best, _) = self.best_of(&coarse, limit)?;
         let (low, high) = (coarse[best.saturating_sub(1)], coarse[(best + 1).min(CANDIDATES - 1)]);
