@@ -43,7 +43,7 @@ impl<'e> ConversionPipeline<'e> {
         self
     }
 
-    /// Converts a tensor; counts as one conversion of the engine, and as one for each strategy in the chain.
+    /// Converts a tensor: one conversion of the engine; each of the chain counts by its strategy.
     ///
     /// # Errors
     /// `Mismatch` for a chain of no or too many conversions; otherwise as [`ConversionEngine::convert`], for the first
