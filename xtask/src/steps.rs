@@ -68,7 +68,7 @@ pub fn stress() -> Result<()> {
 }
 
 /// Parts of the memory pool that Miri runs: its bookkeeping, and a few blocks from request to return.
-const MIRI_POOL: [&str; 12] = [
+const MIRI_POOL: [&str; 13] = [
     "memory::word::",
     "memory::bias::",
     "memory::latch::",
@@ -76,6 +76,7 @@ const MIRI_POOL: [&str; 12] = [
     "memory::records::",
     "memory::counters::",
     "memory::planner::",
+    "memory::tests::cleanup::moved_blocks",
     "memory::tests::memory_handles_die",
     "memory::tests::memory_handles_of_another_pool",
     "memory::tests::pinned_memory",

@@ -172,7 +172,8 @@ impl<'a> EngineBuilder<'a> {
         // Before the weights: reading a tokenizer takes several times what it keeps.
         let text = if self.without_tokenizer { None } else { ModelText::load(&files)? };
         let (access, progress, i2s_layout) = (self.weights, self.progress, self.i2s_layout);
-        let model = bitnet_model::load(&files, &mut LoadOptions { progress, access, i2s_layout })?;
+        let mut options = LoadOptions { progress, access, i2s_layout, pool: Some(pool.clone()) };
+        let model = bitnet_model::load(&files, &mut options)?;
         let (config, family) = (model.config.clone(), model.family);
         let mut assumptions = model.assumptions.clone();
         let context = match self.context {

@@ -32,7 +32,7 @@ pub fn window_nll(runner: &mut Runner, inputs: &[u32], targets: &[u32]) -> Resul
     if let Some(&id) = inputs.iter().chain(targets).find(|&&id| id as usize >= vocab) {
         return Err(BitNetError::mismatch("token id", format_args!("below {vocab}"), id).into());
     }
-    let sequence = runner.start();
+    let sequence = runner.admit()?;
     let mut sum = 0.0;
     let outcome = runner.forward_all(sequence, inputs, |index, logits| sum += nll(logits, targets[index]));
     runner.release(sequence);

@@ -2,14 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere, its helpers too")]
 
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bitnet_core::backend::{Backend, BitNetError, BufferKind, ErrorKind, LogitsWanted, StepLimits};
+use bitnet_core::backend::{
+    Backend, BitNetError, BufferKind, ErrorKind, LogitsWanted, StepLimits, WeightStorage,
+};
 use bitnet_core::cpu::{CpuBackend, CpuOptions, HeadPrecision, TernaryLayout};
 use bitnet_core::memory::{HybridMemoryPool, MemoryPoolConfig, PoolBuilder};
-use bitnet_inference::model::{LoadOptions, ModelFiles, ModelSource, load};
+use bitnet_inference::model::convert::{ConvertOptions, Output, OutputFile, Target, convert};
+use bitnet_inference::model::ggml::GgmlType;
+use bitnet_inference::model::{LoadOptions, Model, ModelFiles, ModelSource, WeightAccess, load};
 use bitnet_inference::runner::{Feed, SequenceId};
 use bitnet_inference::{Engine, EngineError, GenerateOptions};
 use bitnet_testing::{ModelShape, SyntheticFamily, SyntheticModel, shapes, temp::TempDir};
@@ -20,14 +26,48 @@ fn model(label: &str, shape: ModelShape) -> TempDir {
     folder
 }
 
+fn small_shape() -> ModelShape {
+    ModelShape { vocab: 300, layers: 2, max_positions: 512, ..shapes::tiny() }
+}
+
 fn small(label: &str) -> TempDir {
-    model(label, ModelShape { vocab: 300, layers: 2, max_positions: 512, ..shapes::tiny() })
+    model(label, small_shape())
+}
+
+/// Writes a folder of another family.
+fn small_of(family: SyntheticFamily, label: &str) -> TempDir {
+    let folder = TempDir::new(label);
+    let shape = ModelShape { sub_norms: family != SyntheticFamily::TriLm, ..small_shape() };
+    SyntheticModel::new(shape, family, 7).write_folder(folder.path()).unwrap();
+    folder
+}
+
+/// One file of a conversion.
+struct Single(PathBuf);
+
+impl Output for Single {
+    fn create(&mut self, _: &str) -> io::Result<Box<dyn OutputFile + '_>> {
+        Ok(Box::new(File::create(&self.0)?))
+    }
+}
+
+/// Writes the model of a folder as a GGUF file beside it.
+fn gguf(folder: &Path) -> PathBuf {
+    let path = folder.join("model.gguf");
+    let files = ModelFiles::open(&ModelSource::at(folder)).unwrap();
+    convert(&files, &mut ConvertOptions::new(Target::Gguf(GgmlType::TQ2_0)), &mut Single(path.clone()))
+        .unwrap();
+    path
 }
 
 /// Loads with everything that takes memory: repacked codes, an int8 head.
-fn open(folder: &Path, pool: &HybridMemoryPool) -> Result<Engine, EngineError> {
-    let builder = Engine::builder().threads(Some(2)).tokenizer(false).pool(pool.clone());
-    builder.head(HeadPrecision::Int8).layout(TernaryLayout::RowFifths).load(folder)
+fn open(model: &Path, pool: &HybridMemoryPool) -> Result<Engine, EngineError> {
+    open_by(WeightAccess::Auto, model, pool)
+}
+
+fn open_by(access: WeightAccess, model: &Path, pool: &HybridMemoryPool) -> Result<Engine, EngineError> {
+    let builder = Engine::builder().threads(Some(2)).tokenizer(false).pool(pool.clone()).weights(access);
+    builder.head(HeadPrecision::Int8).layout(TernaryLayout::RowFifths).load(model)
 }
 
 fn generate(engine: &mut Engine) -> Result<Vec<u32>, EngineError> {
@@ -73,8 +113,63 @@ fn the_pool_knows_what_the_engine_holds() {
 }
 
 #[test]
+fn weights_that_a_load_makes_come_from_the_pool() {
+    let root = calm();
+    let pool = tracked(root.path()).build().unwrap();
+    let held = || {
+        let tags = pool.get_detailed_metrics().unwrap().by_tag;
+        tags.iter().find(|usage| usage.name == "weights").map_or(0, |usage| usage.current_bytes)
+    };
+    let load = |model: &Path, access| {
+        let files = ModelFiles::open(&ModelSource::at(model)).unwrap();
+        let options = LoadOptions { access, pool: Some(pool.clone()), ..LoadOptions::default() };
+        load(&files, &mut { options }).unwrap()
+    };
+    let codes = |model: &Model| -> u64 {
+        let bytes = model.matrices().map(|weights| match &weights.storage {
+            WeightStorage::Ternary { bytes, .. } => bytes.len() as u64,
+            _ => 0,
+        });
+        bytes.sum()
+    };
+    let packed = small("memory-made-packed");
+    let model = load(packed.path(), WeightAccess::Auto);
+    assert!(codes(&model) > 0);
+    assert_eq!(held(), 0, "packed codes stay in the mapped file");
+    let file = gguf(packed.path());
+    let copied = std::fs::metadata(&file).unwrap().len();
+    drop(model);
+    for family in [SyntheticFamily::BitNetMaster, SyntheticFamily::OneBitLlm, SyntheticFamily::TriLm] {
+        let folder = small_of(family, "memory-made");
+        let model = load(folder.path(), WeightAccess::Auto);
+        assert_eq!(held(), codes(&model), "{family:?}");
+    }
+    let model = load(&file, WeightAccess::Auto);
+    assert_eq!(held(), codes(&model), "GGUF");
+    drop(model);
+    let model = load(&file, WeightAccess::Copy);
+    assert_eq!(held(), codes(&model) + copied, "a copied GGUF file");
+    drop(model);
+    assert_eq!(held(), 0);
+}
+
+#[test]
 fn a_load_that_fails_at_any_allocation_leaves_nothing() {
-    let (folder, root) = (small("memory-faults"), calm());
+    let packed = small("memory-faults");
+    let file = gguf(packed.path());
+    every_fault(packed.path(), WeightAccess::Auto, 20);
+    every_fault(&file, WeightAccess::Auto, 34);
+    every_fault(&file, WeightAccess::Copy, 35);
+    every_fault(
+        small_of(SyntheticFamily::BitNetMaster, "memory-faults-master").path(),
+        WeightAccess::Auto,
+        34,
+    );
+}
+
+/// Refuses each allocation of loading and running a model in turn; there are more than `least`.
+fn every_fault(model: &Path, access: WeightAccess, least: usize) {
+    let root = calm();
     let left = Arc::new(AtomicUsize::new(usize::MAX));
     let counter = Arc::clone(&left);
     let builder = tracked(root.path()).admission(move |request| {
@@ -90,19 +185,19 @@ fn a_load_that_fails_at_any_allocation_leaves_nothing() {
         Ok(())
     });
     let pool = builder.build().unwrap();
-    let ids = generate(&mut open(folder.path(), &pool).unwrap()).unwrap();
+    let ids = generate(&mut open_by(access, model, &pool).unwrap()).unwrap();
     let allocations = usize::MAX - left.load(Ordering::Relaxed);
-    assert!(allocations > 20, "{allocations}");
+    assert!(allocations > least, "{allocations}");
     for allowed in 0..allocations {
         left.store(allowed, Ordering::Relaxed);
-        let error = open(folder.path(), &pool).and_then(|mut engine| generate(&mut engine)).unwrap_err();
+        let error = open_by(access, model, &pool).and_then(|mut engine| generate(&mut engine)).unwrap_err();
         let message = error.to_string();
         assert!(message.contains("an injected fault") && !message.contains('\n'), "{allowed}: {message}");
         assert_eq!(pool.get_metrics().active_allocations(), 0, "after {allowed} allocations");
         pool.debug_validate();
     }
     left.store(usize::MAX, Ordering::Relaxed);
-    assert_eq!(generate(&mut open(folder.path(), &pool).unwrap()).unwrap(), ids);
+    assert_eq!(generate(&mut open_by(access, model, &pool).unwrap()).unwrap(), ids);
 }
 
 #[test]

@@ -84,6 +84,13 @@ impl LoadError {
         out
     }
 
+    /// Makes an error of the backend, or of the pool, at work on an item of a file.
+    pub(crate) fn backend(path: &Path, item: Item, error: BitNetError) -> Self {
+        let mut out = Self::new(LoadErrorKind::Backend, path, item, &error);
+        out.0.source = Some(Box::new(error));
+        out
+    }
+
     /// Returns what kind of thing is wrong.
     pub fn kind(&self) -> LoadErrorKind {
         self.0.kind
@@ -136,9 +143,7 @@ impl std::error::Error for LoadError {
 
 impl From<BitNetError> for LoadError {
     fn from(error: BitNetError) -> Self {
-        let mut out = Self::new(LoadErrorKind::Backend, Path::new(""), Item::File, &error);
-        out.0.source = Some(Box::new(error));
-        out
+        Self::backend(Path::new(""), Item::File, error)
     }
 }
 

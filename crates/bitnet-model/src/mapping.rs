@@ -1,31 +1,32 @@
 //! The bytes of one weight file: mapped, in memory, shared with other processes, or part of the binary.
 
 use std::fs::File;
-#[cfg(not(all(unix, feature = "mmap", feature = "parallel")))]
+#[cfg(not(all(unix, feature = "parallel")))]
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
 #[cfg(feature = "mmap")]
 use bitnet_core::backend::BitNetError;
+use bitnet_core::backend::Device;
 #[cfg(feature = "mmap")]
 use bitnet_core::memory::tensor::{MappedMemory, SharedMemory, TensorMemory};
+use bitnet_core::memory::{PoolBuffer, TagScope};
 
-use crate::error::{LoadError, LoadErrorKind};
-use crate::source::WeightAccess;
+use crate::error::{Item, LoadError, LoadErrorKind};
+use crate::source::{Access, WeightAccess};
 
 /// The bytes of one weight file, for as long as anything refers to them.
 pub(crate) enum FileBytes {
     /// A read-only shared mapping.
     #[cfg(feature = "mmap")]
     Mapped(MappedMemory),
-    /// A copy in anonymous memory, on huge pages where the system has them.
-    #[cfg(feature = "mmap")]
-    Copied(memmap2::MmapMut),
+    /// A copy in a pool, on huge pages where the system has them.
+    Copied(PoolBuffer<u8>),
     /// A copy that all processes share.
     #[cfg(feature = "mmap")]
     Shared(SharedMemory),
-    /// A copy.
+    /// What a caller had in memory.
     Owned(Vec<u8>),
     /// Part of the binary.
     Static(&'static [u8]),
@@ -38,8 +39,7 @@ impl AsRef<[u8]> for FileBytes {
             FileBytes::Mapped(memory) => memory.bytes(),
             #[cfg(feature = "mmap")]
             FileBytes::Shared(memory) => memory.bytes(),
-            #[cfg(feature = "mmap")]
-            FileBytes::Copied(map) => map,
+            FileBytes::Copied(copy) => copy,
             FileBytes::Owned(bytes) => bytes,
             FileBytes::Static(bytes) => bytes,
         }
@@ -48,28 +48,19 @@ impl AsRef<[u8]> for FileBytes {
 
 impl FileBytes {
     /// Opens a weight file.
-    pub(crate) fn open(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+    pub(crate) fn open(path: &Path, access: &Access) -> Result<Self, LoadError> {
         let failed = |error| LoadError::io(path, "a readable weight file", error);
         // Before it is opened: opening a pipe would wait for a writer.
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if !metadata.is_file() {
             let kind = LoadErrorKind::Format;
-            return Err(LoadError::mismatch(
-                kind,
-                path,
-                crate::error::Item::File,
-                "a file",
-                "a folder, pipe or device",
-            ));
+            return Err(LoadError::mismatch(kind, path, Item::File, "a file", "a folder, pipe or device"));
         }
         let file = File::open(path).map_err(failed)?;
         // An empty file cannot be mapped everywhere; its emptiness is reported as a format error.
-        match access {
+        match access.how {
             _ if metadata.len() == 0 => Ok(FileBytes::Owned(Vec::new())),
-            #[cfg(feature = "mmap")]
-            WeightAccess::Copy => copy(&file, metadata.len()).map(FileBytes::Copied).map_err(failed),
-            #[cfg(not(feature = "mmap"))]
-            WeightAccess::Copy => read(&file, metadata.len()).map(FileBytes::Owned).map_err(failed),
+            WeightAccess::Copy => copy(path, &file, metadata.len(), access).map(FileBytes::Copied),
             #[cfg(feature = "mmap")]
             WeightAccess::Auto | WeightAccess::Map => {
                 MappedMemory::read_only(&file).map(FileBytes::Mapped).map_err(failed)
@@ -77,12 +68,12 @@ impl FileBytes {
             #[cfg(feature = "mmap")]
             WeightAccess::Shared => share(path, &file, &metadata).map(FileBytes::Shared),
             #[cfg(not(feature = "mmap"))]
-            WeightAccess::Auto => read(&file, metadata.len()).map(FileBytes::Owned).map_err(failed),
+            WeightAccess::Auto => copy(path, &file, metadata.len(), access).map(FileBytes::Copied),
             #[cfg(not(feature = "mmap"))]
             WeightAccess::Map | WeightAccess::Shared => Err(LoadError::mismatch(
                 LoadErrorKind::UnsupportedFormat,
                 path,
-                crate::error::Item::File,
+                Item::File,
                 "a build with the feature mmap for mapped or shared weights",
                 "a build without it",
             )),
@@ -116,13 +107,7 @@ fn share(path: &Path, file: &File, metadata: &std::fs::Metadata) -> Result<Share
     #[cfg(not(unix))]
     let name = "weights";
     let failed = |error| {
-        LoadError::mismatch(
-            LoadErrorKind::Io,
-            path,
-            crate::error::Item::File,
-            "memory that processes share",
-            error,
-        )
+        LoadError::mismatch(LoadErrorKind::Io, path, Item::File, "memory that processes share", error)
     };
     let length = usize::try_from(metadata.len())
         .map_err(|error| LoadError::io(path, "a smaller file", std::io::Error::other(error)))?;
@@ -132,21 +117,20 @@ fn share(path: &Path, file: &File, metadata: &std::fs::Metadata) -> Result<Share
     .map_err(failed)
 }
 
-/// Reads a file into anonymous memory that the system is asked to put on huge pages: a pass over weights then
-/// misses fewer translations.
-#[cfg(feature = "mmap")]
-fn copy(file: &File, length: u64) -> std::io::Result<memmap2::MmapMut> {
-    let length = usize::try_from(length).map_err(std::io::Error::other)?;
-    let mut map = memmap2::MmapMut::map_anon(length)?;
-    #[cfg(target_os = "linux")]
-    // A refusal costs speed and nothing else.
-    drop(map.advise(memmap2::Advice::HugePage));
-    fill(file, &mut map)?;
-    Ok(map)
+/// Reads a file into memory of the pool, which asks the system for huge pages: a pass over weights then misses fewer
+/// translations.
+fn copy(path: &Path, file: &File, length: u64, access: &Access) -> Result<PoolBuffer<u8>, LoadError> {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let _scope = TagScope::enter("weights");
+    let room = access
+        .pool()
+        .and_then(|pool| PoolBuffer::for_overwrite(&pool, length, &Device::Cpu, "a copy of the weights"));
+    let mut copy = room.map_err(|error| LoadError::backend(path, Item::File, error))?;
+    fill(file, &mut copy).map_err(|error| LoadError::io(path, "a readable weight file", error))?;
+    Ok(copy)
 }
 
 /// Reads a whole file. Pieces are read by all cores, which also touch their pages first.
-#[cfg(feature = "mmap")]
 fn fill(file: &File, out: &mut [u8]) -> std::io::Result<()> {
     #[cfg(all(unix, feature = "parallel"))]
     {
@@ -166,16 +150,6 @@ fn fill(file: &File, out: &mut [u8]) -> std::io::Result<()> {
     }
 }
 
-#[cfg(not(feature = "mmap"))]
-fn read(file: &File, length: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let capacity = usize::try_from(length).map_err(std::io::Error::other)?;
-    bytes.try_reserve_exact(capacity).map_err(std::io::Error::other)?;
-    // The length may have changed since it was asked for; reading stops at the old one.
-    file.take(length).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +162,7 @@ mod tests {
         std::fs::write(&path, &expected).unwrap();
         let shared = cfg!(all(feature = "mmap", target_os = "linux")).then_some(WeightAccess::Shared);
         for access in [WeightAccess::Auto, WeightAccess::Copy].into_iter().chain(shared) {
-            let bytes = FileBytes::open(&path, access).unwrap();
+            let bytes = FileBytes::open(&path, &access.into()).unwrap();
             assert_eq!(bytes.as_ref(), expected);
             for range in [1..399_999, 0..400_000, 70_000..70_001, 5..5, 65_536..131_072] {
                 bytes.release(range);
@@ -203,7 +177,7 @@ mod tests {
         let dir = bitnet_testing::temp::TempDir::new("mapping-feature");
         let path = dir.path().join("weights");
         std::fs::write(&path, b"x").unwrap();
-        let error = FileBytes::open(&path, WeightAccess::Map).err().unwrap();
+        let error = FileBytes::open(&path, &WeightAccess::Map.into()).err().unwrap();
         assert_eq!(error.kind(), LoadErrorKind::UnsupportedFormat);
     }
 }

@@ -6,7 +6,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnet_core::backend::BitNetDType;
+use bitnet_core::backend::{BitNetDType, BitNetError};
+use bitnet_core::memory::HybridMemoryPool;
 
 use crate::bitnet_file::{BitnetFile, KvUse};
 use crate::checkpoint::Checkpoint;
@@ -75,6 +76,31 @@ pub enum WeightAccess {
     /// Read once into memory that all processes of this user share, as long as one of them runs: one copy on the
     /// machine, of which the file may be overwritten meanwhile. Linux only.
     Shared,
+}
+
+/// How weight files are brought into memory, and the pool that copies of them are taken from.
+#[derive(Clone)]
+pub(crate) struct Access {
+    pub(crate) how: WeightAccess,
+    pool: Option<HybridMemoryPool>,
+}
+
+impl Access {
+    /// Takes copies from `pool`.
+    pub(crate) fn on(how: WeightAccess, pool: &HybridMemoryPool) -> Self {
+        Access { how, pool: Some(pool.clone()) }
+    }
+
+    /// Returns the pool; one of its own where none was given.
+    pub(crate) fn pool(&self) -> Result<HybridMemoryPool, BitNetError> {
+        self.pool.clone().map_or_else(HybridMemoryPool::new, Ok)
+    }
+}
+
+impl From<WeightAccess> for Access {
+    fn from(how: WeightAccess) -> Self {
+        Access { how, pool: None }
+    }
 }
 
 /// Largest file accepted, by name, in bytes.
@@ -232,16 +258,20 @@ impl ModelFiles {
     /// # Errors
     /// As [`Checkpoint::open_folder`] and [`Gguf::open`].
     pub fn open_checkpoint(&self, access: WeightAccess) -> Result<Checkpoint, LoadError> {
+        self.open_checkpoint_by(&access.into())
+    }
+
+    pub(crate) fn open_checkpoint_by(&self, access: &Access) -> Result<Checkpoint, LoadError> {
         match &self.source {
-            ModelSource::Folder(path) => Checkpoint::open_folder(path, access),
-            ModelSource::Gguf(path) => match (&self.gguf, access) {
+            ModelSource::Folder(path) => Checkpoint::open_folder_by(path, access),
+            ModelSource::Gguf(path) => match (&self.gguf, access.how) {
                 // The header was read through a mapping already.
                 (Some(gguf), WeightAccess::Auto) => Ok(Checkpoint::from_gguf(gguf)),
-                _ => Ok(Checkpoint::from_gguf(&Gguf::open(path, access)?)),
+                _ => Ok(Checkpoint::from_gguf(&Gguf::open_by(path, access)?)),
             },
-            ModelSource::Bitnet(path) => match (&self.bitnet, access) {
+            ModelSource::Bitnet(path) => match (&self.bitnet, access.how) {
                 (Some(bitnet), WeightAccess::Auto) => Checkpoint::from_bitnet(bitnet),
-                _ => Checkpoint::from_bitnet(&BitnetFile::open(path, access)?),
+                _ => Checkpoint::from_bitnet(&BitnetFile::open_by(path, access)?),
             },
             ModelSource::Embedded { weights, .. } => {
                 Checkpoint::from_static(self.path("model.safetensors"), weights)

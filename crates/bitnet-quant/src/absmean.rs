@@ -7,7 +7,7 @@
 use bitnet_core::backend::WeightScale;
 
 use crate::matrix::{Element, Visitor, find_block, for_quads};
-use crate::pack::{for_lines, map_rows};
+use crate::pack::{fill_lines, map_rows, room};
 use crate::packing::kernels;
 use crate::{FloatMatrix, QuantError};
 
@@ -33,13 +33,26 @@ pub struct AbsmeanTernary {
 /// # Errors
 /// A NaN or infinite weight, by element; weights whose scale does not fit f32.
 pub fn quantize(matrix: &FloatMatrix<'_>) -> Result<AbsmeanTernary, QuantError> {
-    matrix.visit(Quantize(matrix))
+    let mut packed = room(matrix.rows(), matrix.cols());
+    let (mean_abs, scale) = quantize_into(matrix, &mut packed)?;
+    Ok(AbsmeanTernary { packed, mean_abs, scale })
 }
 
-struct Quantize<'a>(&'a FloatMatrix<'a>);
+/// Quantises as [`quantize`] does, into memory that is there already; returns `m` and the scale.
+///
+/// # Errors
+/// As [`quantize`].
+///
+/// # Panics
+/// When `packed` is not as long as the packed form.
+pub fn quantize_into(matrix: &FloatMatrix<'_>, packed: &mut [u8]) -> Result<(f32, WeightScale), QuantError> {
+    matrix.visit(Quantize(matrix, packed))
+}
+
+struct Quantize<'a>(&'a FloatMatrix<'a>, &'a mut [u8]);
 
 impl Visitor for Quantize<'_> {
-    type Out = Result<AbsmeanTernary, QuantError>;
+    type Out = Result<(f32, WeightScale), QuantError>;
 
     fn run<E: Element>(self) -> Self::Out {
         let (rows, cols) = (self.0.rows(), self.0.cols());
@@ -50,14 +63,14 @@ impl Visitor for Quantize<'_> {
             return Err(QuantError::Scale { mean_abs });
         }
         let lines = rows.div_ceil(4);
-        let packed = for_lines(rows, cols, |index, out| {
+        fill_lines(self.1, rows, cols, |index, out| {
             let row = |quarter: usize| self.0.get(quarter * lines + index);
             for_quads::<E>([0, 1, 2, 3].map(row), cols, |first, weights| {
                 let out = &mut out[first..first + weights[0].len()];
                 (kernels().flat.pack_quarters)(weights, inverse, out);
             });
         });
-        Ok(AbsmeanTernary { packed, mean_abs, scale: WeightScale::Multiply(scale) })
+        Ok((mean_abs, WeightScale::Multiply(scale)))
     }
 }
 

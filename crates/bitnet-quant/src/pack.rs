@@ -34,17 +34,24 @@ pub(crate) fn find_row<T: Send>(
     (0..rows).find_map(function)
 }
 
+/// Returns room for a `[rows, cols]` matrix in row quarters.
+pub(crate) fn room(rows: usize, cols: usize) -> Vec<u8> {
+    vec![0; rows.div_ceil(4) * cols]
+}
+
 /// Packs a `[rows, cols]` matrix by row quarters; `fill(row, lane, out)` adds the codes of one row, shifted
 /// to bits `2 * lane`, to a line of packed bytes.
 ///
 /// Lines of absent rows (`rows` not a multiple of 4) get the code of zero.
 pub(crate) fn pack_quarters(
+    packed: &mut [u8],
     rows: usize,
     cols: usize,
     fill: impl Fn(usize, u32, &mut [u8]) + Sync + Send,
-) -> Vec<u8> {
+) {
     let lines = rows.div_ceil(4);
-    for_lines(rows, cols, |index, out| {
+    fill_lines(packed, rows, cols, |index, out| {
+        out.fill(0);
         for lane in 0..4u32 {
             let row = lane as usize * lines + index;
             if row < rows {
@@ -53,18 +60,20 @@ pub(crate) fn pack_quarters(
                 out.iter_mut().for_each(|byte| *byte |= 1 << (2 * lane));
             }
         }
-    })
+    });
 }
 
-/// Returns the lines of a row-quarters matrix, each written by `line(index, out)` into zeros.
-pub(crate) fn for_lines(rows: usize, cols: usize, line: impl Fn(usize, &mut [u8]) + Sync + Send) -> Vec<u8> {
-    let mut packed = vec![0u8; rows.div_ceil(4) * cols];
-    fill_lines(&mut packed, cols, line);
-    packed
-}
-
-/// Has each line of `cols` bytes written by `line(index, out)`.
-pub(crate) fn fill_lines(packed: &mut [u8], cols: usize, line: impl Fn(usize, &mut [u8]) + Sync + Send) {
+/// Has each line of a row-quarters matrix written by `line(index, out)`.
+///
+/// # Panics
+/// When `packed` is not as long as the packed form of `[rows, cols]`.
+pub(crate) fn fill_lines(
+    packed: &mut [u8],
+    rows: usize,
+    cols: usize,
+    line: impl Fn(usize, &mut [u8]) + Sync + Send,
+) {
+    assert_eq!(Some(packed.len()), rows.div_ceil(4).checked_mul(cols), "room for the codes");
     if cols == 0 {
         return;
     }

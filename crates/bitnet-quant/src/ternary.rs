@@ -3,7 +3,7 @@
 use bitnet_core::backend::BitNetDType;
 
 use crate::matrix::{Byte, Element, Visitor, check_bytes, find_block, for_blocks};
-use crate::pack::{find_row, pack_quarters};
+use crate::pack::{find_row, pack_quarters, room};
 use crate::{FloatMatrix, QuantError};
 
 /// A float matrix that was found to be ternary.
@@ -15,18 +15,34 @@ pub struct UniformTernary {
     pub packed: Vec<u8>,
 }
 
-/// Recognises a matrix whose every value is exactly `-s`, `0` or `s` for one finite `s`.
+/// Recognises a matrix whose every value is exactly `-s`, `0` or `s` for one finite `s`, and packs its codes.
 ///
 /// `None` for any other matrix, and for one that is all zero, which has no magnitude. A matrix that is
 /// not ternary is turned down at its first odd value.
 pub fn detect(matrix: &FloatMatrix<'_>) -> Option<UniformTernary> {
-    matrix.visit(Detect(matrix))
+    let magnitude = find_magnitude(matrix)?;
+    let mut packed = room(matrix.rows(), matrix.cols());
+    pack_signs_into(matrix, &mut packed);
+    Some(UniformTernary { magnitude, packed })
 }
 
-struct Detect<'a>(&'a FloatMatrix<'a>);
+/// Returns `s` of a matrix that [`detect`] recognises.
+pub fn find_magnitude(matrix: &FloatMatrix<'_>) -> Option<f32> {
+    matrix.visit(Magnitude(matrix))
+}
 
-impl Visitor for Detect<'_> {
-    type Out = Option<UniformTernary>;
+/// Packs the signs of values by row quarters, into memory that is there already.
+///
+/// # Panics
+/// When `packed` is not as long as the packed form.
+pub fn pack_signs_into(matrix: &FloatMatrix<'_>, packed: &mut [u8]) {
+    matrix.visit(PackSigns(matrix, packed));
+}
+
+struct Magnitude<'a>(&'a FloatMatrix<'a>);
+
+impl Visitor for Magnitude<'_> {
+    type Out = Option<f32>;
 
     fn run<E: Element>(self) -> Self::Out {
         let (rows, cols) = (self.0.rows(), self.0.cols());
@@ -41,8 +57,18 @@ impl Visitor for Detect<'_> {
         }
         match find_row(rows - head, cols, |index| odd(head + index)) {
             Some(_) => None,
-            None => Some(UniformTernary { magnitude, packed: pack::<E>(rows, cols, row) }),
+            None => Some(magnitude),
         }
+    }
+}
+
+struct PackSigns<'a>(&'a FloatMatrix<'a>, &'a mut [u8]);
+
+impl Visitor for PackSigns<'_> {
+    type Out = ();
+
+    fn run<E: Element>(self) {
+        pack::<E>(self.0.rows(), self.0.cols(), |row| self.0.row(row), self.1);
     }
 }
 
@@ -51,16 +77,29 @@ impl Visitor for Detect<'_> {
 /// # Errors
 /// The first other value, by element.
 pub fn pack_floats(matrix: &FloatMatrix<'_>) -> Result<Vec<u8>, QuantError> {
-    matrix.visit(PackUnit(matrix))
+    let mut packed = room(matrix.rows(), matrix.cols());
+    pack_floats_into(matrix, &mut packed)?;
+    Ok(packed)
 }
 
-struct PackUnit<'a>(&'a FloatMatrix<'a>);
+/// Packs as [`pack_floats`] does, into memory that is there already.
+///
+/// # Errors
+/// As [`pack_floats`].
+///
+/// # Panics
+/// When `packed` is not as long as the packed form.
+pub fn pack_floats_into(matrix: &FloatMatrix<'_>, packed: &mut [u8]) -> Result<(), QuantError> {
+    matrix.visit(PackUnit(matrix, packed))
+}
+
+struct PackUnit<'a>(&'a FloatMatrix<'a>, &'a mut [u8]);
 
 impl Visitor for PackUnit<'_> {
-    type Out = Result<Vec<u8>, QuantError>;
+    type Out = Result<(), QuantError>;
 
     fn run<E: Element>(self) -> Self::Out {
-        pack_unit::<E>(self.0.rows(), self.0.cols(), |row| self.0.row(row))
+        pack_unit::<E>(self.0.rows(), self.0.cols(), |row| self.0.row(row), self.1)
     }
 }
 
@@ -70,19 +109,35 @@ impl Visitor for PackUnit<'_> {
 /// The first other value, by element; bytes that are not those of the shape.
 pub fn pack_bytes(bytes: &[u8], rows: usize, cols: usize) -> Result<Vec<u8>, QuantError> {
     check_bytes(BitNetDType::I8, bytes, rows, cols)?;
-    pack_unit::<Byte>(rows, cols, |row| &bytes[row * cols..(row + 1) * cols])
+    let mut packed = room(rows, cols);
+    pack_bytes_into(bytes, rows, cols, &mut packed)?;
+    Ok(packed)
+}
+
+/// Packs as [`pack_bytes`] does, into memory that is there already.
+///
+/// # Errors
+/// As [`pack_bytes`].
+///
+/// # Panics
+/// When `packed` is not as long as the packed form.
+pub fn pack_bytes_into(bytes: &[u8], rows: usize, cols: usize, packed: &mut [u8]) -> Result<(), QuantError> {
+    check_bytes(BitNetDType::I8, bytes, rows, cols)?;
+    pack_unit::<Byte>(rows, cols, |row| &bytes[row * cols..(row + 1) * cols], packed)
 }
 
 fn pack_unit<'a, E: Element>(
     rows: usize,
     cols: usize,
     bytes: impl Fn(usize) -> &'a [u8] + Sync + Send,
-) -> Result<Vec<u8>, QuantError> {
+    packed: &mut [u8],
+) -> Result<(), QuantError> {
     let odd = |row| odd_value::<E>(bytes(row), 1.0).map(|(col, value)| (row, col, value));
     if let Some((row, col, value)) = find_row(rows, cols, odd) {
         return Err(QuantError::NotTernary { row, col, magnitude: 1.0, value });
     }
-    Ok(pack::<E>(rows, cols, bytes))
+    pack::<E>(rows, cols, bytes, packed);
+    Ok(())
 }
 
 /// Finds the first value that is neither zero nor of the given magnitude; a NaN is neither.
@@ -98,13 +153,18 @@ fn odd_value<E: Element>(row: &[u8], magnitude: f32) -> Option<(usize, f32)> {
     })
 }
 
-fn pack<'a, E: Element>(rows: usize, cols: usize, row: impl Fn(usize) -> &'a [u8] + Sync + Send) -> Vec<u8> {
-    pack_quarters(rows, cols, |index, lane, out| {
+fn pack<'a, E: Element>(
+    rows: usize,
+    cols: usize,
+    row: impl Fn(usize) -> &'a [u8] + Sync + Send,
+    packed: &mut [u8],
+) {
+    pack_quarters(packed, rows, cols, |index, lane, out| {
         for_blocks::<E>(row(index), |first, values| {
             for (byte, value) in out[first..].iter_mut().zip(values) {
                 let code = 1 + u8::from(*value > 0.0) - u8::from(*value < 0.0);
                 *byte |= code << (2 * lane);
             }
         });
-    })
+    });
 }

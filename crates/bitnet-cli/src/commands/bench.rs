@@ -131,7 +131,7 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
             kv = Kv::choose(args.kv.map(Into::into), KvUse::Generate, Some(&files));
             let access = weights::access(args.weights, args.layout, &source, decode);
             let i2s_layout = args.i2s_layout.into();
-            model::load(&files, &mut LoadOptions { access, progress: None, i2s_layout })?
+            model::load(&files, &mut LoadOptions { access, i2s_layout, ..LoadOptions::default() })?
         }
         None => {
             let shape = shape(&args.shape)?;

@@ -35,7 +35,7 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let engine = model::load(&source, &args.engine, args.kv, tokens)?;
     engine.tokenizer()?;
     super::run::announce_template(&engine);
-    let mut session = Session::new(engine, options);
+    let mut session = Session::new(engine, options)?;
     session.set_system(args.system.as_deref());
     let (mut lines, mut out) = (Lines::open()?, Out::new());
     if lines.is_interactive() {

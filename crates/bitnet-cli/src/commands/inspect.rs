@@ -169,7 +169,7 @@ fn describe(source: &ModelSource, args: &InspectArgs, memory: Memory) -> Result<
     let mut bar = Progress::bytes();
     let mut progress = |now| bar.load(now);
     let (access, i2s_layout) = (args.engine.weights.into(), args.engine.i2s_layout.into());
-    let mut options = LoadOptions { progress: Some(&mut progress), access, i2s_layout };
+    let mut options = LoadOptions { progress: Some(&mut progress), access, i2s_layout, pool: None };
     let model = load(&files, &mut options)?;
     let matrices: HashMap<_, _> =
         model.matrices().map(|matrix| (matrix.name.as_str(), MatrixStatistics::of(matrix))).collect();

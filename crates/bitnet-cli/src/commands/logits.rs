@@ -55,7 +55,7 @@ pub fn run(args: &LogitsArgs) -> Result<()> {
 fn write_rows(runner: &mut Runner, ids: &[u32], file: &mut TensorWriter) -> Result<()> {
     let _graceful = interrupt::graceful();
     let limits = runner.limits();
-    let sequence = runner.start();
+    let sequence = runner.admit()?;
     let mut bytes = Vec::new();
     for tokens in ids.chunks(limits.max_tokens.min(limits.max_logits_rows)) {
         interrupt::check()?;

@@ -135,7 +135,7 @@ fn ids(engine: &Engine, args: &ConversionArgs, with_text: bool) -> Result<Vec<u3
 fn answers(engine: &mut Engine, ids: &[u32], pool: &HybridMemoryPool) -> Result<Answers> {
     let vocab = engine.config().vocab;
     let runner = engine.runner();
-    let sequence = runner.start();
+    let sequence = runner.admit()?;
     let (inputs, targets) = (&ids[..ids.len() - 1], &ids[1..]);
     let mut kept = BitNetTensor::zeros(&[inputs.len(), vocab], BitNetDType::F32, &Device::Cpu, pool)?;
     let rows = kept.as_mut_slice::<f32>()?;

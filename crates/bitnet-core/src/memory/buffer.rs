@@ -133,6 +133,12 @@ impl<T: Element> Deref for PoolBuffer<T> {
     }
 }
 
+impl<T: Element> AsRef<[T]> for PoolBuffer<T> {
+    fn as_ref(&self) -> &[T] {
+        self
+    }
+}
+
 impl<T: Element> DerefMut for PoolBuffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         match &mut self.block {

@@ -40,6 +40,13 @@ impl Forwards {
         }
     }
 
+    /// Returns bytes of bookkeeping.
+    pub(super) fn metadata_bytes(&self) -> usize {
+        // A byte of control for each place of a table.
+        self.targets.capacity() * (size_of::<(Slot, Target)>() + 1)
+            + self.origins.capacity() * (size_of::<(Slot, Slot)>() + 1)
+    }
+
     /// Reports whether a moved block lives in `slot`.
     pub(super) fn is_target(&self, slot: Slot) -> bool {
         self.origins.contains_key(&slot)

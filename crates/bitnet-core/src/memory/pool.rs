@@ -231,8 +231,9 @@ impl HybridMemoryPool {
 
     /// Returns where the pool's memory is.
     pub fn footprint(&self) -> PoolFootprint {
+        let shared = &self.shared;
         let mut out = PoolFootprint::default();
-        for pool in &self.shared.devices {
+        for pool in &shared.devices {
             for HeapFigures { held, reserved, free, largest_free, dirty, metadata } in
                 [pool.small_heap.figures(), pool.large_heap.figures()]
             {
@@ -248,8 +249,8 @@ impl HybridMemoryPool {
             out.free_in_spans += free as u64;
             out.metadata += pool.small.metadata_bytes() as u64;
         }
-        let records = self.shared.records.iter().map(|(_, record)| record.metadata_bytes()).sum::<usize>();
-        out.metadata += records as u64 + self.shared.tracking().map_or(0, |t| t.metadata_bytes() as u64);
+        out.metadata += (shared.records.metadata_bytes() + shared.forwards().metadata_bytes()) as u64;
+        out.metadata += shared.tracking().map_or(0, |tracking| tracking.metadata_bytes() as u64);
         out
     }
 

@@ -113,8 +113,25 @@ pub(super) struct PressureMonitor {
 
 #[derive(Default)]
 struct State {
-    callbacks: Vec<Arc<PressureCallback>>,
+    subscribers: Vec<Arc<Subscriber>>,
     checked: Option<Instant>,
+    /// Somebody calls subscribers, and looks again when they have returned.
+    telling: bool,
+}
+
+struct Subscriber {
+    callback: PressureCallback,
+    /// The level that it knows.
+    told: AtomicU8,
+}
+
+/// Ends the calls of subscribers, however they end.
+struct Telling<'a>(&'a PressureMonitor);
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.lock().telling = false;
+    }
 }
 
 impl PressureMonitor {
@@ -132,11 +149,27 @@ impl PressureMonitor {
 
     /// Adds a callback, and calls it when there is pressure already.
     pub(super) fn register(&self, callback: PressureCallback) {
-        let callback = Arc::new(callback);
-        self.lock().callbacks.push(Arc::clone(&callback));
-        let level = self.level();
-        if level > Calm {
-            callback(level);
+        self.lock().subscribers.push(Arc::new(Subscriber { callback, told: AtomicU8::new(Calm as u8) }));
+        self.tell();
+    }
+
+    /// Calls the subscribers that know another level, until there are none: one caller at a time, so that each hears of
+    /// levels in their order and of the latest one last.
+    fn tell(&self) {
+        loop {
+            let mut state = self.lock();
+            let level = self.level();
+            let due = |subscriber: &&Arc<Subscriber>| subscriber.told.load(Ordering::Relaxed) != level as u8;
+            let due: Vec<_> = state.subscribers.iter().filter(due).cloned().collect();
+            if state.telling || due.is_empty() {
+                return;
+            }
+            state.telling = true;
+            due.iter().for_each(|subscriber| subscriber.told.store(level as u8, Ordering::Relaxed));
+            // Called without the lock: a callback may ask the pool anything.
+            drop(state);
+            let _telling = Telling(self);
+            due.iter().for_each(|subscriber| (subscriber.callback)(level));
         }
     }
 
@@ -170,14 +203,11 @@ impl PressureMonitor {
     }
 
     fn note(&self, used: f64, some: f64, full: f64) -> MemoryPressureLevel {
-        let before = self.level();
-        let level = next_level(before, self.settings.threshold, used, some, full);
-        let changed = self.level.swap(level as u8, Ordering::Relaxed) != level as u8;
-        if changed {
-            // Called without the lock: a callback may ask the pool anything.
-            let callbacks: Vec<_> = self.lock().callbacks.iter().map(Arc::clone).collect();
-            callbacks.iter().for_each(|callback| callback(level));
-        }
+        let state = self.lock();
+        let level = next_level(self.level(), self.settings.threshold, used, some, full);
+        self.level.store(level as u8, Ordering::Relaxed);
+        drop(state);
+        self.tell();
         level
     }
 }
@@ -231,6 +261,37 @@ mod tests {
         assert_eq!(next(Critical, 0.85), High);
         assert_eq!(next(Critical, 0.3), Calm);
         assert_eq!(next(Medium, 0.97), Critical);
+    }
+
+    #[test]
+    fn the_latest_level_is_heard_last() {
+        use std::sync::mpsc::channel;
+
+        let settings = PressureSettings { enabled: true, ..PressureSettings::default() };
+        let monitor = Arc::new(PressureMonitor::new(settings));
+        let (heard, (go, wait), (begun, has_begun)) =
+            (Arc::new(Mutex::new(Vec::new())), channel(), channel());
+        let wait = Mutex::new(wait);
+        let kept = Arc::clone(&heard);
+        monitor.register(Box::new(move |level| {
+            if level == High {
+                begun.send(()).unwrap();
+                wait.lock().unwrap().recv().unwrap();
+            }
+            kept.lock().unwrap().push(level);
+        }));
+        let other = Arc::clone(&monitor);
+        let slow = std::thread::spawn(move || other.note(0.85, 0.0, 0.0));
+        has_begun.recv().unwrap();
+        // The first is still being told of the high level.
+        assert_eq!(monitor.note(0.1, 0.0, 0.0), Calm);
+        go.send(()).unwrap();
+        assert_eq!(slow.join().unwrap(), High);
+        assert_eq!(*heard.lock().unwrap(), [High, Calm]);
+        // Who comes later hears of the level once, and only where there is pressure.
+        let kept = Arc::clone(&heard);
+        monitor.register(Box::new(move |level| kept.lock().unwrap().push(level)));
+        assert_eq!(heard.lock().unwrap().len(), 2);
     }
 
     #[test]

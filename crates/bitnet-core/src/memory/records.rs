@@ -137,10 +137,9 @@ impl Record {
         self.rest.live.get().map(|live| &**live)
     }
 
-    /// Returns the bytes of bookkeeping.
-    pub(super) fn metadata_bytes(&self) -> usize {
-        size_of::<Cell>()
-            + size_of::<Rest>()
+    /// Returns the bytes of bookkeeping beside the record itself.
+    fn metadata_bytes(&self) -> usize {
+        size_of::<Rest>()
             + size_of_val::<[Word]>(&self.words)
             + self.rest.live.get().map_or(0, |live| size_of_val::<[LiveSlot]>(live))
     }
@@ -207,6 +206,13 @@ impl Records {
     fn get_further(&self, number: u32) -> Option<&Record> {
         let (bucket, offset) = place(number as usize);
         self.more.get(bucket)?.get()?.get(offset)?.0.get()
+    }
+
+    /// Returns the bytes of bookkeeping, room for records to come included.
+    pub(super) fn metadata_bytes(&self) -> usize {
+        let more = self.more.iter().filter_map(|cells| cells.get());
+        let cells: usize = std::iter::once(&self.first).chain(more).map(|cells| size_of_val(&**cells)).sum();
+        cells + self.iter().map(|(_, record)| record.metadata_bytes()).sum::<usize>()
     }
 
     /// Returns every record with its number.

@@ -45,7 +45,11 @@ impl Shared {
             self.settle(cache);
         }
         if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, self.tracking()) {
-            tracker.allocated(tracking, Tracked { record, slot, generation, size, row }, site);
+            tracker.allocated(
+                tracking,
+                Tracked { record, slot, object: slot.object, generation, size, row },
+                site,
+            );
         }
         Some(Taken::new(slot, record.epoch(), generation))
     }
@@ -106,7 +110,11 @@ impl Shared {
             if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, self.tracking()) {
                 // It is at hand, so what was noted beside it is still there.
                 let origin = tracker.origin(record, slot);
-                tracker.freed(tracking, Tracked { record, slot, generation, size, row }, origin);
+                tracker.freed(
+                    tracking,
+                    Tracked { record, slot, object: slot.object, generation, size, row },
+                    origin,
+                );
             }
             Some(())
         });
@@ -164,7 +172,11 @@ impl Shared {
             drop(books);
             if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, self.tracking()) {
                 let row = single_row(true);
-                tracker.freed(tracking, Tracked { record, slot, generation, size, row }, origin);
+                tracker.freed(
+                    tracking,
+                    Tracked { record, slot, object: slot.object, generation, size, row },
+                    origin,
+                );
             }
             Some(())
         });
@@ -343,8 +355,9 @@ impl Shared {
         }
         if let (Some(tracker), Some(tracking)) = (&mut cache.tracker, self.tracking()) {
             // By its name, which a block that was moved has kept.
-            let (slot, generation) = (handle.slot(), handle.generation());
-            tracker.freed(tracking, Tracked { record, slot, generation, size, row }, origin);
+            let (named, generation) = (handle.slot(), handle.generation());
+            let block = Tracked { record, slot: named, object: slot.object, generation, size, row };
+            tracker.freed(tracking, block, origin);
         }
         let Some(class) = class else {
             pool.free_single(record, slot, size, row == single_row(true), freed);

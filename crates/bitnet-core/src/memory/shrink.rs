@@ -88,7 +88,7 @@ impl Shared {
         }
         let Some(generation) = record.words[slot.object as usize].renew() else { return false };
         let row = row_of(record.kind);
-        let tracked = Tracked { record, slot, generation, size: former, row };
+        let tracked = Tracked { record, slot, object: slot.object, generation, size: former, row };
         match record.kind {
             Kind::Small(_) if pool.index == CACHED => self.note_shrunk(tracked, size, true),
             Kind::Small(_) => {

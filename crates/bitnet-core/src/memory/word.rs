@@ -70,6 +70,13 @@ impl Word {
         Word(AtomicU32::new(FREE))
     }
 
+    /// Gives a free block another generation.
+    #[cfg(test)]
+    pub(super) fn age(&self, generation: u32) {
+        debug_assert_eq!(self.0.load(Ordering::Relaxed) & STATE_MASK, FREE);
+        self.0.store(generation << STATE_BITS | FREE, Ordering::Relaxed);
+    }
+
     /// Turns a free block, which the caller alone holds, into a live one; returns its generation.
     #[inline]
     pub(super) fn activate(&self) -> u32 {

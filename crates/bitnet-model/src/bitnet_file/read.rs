@@ -15,7 +15,7 @@ use super::{
 use crate::checksum::Xxh64;
 use crate::error::{Item, LoadError, LoadErrorKind};
 use crate::gguf::{Gguf, TensorEntry, TypeId, Value};
-use crate::source::WeightAccess;
+use crate::source::{Access, WeightAccess};
 
 /// An open `.bitnet` file whose header has been checked.
 #[derive(Debug, Clone)]
@@ -41,6 +41,10 @@ impl BitnetFile {
     /// `UnsupportedArchitecture` for a part of several, as no model of this format is in several files;
     /// `Format` for a header that is damaged, or that the tensors belie.
     pub fn open(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+        Self::open_by(path, &access.into())
+    }
+
+    pub(crate) fn open_by(path: &Path, access: &Access) -> Result<Self, LoadError> {
         Self::check(Gguf::open_single(path, access)?)
     }
 

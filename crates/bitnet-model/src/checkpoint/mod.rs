@@ -21,7 +21,7 @@ use crate::error::{Item, LoadError, LoadErrorKind};
 use crate::gguf::{Gguf, TypeId};
 use crate::mapping::FileBytes;
 use crate::names::Naming;
-use crate::source::{WeightAccess, read_limited};
+use crate::source::{Access, WeightAccess, read_limited};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -116,6 +116,10 @@ impl Checkpoint {
     /// for an index that leaves the folder or disagrees with its shards, and for a tensor that is there
     /// twice; `UnsupportedFormat` for weights in other formats.
     pub fn open_folder(folder: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+        Self::open_folder_by(folder, &access.into())
+    }
+
+    pub(crate) fn open_folder_by(folder: &Path, access: &Access) -> Result<Self, LoadError> {
         let single = folder.join(SINGLE);
         if exists(&single) {
             return Self::open_file(single, access);
@@ -180,7 +184,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    fn open_file(path: PathBuf, access: WeightAccess) -> Result<Self, LoadError> {
+    fn open_file(path: PathBuf, access: &Access) -> Result<Self, LoadError> {
         let mut checkpoint = Checkpoint::empty(path.clone());
         let bytes = FileBytes::open(&path, access)?;
         checkpoint.add(path, bytes)?;
@@ -191,7 +195,7 @@ impl Checkpoint {
         folder: &Path,
         index_path: PathBuf,
         bytes: &[u8],
-        access: WeightAccess,
+        access: &Access,
     ) -> Result<Self, LoadError> {
         let shards = index::parse(&index_path, bytes)?;
         let mut checkpoint = Checkpoint::empty(index_path);

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use crate::error::{LoadError, LoadErrorKind};
 use crate::mapping::FileBytes;
-use crate::source::WeightAccess;
+use crate::source::{Access, WeightAccess};
 use cursor::{Cursor, Place};
 pub use metadata::{Items, Metadata};
 pub use split::part_names;
@@ -74,6 +74,10 @@ impl Gguf {
     /// `Io` for a file that cannot be read, `UnsupportedFormat` for another version or byte order, `Format` for
     /// one that is not what the format demands; each says where, what was expected and what was found.
     pub fn open(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+        Self::open_by(path, &access.into())
+    }
+
+    pub(crate) fn open_by(path: &Path, access: &Access) -> Result<Self, LoadError> {
         split::complete(Self::parse_file(path, access)?, access)
     }
 
@@ -81,13 +85,13 @@ impl Gguf {
     ///
     /// # Errors
     /// As [`open`](Self::open); `UnsupportedArchitecture` for one part of a model in several files.
-    pub(crate) fn open_single(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+    pub(crate) fn open_single(path: &Path, access: &Access) -> Result<Self, LoadError> {
         let gguf = Self::parse_file(path, access)?;
         split::check_single(&gguf).map(|()| gguf)
     }
 
     /// Opens one file, whatever it is a part of.
-    fn parse_file(path: &Path, access: WeightAccess) -> Result<Self, LoadError> {
+    fn parse_file(path: &Path, access: &Access) -> Result<Self, LoadError> {
         Self::parse(path, Arc::new(FileBytes::open(path, access)?))
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Gguf, TensorEntry};
 use crate::error::{Item, LoadError, LoadErrorKind};
-use crate::source::WeightAccess;
+use crate::source::Access;
 
 const NUMBER: &str = "split.no";
 const COUNT: &str = "split.count";
@@ -34,7 +34,7 @@ pub fn part_names(name: &str) -> Option<impl Iterator<Item = String>> {
 }
 
 /// Opens the other parts of a file that is one of several.
-pub(super) fn complete(mut first: Gguf, access: WeightAccess) -> Result<Gguf, LoadError> {
+pub(super) fn complete(mut first: Gguf, access: &Access) -> Result<Gguf, LoadError> {
     let count = count_of(&first)?;
     if count <= 1 {
         return Ok(first);

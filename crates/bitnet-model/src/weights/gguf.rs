@@ -14,7 +14,11 @@
 //! below the steps of the blocks. A tensor with values beyond the range of F16 is decoded to F32. A `.scale` tensor
 //! beside a matrix is multiplied into it.
 
+use std::sync::Arc;
+
 use bitnet_core::backend::{BitNetDType, TernaryWire, WeightBytes, WeightScale, WeightStorage};
+use bitnet_core::memory::PoolBuffer;
+use bitnet_core::memory::conversion::to_file_order;
 use bitnet_quant::ggml::{GgmlError, GgmlType, TernaryTensor};
 use bitnet_quant::{FloatMatrix, absmean, ternary};
 
@@ -48,7 +52,9 @@ impl Reader<'_, '_> {
                     RowOrder::AsStored => matrix.tensor.bytes.clone(),
                     order => {
                         let width = matrix.tensor.bytes.len() / matrix.rows.max(1);
-                        reorder(&matrix.tensor.bytes, width, order).into()
+                        let mut rows = self.room(&matrix.name, matrix.rows, width)?;
+                        reorder(&matrix.tensor.bytes, width, order, &mut rows);
+                        WeightBytes::new(Arc::new(rows))
                     }
                 };
                 self.gguf_floats(matrix, Floats { dtype, bytes }, factor)
@@ -78,8 +84,9 @@ impl Reader<'_, '_> {
             }
             Err(error) => return Err(self.invalid(&matrix.name, error)),
         };
-        let packed = blocks.pack_rows(|row| order.source(row));
-        let packed = packed.map_err(|error| self.invalid(&matrix.name, error))?;
+        let mut packed = self.room_for_codes(matrix)?;
+        let done = blocks.pack_rows_into(|row| order.source(row), &mut packed);
+        done.map_err(|error| self.invalid(&matrix.name, error))?;
         self.release(tensor);
         self.record(&matrix.name, tensor, StoredAs::Ternary, "ternary codes, put in row quarters at load");
         self.gguf_codes(matrix, packed, scale, factor)
@@ -95,15 +102,19 @@ impl Reader<'_, '_> {
         if !self.quantises() {
             return self.gguf_dense_blocks(matrix, ty, factor);
         }
-        let wide = self.blocks_of(matrix, ty).to_f32(1.0);
-        let wide = wide.map_err(|error| self.invalid(&matrix.name, error))?;
+        let mut wide = self.room(&matrix.name, matrix.rows, matrix.cols.saturating_mul(4))?;
+        let decoded = self.blocks_of(matrix, ty).to_f32(1.0, &mut wide);
+        decoded.map_err(|error| self.invalid(&matrix.name, error))?;
         let floats = FloatMatrix::new(BitNetDType::F32, &wide, matrix.rows, matrix.cols);
         let floats = floats.map_err(|error| self.invalid(&matrix.name, error))?;
-        if let Some(found) = ternary::detect(&floats) {
+        if let Some(magnitude) = ternary::find_magnitude(&floats) {
+            let mut packed = self.room_for_codes(matrix)?;
+            ternary::pack_signs_into(&floats, &mut packed);
             self.release(matrix.tensor);
             self.record(&matrix.name, matrix.tensor, StoredAs::Ternary, "blocks of one magnitude");
-            return self.gguf_codes(matrix, found.packed, found.magnitude, factor);
+            return self.gguf_codes(matrix, packed, magnitude, factor);
         }
+        drop(wide);
         if self.is_bitnet() {
             let expected = "ternary values of one magnitude in a bitnet architecture";
             let found = format_args!("{ty} blocks of other values");
@@ -120,7 +131,9 @@ impl Reader<'_, '_> {
     ) -> Result<WeightStorage, LoadError> {
         let view = FloatMatrix::new(floats.dtype, &floats.bytes, matrix.rows, matrix.cols);
         let view = view.map_err(|error| self.invalid(&matrix.name, error))?;
-        if let Some(found) = ternary::detect(&view) {
+        if let Some(magnitude) = ternary::find_magnitude(&view) {
+            let mut packed = self.room_for_codes(matrix)?;
+            ternary::pack_signs_into(&view, &mut packed);
             if !self.quantises() {
                 self.note(
                     "float weights of one magnitude are taken as ternary, with float activations".into(),
@@ -128,23 +141,28 @@ impl Reader<'_, '_> {
             }
             self.release(matrix.tensor);
             self.record(&matrix.name, matrix.tensor, StoredAs::Ternary, "ternary floats of one magnitude");
-            return self.gguf_codes(matrix, found.packed, found.magnitude, factor);
+            return self.gguf_codes(matrix, packed, magnitude, factor);
         }
         if self.is_bitnet() {
             self.note("float weights of a bitnet architecture are quantised by absmean".into());
-            let quantised = absmean::quantize(&view).map_err(|error| self.invalid(&matrix.name, error))?;
+            let mut packed = self.room_for_codes(matrix)?;
+            let quantised = absmean::quantize_into(&view, &mut packed);
+            let (_, scale) = quantised.map_err(|error| self.invalid(&matrix.name, error))?;
             self.release(matrix.tensor);
             self.record(&matrix.name, matrix.tensor, StoredAs::Ternary, "quantised by absmean");
-            return self.gguf_codes(matrix, quantised.packed, quantised.scale.value(), factor);
+            return self.gguf_codes(matrix, packed, scale.value(), factor);
         }
         self.check_finite_bytes(&matrix.name, &floats.bytes, floats.dtype, matrix.cols)?;
         let (storage, rule) = match (factor, matrix.order) {
             (1.0, RowOrder::AsStored) => (floats, "kept as stored: not ternary"),
             (1.0, _) => (floats, "as stored, rows in the order of heads: not ternary"),
             _ => {
-                let wide = self.widen(floats.dtype, &floats.bytes)?;
-                let bytes: Vec<u8> = wide.iter().flat_map(|value| (value * factor).to_le_bytes()).collect();
-                let bytes = bytes.into();
+                let mut wide = self.room(&matrix.name, matrix.rows, matrix.cols.saturating_mul(4))?;
+                let values = bytemuck::cast_slice_mut(&mut wide);
+                self.widen_into(floats.dtype, &floats.bytes, values)?;
+                values.iter_mut().for_each(|value| *value *= factor);
+                to_file_order(BitNetDType::F32, &mut wide);
+                let bytes = WeightBytes::new(Arc::new(wide));
                 (Floats { dtype: BitNetDType::F32, bytes }, "multiplied by its scale: not ternary")
             }
         };
@@ -171,13 +189,24 @@ impl Reader<'_, '_> {
         blocks: Blocks<'_>,
         factor: f32,
     ) -> Result<(BitNetDType, WeightBytes), LoadError> {
-        let narrow = if factor == 1.0 { blocks.to_f16(self.engine) } else { Ok(None) };
-        let (dtype, bytes) = match narrow.map_err(|error| self.invalid(name, error))? {
-            Some(bytes) => (BitNetDType::F16, bytes),
-            None => (BitNetDType::F32, blocks.to_f32(factor).map_err(|error| self.invalid(name, error))?),
+        let invalid = |error| self.invalid(name, error);
+        let mut decoded = None;
+        if factor == 1.0 {
+            let mut narrow = self.room(name, blocks.rows, blocks.cols.saturating_mul(2))?;
+            if blocks.to_f16(self.engine, &mut narrow).map_err(invalid)? {
+                decoded = Some((BitNetDType::F16, narrow));
+            }
+        }
+        let (dtype, bytes) = match decoded {
+            Some(decoded) => decoded,
+            None => {
+                let mut wide = self.room(name, blocks.rows, blocks.cols.saturating_mul(4))?;
+                blocks.to_f32(factor, &mut wide).map_err(invalid)?;
+                (BitNetDType::F32, wide)
+            }
         };
         self.check_finite_bytes(name, &bytes, dtype, blocks.cols)?;
-        Ok((dtype, bytes.into()))
+        Ok((dtype, WeightBytes::new(Arc::new(bytes))))
     }
 
     fn blocks_of<'m>(&self, matrix: &'m Matrix<'_>, ty: GgmlType) -> Blocks<'m> {
@@ -189,7 +218,7 @@ impl Reader<'_, '_> {
     fn gguf_codes(
         &self,
         matrix: &Matrix<'_>,
-        packed: Vec<u8>,
+        packed: PoolBuffer<u8>,
         magnitude: f32,
         factor: f32,
     ) -> Result<WeightStorage, LoadError> {
@@ -204,7 +233,8 @@ impl Reader<'_, '_> {
             ));
         }
         let scale = WeightScale::Multiply(scale);
-        Ok(WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes: packed.into(), scale })
+        let bytes = WeightBytes::new(Arc::new(packed));
+        Ok(WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes, scale })
     }
 
     /// Reports whether products take int8 activations.

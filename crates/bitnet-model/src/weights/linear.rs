@@ -8,9 +8,12 @@
 //! | float `[N, K]` of -1, 0, 1 | there | ternary, packed at load |
 //! | float `[N, K]` | none | by family: quantised by absmean, recognised as ternary, or dense |
 
+use std::sync::Arc;
+
 use bitnet_core::backend::{
     BitNetDType, LinearWeights, TernaryWire, WeightBytes, WeightScale, WeightStorage,
 };
+use bitnet_core::memory::PoolBuffer;
 use bitnet_quant::{FloatMatrix, QuantError, absmean, ternary};
 
 use crate::checkpoint::{StoredDType, Tensor};
@@ -139,17 +142,19 @@ impl<'a> Reader<'a, '_> {
     fn bytes(&mut self, matrix: &Matrix<'_>, scale_name: &str) -> Result<WeightStorage, LoadError> {
         let Matrix { tensor, rows, cols, .. } = *matrix;
         self.check_shape(&matrix.name, tensor, &[rows, cols])?;
-        let packed = ternary::pack_bytes(&tensor.bytes, rows, cols);
-        let packed = packed.map_err(|error| self.quant_error(matrix, error))?;
+        let mut packed = self.room_for_codes(matrix)?;
+        let done = ternary::pack_bytes_into(&tensor.bytes, rows, cols, &mut packed);
+        done.map_err(|error| self.quant_error(matrix, error))?;
         self.release(tensor);
-        self.ternary(matrix, packed.into(), scale_name, "ternary bytes, packed at load")
+        self.ternary(matrix, WeightBytes::new(Arc::new(packed)), scale_name, "ternary bytes, packed at load")
     }
 
     fn unit_floats(&mut self, matrix: &Matrix<'_>, scale_name: &str) -> Result<WeightStorage, LoadError> {
-        let packed = ternary::pack_floats(&self.float_matrix(matrix)?);
-        let packed = packed.map_err(|error| self.quant_error(matrix, error))?;
+        let mut packed = self.room_for_codes(matrix)?;
+        let done = ternary::pack_floats_into(&self.float_matrix(matrix)?, &mut packed);
+        done.map_err(|error| self.quant_error(matrix, error))?;
         self.release(matrix.tensor);
-        self.ternary(matrix, packed.into(), scale_name, "ternary floats, packed at load")
+        self.ternary(matrix, WeightBytes::new(Arc::new(packed)), scale_name, "ternary floats, packed at load")
     }
 
     fn ternary(
@@ -182,38 +187,52 @@ impl<'a> Reader<'a, '_> {
         // Saved as quantised, without scales: values of one magnitude are what was dequantised. Absmean
         // would shrink their scale by the share of zeros.
         if mode == Some(QuantisationMode::Offline)
-            && let Some(found) = ternary::detect(&floats)
+            && let Some(magnitude) = ternary::find_magnitude(&floats)
         {
             self.note("weights are ternary floats without scales: their magnitude is the scale".into());
-            return Ok(self.of_magnitude(matrix, found));
+            return self.of_magnitude(matrix, &floats, magnitude);
         }
-        let quantised = absmean::quantize(&floats).map_err(|error| self.quant_error(matrix, error))?;
+        let mut packed = self.room_for_codes(matrix)?;
+        let quantised = absmean::quantize_into(&floats, &mut packed);
+        let (_, scale) = quantised.map_err(|error| self.quant_error(matrix, error))?;
         self.release(matrix.tensor);
         self.record(&matrix.name, matrix.tensor, StoredAs::Ternary, "quantised by absmean");
-        let bytes = WeightBytes::from(quantised.packed);
-        Ok(WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes, scale: quantised.scale })
+        let bytes = WeightBytes::new(Arc::new(packed));
+        Ok(WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes, scale })
     }
 
     /// A float weight of a plain llama: its values tell what it is.
     fn inspected(&mut self, matrix: &Matrix<'_>) -> Result<WeightStorage, LoadError> {
         debug_assert!(matches!(self.detection.family, Family::LlamaDense | Family::TriLm));
         let floats = self.float_matrix(matrix)?;
-        match ternary::detect(&floats) {
-            Some(found) => {
+        match ternary::find_magnitude(&floats) {
+            Some(magnitude) => {
                 self.note(
                     "float weights of one magnitude are taken as ternary, with float activations".into(),
                 );
-                Ok(self.of_magnitude(matrix, found))
+                self.of_magnitude(matrix, &floats, magnitude)
             }
             None => self.dense(matrix, "kept as stored: not ternary"),
         }
     }
 
-    fn of_magnitude(&mut self, matrix: &Matrix<'_>, found: ternary::UniformTernary) -> WeightStorage {
+    fn of_magnitude(
+        &mut self,
+        matrix: &Matrix<'_>,
+        floats: &FloatMatrix<'_>,
+        magnitude: f32,
+    ) -> Result<WeightStorage, LoadError> {
+        let mut packed = self.room_for_codes(matrix)?;
+        ternary::pack_signs_into(floats, &mut packed);
         self.release(matrix.tensor);
         self.record(&matrix.name, matrix.tensor, StoredAs::Ternary, "ternary floats of one magnitude");
-        let scale = WeightScale::Multiply(found.magnitude);
-        WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes: found.packed.into(), scale }
+        let (bytes, scale) = (WeightBytes::new(Arc::new(packed)), WeightScale::Multiply(magnitude));
+        Ok(WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes, scale })
+    }
+
+    /// Takes memory for the codes of a matrix in row quarters.
+    pub(super) fn room_for_codes(&self, matrix: &Matrix<'_>) -> Result<PoolBuffer<u8>, LoadError> {
+        self.room(&matrix.name, matrix.rows.div_ceil(4), matrix.cols)
     }
 
     fn dense(&mut self, matrix: &Matrix<'_>, rule: &'static str) -> Result<WeightStorage, LoadError> {

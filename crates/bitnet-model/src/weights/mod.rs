@@ -14,15 +14,15 @@ mod rows;
 mod scan;
 
 use bitnet_core::backend::{LinearWeights, WeightStorage};
-use bitnet_core::memory::HybridMemoryPool;
 use bitnet_core::memory::conversion::{ConversionConfig, ConversionEngine};
+use bitnet_core::memory::{HybridMemoryPool, TagScope};
 use bitnet_quant::ggml::I2sLayout;
 
 use crate::config::ModelConfig;
 use crate::error::{Item, LoadError, LoadErrorKind};
 use crate::family::{self, Detection, Family};
 use crate::names::Naming;
-use crate::source::{ModelFiles, WeightAccess};
+use crate::source::{Access, ModelFiles, WeightAccess};
 use crate::trace;
 pub use model::{Head, Layer, Model, NormWeights, Projection, StoredAs, TensorInfo};
 use reader::Reader;
@@ -49,6 +49,9 @@ pub struct LoadOptions<'a> {
     pub access: WeightAccess,
     /// The order of elements in I2_S tensors, which no file states.
     pub i2s_layout: I2sLayout,
+    /// Where copies of files, and weights that are decoded, reordered or quantised, live; a pool of its own where none is
+    /// named.
+    pub pool: Option<HybridMemoryPool>,
 }
 
 /// A part of a model, in the order of reading.
@@ -114,12 +117,12 @@ pub(crate) fn stream<E: From<LoadError>>(
     consume: bool,
     mut sink: impl FnMut(&ModelConfig, Family, Part) -> Result<(), E>,
 ) -> Result<Outline, E> {
+    let _scope = TagScope::enter("weights");
     let config = ModelConfig::read(files)?;
-    let checkpoint = files.open_checkpoint(options.access)?;
+    let pool = options.pool.clone().map_or_else(HybridMemoryPool::new, Ok).map_err(LoadError::from)?;
+    let checkpoint = files.open_checkpoint_by(&Access::on(options.access, &pool))?;
     let detection = family::detect(&config, &checkpoint);
-    let engine =
-        ConversionEngine::new(ConversionConfig::default(), HybridMemoryPool::new().map_err(LoadError::from)?);
-    let engine = engine.map_err(LoadError::from)?;
+    let engine = ConversionEngine::new(ConversionConfig::default(), pool).map_err(LoadError::from)?;
     let mut reader = Reader::new(&config, &checkpoint, &detection, &engine, options);
     let embedding = reader.table(reader.naming().embedding())?;
     let head = head(&mut reader)?;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use bitnet_core::backend::{BitNetDType, LinearWeights, WeightStorage};
+use bitnet_core::backend::{BitNetDType, Device, LinearWeights, WeightStorage};
+use bitnet_core::memory::PoolBuffer;
 use bitnet_core::memory::conversion::{ConversionEngine, machine_order};
 use bitnet_quant::ggml::{GgmlType, I2sLayout};
 
@@ -92,6 +93,18 @@ impl<'a, 'o> Reader<'a, 'o> {
     pub(super) fn invalid(&self, name: &str, message: impl fmt::Display) -> LoadError {
         let path = self.checkpoint.get(name).map_or(self.checkpoint.path(), |t| self.checkpoint.file_of(t));
         LoadError::new(LoadErrorKind::Values, path, Item::Tensor(name.to_owned()), message)
+    }
+
+    /// Takes memory of the pool for what becomes of a tensor, `rows` lines of `width` bytes; what it holds is about to be
+    /// written.
+    pub(super) fn room(&self, name: &str, rows: usize, width: usize) -> Result<PoolBuffer<u8>, LoadError> {
+        let bytes = rows.saturating_mul(width);
+        let room = PoolBuffer::for_overwrite(self.engine.pool(), bytes, &Device::Cpu, "weights");
+        room.map_err(|error| {
+            let path =
+                self.checkpoint.get(name).map_or(self.checkpoint.path(), |t| self.checkpoint.file_of(t));
+            LoadError::backend(path, Item::Tensor(name.to_owned()), error)
+        })
     }
 
     /// Finds a tensor that has to be there.
@@ -288,15 +301,25 @@ impl<'a, 'o> Reader<'a, 'o> {
 
     /// Widens little-endian floats to f32.
     pub(super) fn widen(&self, dtype: BitNetDType, bytes: &[u8]) -> Result<Vec<f32>, LoadError> {
-        let count = bytes.len() / dtype.element_bytes().unwrap_or(1);
-        let mut values = vec![0f32; count];
-        let out = bytemuck::cast_slice_mut(&mut values);
+        let mut values = vec![0f32; bytes.len() / dtype.element_bytes().unwrap_or(1)];
+        self.widen_into(dtype, bytes, &mut values)?;
+        Ok(values)
+    }
+
+    /// Widens as [`widen`](Self::widen) does, into as many values.
+    pub(super) fn widen_into(
+        &self,
+        dtype: BitNetDType,
+        bytes: &[u8],
+        out: &mut [f32],
+    ) -> Result<(), LoadError> {
+        let (count, stored) = (out.len(), machine_order(dtype, bytes));
         self.engine.convert_elements(
             count,
-            (dtype, &machine_order(dtype, bytes)),
-            (BitNetDType::F32, out),
+            (dtype, &stored),
+            (BitNetDType::F32, bytemuck::cast_slice_mut(out)),
         )?;
-        Ok(values)
+        Ok(())
     }
 
     /// Returns the report on all tensors, and the notes.

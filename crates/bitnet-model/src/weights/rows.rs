@@ -53,15 +53,13 @@ fn fill_rows<T: Send, E: Send>(
     out.chunks_mut(width).enumerate().try_for_each(|(row, line)| fill(row, line))
 }
 
-/// Copies rows of `width` bytes in another order.
-pub(super) fn reorder(bytes: &[u8], width: usize, order: RowOrder) -> Vec<u8> {
-    let mut out = vec![0; bytes.len()];
-    let copied = fill_rows(&mut out, width.max(1), |row, line| {
+/// Copies rows of `width` bytes in another order to `out`, which is as long.
+pub(super) fn reorder(bytes: &[u8], width: usize, order: RowOrder, out: &mut [u8]) {
+    let copied = fill_rows(out, width.max(1), |row, line| {
         line.copy_from_slice(&bytes[order.source(row) * width..][..width]);
         Ok::<(), std::convert::Infallible>(())
     });
     let Ok(()) = copied;
-    out
 }
 
 /// A tensor of blocks that is to be decoded.
@@ -89,30 +87,27 @@ impl Blocks<'_> {
         dequantize_i2_s(self.layout, &[bytes, tail].concat(), out)
     }
 
-    /// Decodes to little-endian f32, each value multiplied by `factor`.
+    /// Decodes to little-endian f32 in `out`, each value multiplied by `factor`.
     ///
     /// # Errors
     /// Rows that are no whole number of blocks.
-    pub(super) fn to_f32(self, factor: f32) -> Result<Vec<u8>, GgmlError> {
-        let mut out = vec![0u8; self.rows * self.cols * 4];
-        fill_rows(&mut out, self.cols * 4, |row, line| {
+    pub(super) fn to_f32(self, factor: f32, out: &mut [u8]) -> Result<(), GgmlError> {
+        fill_rows(out, self.cols * 4, |row, line| {
             let mut values = vec![0.0; self.cols];
             self.row(row, &mut values)?;
             for (out, value) in line.as_chunks_mut::<4>().0.iter_mut().zip(&values) {
                 *out = (value * factor).to_le_bytes();
             }
             Ok(())
-        })?;
-        Ok(out)
+        })
     }
 
-    /// Decodes to little-endian f16; `None` when a finite value does not fit.
+    /// Decodes to little-endian f16 in `out`; false when a finite value does not fit.
     ///
     /// # Errors
     /// Rows that are no whole number of blocks.
-    pub(super) fn to_f16(self, engine: &ConversionEngine) -> Result<Option<Vec<u8>>, GgmlError> {
-        let mut out = vec![0u8; self.rows * self.cols * 2];
-        let done = fill_rows(&mut out, self.cols * 2, |row, line| {
+    pub(super) fn to_f16(self, engine: &ConversionEngine, out: &mut [u8]) -> Result<bool, GgmlError> {
+        let done = fill_rows(out, self.cols * 2, |row, line| {
             let mut values = vec![0.0; self.cols];
             self.row(row, &mut values).map_err(Some)?;
             if values.iter().any(|value| value.is_finite() && value.abs() > f16::MAX.to_f32()) {
@@ -126,8 +121,8 @@ impl Blocks<'_> {
             Ok(())
         });
         match done {
-            Ok(()) => Ok(Some(out)),
-            Err(None) => Ok(None),
+            Ok(()) => Ok(true),
+            Err(None) => Ok(false),
             Err(Some(error)) => Err(error),
         }
     }
@@ -153,11 +148,16 @@ mod tests {
             }
         }
         let order = RowOrder::Interleaved { head_dim };
+        let reordered = |bytes: &[u8], width, order| {
+            let mut out = vec![99; bytes.len()];
+            reorder(bytes, width, order, &mut out);
+            out
+        };
         let expected: Vec<u8> = (0..24).collect();
-        assert_eq!(reorder(&written, 1, order), expected);
-        assert_eq!(reorder(&written, 4, RowOrder::AsStored), written);
+        assert_eq!(reordered(&written, 1, order), expected);
+        assert_eq!(reordered(&written, 4, RowOrder::AsStored), written);
         let wide: Vec<u8> = written.iter().flat_map(|&row| [row; 3]).collect();
-        assert_eq!(reorder(&wide, 3, order), expected.iter().flat_map(|&row| [row; 3]).collect::<Vec<_>>());
+        assert_eq!(reordered(&wide, 3, order), expected.iter().flat_map(|&row| [row; 3]).collect::<Vec<_>>());
     }
 
     #[test]
@@ -172,10 +172,12 @@ mod tests {
         let bytes = [block(1.0), block(600.0)].concat();
         let (ty, layout, order) = (GgmlType::Q8_0, I2sLayout::X86, RowOrder::AsStored);
         let blocks = Blocks { ty, layout, bytes: &bytes, rows: 2, cols: 32, order };
-        assert_eq!(blocks.to_f16(&engine).unwrap(), None);
-        let wide = blocks.to_f32(2.0).unwrap();
+        let (mut wide, mut narrow) = ([0; 256], [0; 128]);
+        assert!(!blocks.to_f16(&engine, &mut narrow).unwrap());
+        blocks.to_f32(2.0, &mut wide).unwrap();
         assert_eq!(wide[32 * 4 + 4..][..4], (600.0f32 * 8.0 * 2.0).to_le_bytes());
-        let narrow = Blocks { bytes: &bytes[..34], rows: 1, ..blocks }.to_f16(&engine).unwrap().unwrap();
+        let small = Blocks { bytes: &bytes[..34], rows: 1, ..blocks };
+        assert!(small.to_f16(&engine, &mut narrow[..64]).unwrap());
         assert_eq!(narrow[2..4], f16::from_f32(8.0).to_le_bytes());
     }
 }

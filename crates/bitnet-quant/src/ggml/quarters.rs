@@ -193,8 +193,7 @@ impl<'a> TernaryTensor<'a> {
         source: impl Fn(usize) -> usize + Sync + Send,
         packed: &mut [u8],
     ) -> Result<(), GgmlError> {
-        assert_eq!(Some(packed.len()), row_quarters::packed_len(self.rows, self.cols), "room for the codes");
-        fill_lines(packed, self.cols, |line, out| self.fill_line(line, &source, out));
+        fill_lines(packed, self.rows, self.cols, |line, out| self.fill_line(line, &source, out));
         let packed = &*packed;
         // Digits in base 3 cannot be anything else.
         if self.ty != GgmlType::TQ1_0 {

@@ -35,10 +35,13 @@ pub struct Answer {
 
 impl Session {
     /// Starts an empty conversation.
-    pub fn new(mut engine: Engine, mut options: GenerateOptions) -> Self {
+    ///
+    /// # Errors
+    /// As [`Runner::admit`](bitnet_inference::runner::Runner::admit).
+    pub fn new(mut engine: Engine, mut options: GenerateOptions) -> Result<Self> {
         options.stop.extend(engine.template().stop_strings().iter().map(ToString::to_string));
-        let sequence = engine.runner().start();
-        Session { engine, options, messages: Vec::new(), sequence, held: Vec::new() }
+        let sequence = engine.runner().admit()?;
+        Ok(Session { engine, options, messages: Vec::new(), sequence, held: Vec::new() })
     }
 
     /// Returns the model's name.
@@ -126,14 +129,20 @@ impl Session {
 // A test may panic anywhere, its helpers too.
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use bitnet_core::memory::{HybridMemoryPool, MemoryPoolConfig};
     use bitnet_inference::SamplingParams;
 
     use super::*;
     use crate::model;
 
     fn session() -> Session {
+        session_on(HybridMemoryPool::new().unwrap()).unwrap()
+    }
+
+    fn session_on(pool: HybridMemoryPool) -> Result<Session> {
         let engine = Engine::builder()
             .threads(Some(1))
+            .pool(pool)
             .load_source(&model::source_or_bundled(None, model::Need::All).unwrap());
         let options = GenerateOptions {
             sampling: SamplingParams::greedy(),
@@ -150,6 +159,24 @@ mod tests {
             Ok(())
         });
         (text, answer.unwrap())
+    }
+
+    #[test]
+    fn no_conversation_begins_while_memory_is_all_but_gone() {
+        let root = bitnet_testing::temp::TempDir::new("chat-pressure");
+        std::fs::create_dir_all(root.path().join("proc")).unwrap();
+        let machine = |free: u32| {
+            let text = format!("MemTotal: 1024000 kB\nMemAvailable: {free} kB\n");
+            std::fs::write(root.path().join("proc/meminfo"), text).unwrap();
+        };
+        let config = MemoryPoolConfig { enable_advanced_tracking: true, ..Default::default() };
+        let builder = || HybridMemoryPool::builder().config(config.clone());
+        let pool = || builder().pressure_root(root.path()).build().unwrap();
+        machine(10_000);
+        let error = session_on(pool()).err().unwrap().to_string();
+        assert!(error.contains("memory"), "{error}");
+        machine(900_000);
+        assert!(session_on(pool()).is_ok());
     }
 
     #[test]

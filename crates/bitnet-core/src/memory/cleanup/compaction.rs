@@ -108,6 +108,9 @@ impl Shared {
             // - the word of the first is closed for the move, so no slice of it exists or comes to be; the second
             //   is free and was taken out of the books just now.
             unsafe { copy_block(record.address_of(object), target.address_of(to.object), bytes) };
+            if let Some(tracking) = self.tracking() {
+                tracking.moved(record.device, record.address_of(object), target.address_of(to.object));
+            }
             let generation = target.words[to.object as usize].activate();
             let moved_before = forwards.moved(from, Target { slot: to, generation });
             let span = &mut books.spans[index];
@@ -149,7 +152,11 @@ impl Shared {
             let Some(generation) = record.words[0].movable() else { continue };
             self.open(record, NO_TICKET);
             if record.words[0].begin_move(generation) {
+                let from = record.address_of(0);
                 let moved = move_down(pool, record);
+                if let (Some(tracking), true) = (self.tracking(), moved > 0) {
+                    tracking.moved(record.device, from, record.address_of(0));
+                }
                 record.words[0].end_move_in_place();
                 report.moved_blocks += u64::from(moved > 0);
                 report.moved_bytes += moved as u64;

@@ -47,6 +47,11 @@ impl ConversionEngine {
         &self.config
     }
 
+    /// Returns the pool that results come from.
+    pub fn pool(&self) -> &HybridMemoryPool {
+        &self.pool
+    }
+
     /// Converts to a new tensor, row-major, of the shape of `tensor`.
     ///
     /// # Errors

@@ -249,8 +249,10 @@ impl SmallBlockPool {
     pub(super) fn metadata_bytes(&self) -> usize {
         let class = |class: &Mutex<Class>| {
             let books = lock(class);
-            let spans = books.spans.iter().map(|span| size_of::<Span>() + span.bits.len() * 8).sum::<usize>();
-            spans + 4 * (books.partial.capacity() + books.spare.capacity())
+            let bits = books.spans.iter().map(|span| span.bits.len() * 8).sum::<usize>();
+            books.spans.capacity() * size_of::<Span>()
+                + bits
+                + 4 * (books.partial.capacity() + books.spare.capacity() + books.spare_short.capacity())
         };
         self.classes.iter().map(class).sum()
     }

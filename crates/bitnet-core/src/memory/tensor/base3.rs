@@ -10,6 +10,8 @@
 
 use bitnet_backend::{BitNetDType, BitNetError, Result};
 
+use super::packed::check;
+
 /// Values of a byte.
 pub const VALUES: usize = 5;
 /// Values that are packed at a time: eight of them are read at once.
@@ -85,9 +87,10 @@ fn byte(digits: u64) -> u8 {
 /// Unpacks `out.len()` values. Digits past the last value do not count.
 ///
 /// # Errors
-/// `Mismatch` when `packed` does not have the bytes of the values.
+/// `Mismatch` when `packed` does not have the bytes of the values, or at the first byte above 242.
 pub fn unpack(packed: &[u8], out: &mut [i8]) -> Result<()> {
     check_len(out.len(), packed.len())?;
+    check(BitNetDType::TernaryBase3, packed, 0)?;
     let (fives, rest) = out.as_chunks_mut::<VALUES>();
     for (values, &byte) in fives.iter_mut().zip(packed) {
         *values = DIGITS[usize::from(byte)];
@@ -141,6 +144,7 @@ mod tests {
         assert_eq!(error, "value 1: expected -1, 0 or +1, found 2");
         assert!(pack(&[0; 5], &mut [0; 2]).is_err());
         assert!(unpack(&[121], &mut [0; 6]).is_err());
+        assert!(unpack(&[243], &mut [0; 5]).is_err());
     }
 
     #[test]

@@ -116,10 +116,7 @@ pub(crate) fn load_codes(kernels: &Kernels, dtype: BitNetDType, bytes: &[u8], ou
             check(dtype, bytes, 0)?;
             (kernels.casts.unpack_ternary)(bytes, out);
         }
-        BitNetDType::TernaryBase3 => {
-            check(dtype, bytes, 0)?;
-            base3::unpack(bytes, out)?;
-        }
+        BitNetDType::TernaryBase3 => base3::unpack(bytes, out)?,
         _ => out.copy_from_slice(bytemuck::cast_slice(bytes)),
     }
     Ok(())

@@ -142,6 +142,91 @@ fn moved_blocks_are_tracked_under_their_name() {
 }
 
 #[test]
+fn leaks_are_looked_for_where_that_is_asked() {
+    for enable_leak_detection in [true, false] {
+        let tracking = TrackingConfig {
+            enable_leak_detection,
+            leak_detection_interval: Duration::from_nanos(1),
+            ..TrackingConfig::default()
+        };
+        let config = MemoryPoolConfig {
+            enable_advanced_tracking: true,
+            tracking_config: Some(tracking),
+            ..Default::default()
+        };
+        let pool = HybridMemoryPool::builder().config(config).build().unwrap();
+        let kept = [100, 200].map(|size| pool.allocate(size, 64, &Device::Cpu).unwrap());
+        // Longer than a tick of the clock.
+        std::thread::sleep(Duration::from_millis(20));
+        let leaks = pool.get_detailed_metrics().unwrap().possible_leaks;
+        assert_eq!(leaks, enable_leak_detection.then_some(2));
+        kept.into_iter().for_each(|handle| pool.deallocate(handle).unwrap());
+    }
+}
+
+#[test]
+fn traces_agree_with_segments_through_reuse_and_compaction() {
+    let config = MemoryPoolConfig { enable_advanced_tracking: true, ..Default::default() };
+    // Events of a tick have one time.
+    let pool = HybridMemoryPool::builder().config(config).build().unwrap();
+    let number = |value: &serde_json::Value, field: &str| value[field].as_u64().unwrap();
+    let mut state = 1u64;
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let (mut kept, (give, given)) = (Vec::new(), std::sync::mpsc::channel());
+    let (done, was_done) = std::sync::mpsc::channel();
+    let other = {
+        let pool = pool.clone();
+        std::thread::spawn(move || {
+            given.iter().for_each(|handle| done.send(pool.deallocate(handle)).unwrap())
+        })
+    };
+    for round in 0..400 {
+        let size = if random(4) == 0 { (1 << 20) + random(4 << 20) } else { 1 + random(1 << 17) };
+        kept.push(pool.allocate(size as usize, 64, &Device::Cpu).unwrap());
+        while kept.len() > 24 {
+            let at = random(kept.len() as u64) as usize;
+            let handle = kept.swap_remove(at);
+            // Another thread frees as well, within one tick of the clock.
+            if random(3) == 0 {
+                give.send(handle).unwrap();
+                was_done.recv().unwrap().unwrap();
+            } else {
+                pool.deallocate(handle).unwrap();
+            }
+        }
+        if round % 100 == 99 {
+            pool.compact();
+        }
+    }
+    drop(give);
+    other.join().unwrap();
+    let moved = pool.get_cleanup_metrics().moved_blocks;
+    assert!(moved > 0, "nothing was moved");
+    let mut live = BTreeMap::new();
+    for event in pool.device_traces()[0].as_array().unwrap() {
+        let (address, size) = (number(event, "addr"), number(event, "size"));
+        if event["action"] == "free_completed" {
+            assert_eq!(live.remove(&address), Some(size), "{event}");
+        } else {
+            let before = live.range(..address + size).next_back();
+            assert!(before.is_none_or(|(at, size)| at + size <= address), "{event} meets {before:?}");
+            live.insert(address, size);
+        }
+    }
+    let segments = pool.segments();
+    let blocks =
+        segments.as_array().unwrap().iter().flat_map(|segment| segment["blocks"].as_array().unwrap());
+    let active = blocks.filter(|block| block["state"] == "active_allocated");
+    assert_eq!(
+        active.map(|block| (number(block, "address"), number(block, "size"))).collect::<BTreeMap<_, _>>(),
+        live
+    );
+}
+
+#[test]
 fn exports_hold_what_the_pool_holds() {
     let pool = tracked(TrackingLevel::Detailed);
     let _scope = TagScope::enter("kv");

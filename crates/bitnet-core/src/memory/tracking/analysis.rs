@@ -4,6 +4,7 @@
 //! with many events even a difference that matters to nobody is certain.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::{Event, TrackingLevel};
 use crate::memory::HybridMemoryPool;
@@ -11,6 +12,8 @@ use crate::memory::small::Slot;
 
 /// Events that an analysis needs.
 const FEWEST: usize = 64;
+/// Least number of requests that a device is expected to have of a size, were they unrelated.
+const FEWEST_EXPECTED: f64 = 5.0;
 /// Least confidence of a pattern that is reported.
 const CONFIDENCE: f64 = 0.999;
 
@@ -35,6 +38,8 @@ pub struct Pattern {
     pub kind: PatternKind,
     /// One minus the probability that events without a pattern look like this.
     pub confidence: f64,
+    /// Time after which requests repeat, of a rhythm.
+    pub period: Option<Duration>,
     /// What was found and what to do about it.
     pub description: String,
 }
@@ -112,6 +117,7 @@ fn sizes(allocations: &[&Event]) -> Option<Pattern> {
     Some(Pattern {
         kind: PatternKind::Size,
         confidence: 1.0 - upper_tail(z),
+        period: None,
         description: format!(
             "{:.0} % of {n} requests have one of few sizes: {list}; reuse those blocks",
             share * 100.0
@@ -142,36 +148,57 @@ fn rhythm(allocations: &[&Event]) -> Option<Pattern> {
         let sum: f64 = series[..bins - lag].iter().zip(&series[lag..]).map(|(a, b)| a * b).sum();
         sum / power * bins as f64 / (bins - lag) as f64
     };
-    let lags = 2..bins / 3;
-    let tried = lags.len() as f64;
-    let (lag, best) = lags.map(|lag| (lag, correlation(lag))).max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let found: Vec<f64> = (0..bins / 3).map(correlation).collect();
+    // Neighbours are alike in a trend as well: a rhythm comes back after it was gone.
+    let gone = found.iter().position(|&value| value <= 0.0)?;
+    let peaks = (gone + 1..found.len().saturating_sub(1))
+        .filter(|&lag| found[lag] >= found[lag - 1] && found[lag] >= found[lag + 1]);
+    let best = peaks.clone().map(|lag| found[lag]).max_by(f64::total_cmp)?;
+    // Every multiple of a period is as good.
+    let lag = peaks.into_iter().find(|&lag| found[lag] >= 0.8 * best)?;
     // Of the lags tried, each of white noise is normal with variance 1 / bins.
-    let z = best * ((bins - lag) as f64).sqrt();
-    let confidence = (1.0 - upper_tail(z)).powf(tried);
+    let z = found[lag] * ((bins - lag) as f64).sqrt();
+    let confidence = (1.0 - upper_tail(z)).powf(found.len() as f64);
     if best < 0.3 {
         return None;
     }
-    let millis = (lag as u64 * step) as f64 / 1e6;
+    let period = Duration::from_nanos(lag as u64 * step);
+    let millis = period.as_secs_f64() * 1e3;
     Some(Pattern {
         kind: PatternKind::Temporal,
         confidence,
+        period: Some(period),
         description: format!("requests repeat about every {millis:.1} ms; their memory can be kept between"),
     })
 }
 
 /// Tests whether the sizes of requests and their devices depend on each other.
 fn devices(allocations: &[&Event], device: impl Fn(Slot) -> u8) -> Option<Pattern> {
-    let n = allocations.len() as f64;
+    let mut requests: Vec<(u8, u32)> =
+        allocations.iter().map(|event| (device(event.slot), event.size.max(1).ilog2() / 4)).collect();
+    let count = |requests: &[(u8, u32)]| {
+        let (mut rows, mut columns): (HashMap<u8, f64>, HashMap<u32, f64>) = Default::default();
+        for &(row, column) in requests {
+            *rows.entry(row).or_default() += 1.0;
+            *columns.entry(column).or_default() += 1.0;
+        }
+        (rows, columns)
+    };
+    // Chi square is what the tail below says only where no cell is expected to be nearly empty: devices and sizes that
+    // are rare are left out.
+    let (rows, _) = count(&requests);
+    requests.retain(|(row, _)| rows[row] >= 4.0 * FEWEST_EXPECTED);
+    let (rows, columns) = count(&requests);
+    let rarest = rows.values().copied().min_by(f64::total_cmp)? / requests.len() as f64;
+    requests.retain(|(_, column)| columns[column] * rarest >= FEWEST_EXPECTED);
+    let (rows, columns) = count(&requests);
+    let n = requests.len() as f64;
     let mut table: HashMap<(u8, u32), f64> = HashMap::new();
-    let (mut rows, mut columns): (HashMap<u8, f64>, HashMap<u32, f64>) = Default::default();
-    for event in allocations {
-        let (row, column) = (device(event.slot), event.size.max(1).ilog2() / 4);
-        *table.entry((row, column)).or_default() += 1.0;
-        *rows.entry(row).or_default() += 1.0;
-        *columns.entry(column).or_default() += 1.0;
+    for &request in &requests {
+        *table.entry(request).or_default() += 1.0;
     }
     let freedom = (rows.len().checked_sub(1)? * columns.len().checked_sub(1)?) as f64;
-    if allocations.len() < FEWEST || freedom < 1.0 {
+    if requests.len() < FEWEST || freedom < 1.0 {
         return None;
     }
     let mut square = 0.0;
@@ -192,6 +219,7 @@ fn devices(allocations: &[&Event], device: impl Fn(Slot) -> u8) -> Option<Patter
     Some(Pattern {
         kind: PatternKind::Device,
         confidence: 1.0 - upper_tail(z),
+        period: None,
         description: format!(
             "{} devices get blocks of different sizes (association {strength:.2}); size their pools apart",
             rows.len()
@@ -228,6 +256,7 @@ fn holes(events: &[Event]) -> Option<Pattern> {
     Some(Pattern {
         kind: PatternKind::Fragmentation,
         confidence: 1.0 - upper_tail(z),
+        period: None,
         description: format!(
             "{survivors} blocks that stayed alternate with {gone} that went ({runs} runs, {expected:.0} expected by \
              chance); allocate them apart, or compact"
@@ -251,7 +280,7 @@ mod tests {
 
     fn allocation(n: u64, time: u64, size: u64, device: u32) -> Event {
         let slot = Slot { record: device, object: n as u32 };
-        Event { time, freed: false, size, slot, generation: 0, tag: 0, site: 0 }
+        Event { time, freed: false, size, slot, address: 0, generation: 0, tag: 0, site: 0 }
     }
 
     fn kinds(events: &[Event]) -> Vec<PatternKind> {
@@ -304,6 +333,30 @@ mod tests {
         }
         events.sort_by_key(|event| event.time);
         assert_eq!(kinds(&events), [PatternKind::Temporal]);
+        let period = analyse(&events, |_| 0).patterns[0].period.unwrap();
+        assert!(period.abs_diff(Duration::from_millis(100)) <= Duration::from_millis(8), "{period:?}");
+    }
+
+    #[test]
+    fn a_trend_is_no_rhythm() {
+        // Loading, then little; and ever more.
+        for shape in [|x: f64| if x < 0.9 { x / 9.0 } else { x }, |x: f64| x.sqrt(), |x: f64| x * x] {
+            let mut events = noise(6, 800);
+            for event in &mut events {
+                event.time = (shape(event.time as f64 / 4e9) * 4e9) as u64;
+            }
+            events.sort_by_key(|event| event.time);
+            assert_eq!(kinds(&events), []);
+        }
+    }
+
+    #[test]
+    fn one_block_of_another_device_is_no_pattern() {
+        let mut events: Vec<_> = noise(7, 64).into_iter().filter(|event| !event.freed).collect();
+        events.iter_mut().for_each(|event| event.slot.record = 0);
+        events[20].size = 1 << 30;
+        events[20].slot.record = 1;
+        assert_eq!(kinds(&events), []);
     }
 
     #[test]

@@ -48,6 +48,14 @@ impl Clock {
         }
     }
 
+    /// Returns the time, and has whatever comes after have a later one.
+    pub(super) fn pass(&self) -> u64 {
+        match &self.source {
+            Source::Coarse(clock) => clock.fetch_add(1, Ordering::Relaxed),
+            Source::Ticks(..) | Source::System => self.now(),
+        }
+    }
+
     /// Returns what makes nanoseconds of times, the same for all times that are to be compared.
     pub(super) fn scale(&self) -> impl Fn(u64) -> u64 + Copy + use<> {
         let rate = match &self.source {
@@ -71,7 +79,7 @@ fn tick(start: Instant) -> Option<Arc<AtomicU64>> {
     let thread = std::thread::Builder::new().name("bitnet-memory-clock".into());
     let run = move || {
         while let Some(clock) = weak.upgrade() {
-            clock.store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            clock.fetch_max(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
             drop(clock);
             std::thread::sleep(TICK);
         }

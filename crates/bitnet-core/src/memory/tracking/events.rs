@@ -1,6 +1,6 @@
 //! The latest events of a thread, in a ring that its thread writes and others read.
 //!
-//! Writing takes five plain stores. A reader checks afterwards how far the writer has come and drops what may
+//! Writing takes six plain stores. A reader checks afterwards how far the writer has come and drops what may
 //! have been written over meanwhile.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -14,7 +14,10 @@ pub(in crate::memory) struct Event {
     pub(in crate::memory) time: u64,
     pub(in crate::memory) freed: bool,
     pub(in crate::memory) size: u64,
+    /// The block, by the name that its handle has.
     pub(in crate::memory) slot: Slot,
+    /// Where it was then.
+    pub(in crate::memory) address: usize,
     pub(in crate::memory) generation: u32,
     pub(in crate::memory) tag: u8,
     /// Number of the call site, 0 where unknown.
@@ -25,7 +28,7 @@ const FREED: u64 = 1 << 63;
 
 #[derive(Debug)]
 pub(super) struct Ring {
-    cells: Box<[[AtomicU64; 4]]>,
+    cells: Box<[[AtomicU64; 5]]>,
     head: AtomicU64,
 }
 
@@ -48,6 +51,7 @@ impl Ring {
         cell[2].store(u64::from(event.slot.record) << 32 | u64::from(event.slot.object), Ordering::Relaxed);
         let origin = u64::from(event.tag) << 24 | u64::from(event.site);
         cell[3].store(u64::from(event.generation) << 32 | origin, Ordering::Relaxed);
+        cell[4].store(event.address as u64, Ordering::Relaxed);
         self.head.store(head + 1, Ordering::Release);
     }
 
@@ -67,20 +71,27 @@ impl Ring {
 
     fn read(&self, at: u64) -> Event {
         let cell = &self.cells[at as usize & (self.cells.len() - 1)];
-        let [time, size, slot, rest] = std::array::from_fn(|word| cell[word].load(Ordering::Relaxed));
+        let [time, size, slot, rest, address] =
+            std::array::from_fn(|word| cell[word].load(Ordering::Relaxed));
         Event {
             time,
             freed: size & FREED != 0,
             size: size & !FREED,
             slot: Slot { record: (slot >> 32) as u32, object: slot as u32 },
+            address: address as usize,
             generation: (rest >> 32) as u32,
             tag: (rest >> 24) as u8,
             site: rest as u32 & 0xff_ffff,
         }
     }
 
+    /// Returns whether events were written over.
+    pub(super) fn is_full(&self) -> bool {
+        self.head.load(Ordering::Acquire) >= self.cells.len() as u64
+    }
+
     pub(super) fn bytes(&self) -> usize {
-        self.cells.len() * 32
+        size_of_val(&*self.cells)
     }
 }
 
@@ -95,6 +106,7 @@ mod tests {
             freed: n.is_multiple_of(3),
             size: n * 7,
             slot,
+            address: !n as usize,
             generation: n as u32,
             tag: n as u8,
             site: n as u32 % 1000,

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::pickle::pickle;
+use super::traces::{Step, in_order};
 use super::{TrackingLevel, Usage};
+use crate::memory::small::Slot;
 use crate::memory::{HybridMemoryPool, MemoryMetrics};
 
 /// Returns bytes with a unit.
@@ -188,15 +190,18 @@ impl HybridMemoryPool {
     }
 
     /// Returns the events of each device, as memory_viz draws them.
-    fn device_traces(&self) -> Value {
+    pub(in crate::memory) fn device_traces(&self) -> Value {
         let Some(tracking) = self.shared.tracking() else { return json!([]) };
         let mut traces = vec![Vec::new(); self.shared.devices.len()];
-        for (event, _) in tracking.events() {
-            let Some(record) = self.shared.records.get(event.slot.record) else { continue };
+        let device = |slot: Slot| self.shared.records.get(slot.record).map_or(0, |record| record.device);
+        let events = tracking.events();
+        let events: Vec<_> =
+            events.iter().map(|(event, thread)| (std::sync::Arc::as_ptr(thread).addr(), *event)).collect();
+        for Step { time, device, event } in in_order(&events, &tracking.moves(), device) {
+            let Some(trace) = traces.get_mut(device as usize) else { continue };
             let action = if event.freed { "free_completed" } else { "alloc" };
-            traces[record.device as usize].push(json!({
-                "action": action, "addr": record.address_of(event.slot.object), "size": event.size,
-                "stream": 0, "time_us": event.time / 1000,
+            trace.push(json!({
+                "action": action, "addr": event.address, "size": event.size, "stream": 0, "time_us": time / 1000,
                 "frames": frames(super::scope::name(event.tag), super::site::site(event.site)),
             }));
         }

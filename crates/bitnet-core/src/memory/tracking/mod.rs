@@ -13,7 +13,9 @@ mod report;
 mod scope;
 mod site;
 mod snapshot;
+mod traces;
 
+use std::collections::VecDeque;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +30,7 @@ pub use self::report::{DetailedMetrics, Leak, LiveBlock, Timeline, TimelineEvent
 pub use self::scope::TagScope;
 use self::site::SiteCache;
 pub use self::snapshot::{PoolSnapshot, SnapshotBlock, SnapshotDifference};
+use self::traces::Move;
 use super::counters::{Common, Counters, Totals};
 use super::records::{Kind, Record};
 use super::small::{CLASSES, SIZES, Slot};
@@ -84,6 +87,8 @@ pub(super) struct Tracking {
     rows: Box<[Common]>,
     tags: Box<[Common]>,
     threads: Mutex<Threads>,
+    /// What compaction moved, oldest first.
+    moves: Mutex<VecDeque<Move>>,
 }
 
 #[derive(Default)]
@@ -91,6 +96,8 @@ struct Threads {
     notes: Vec<Arc<ThreadNotes>>,
     /// Notes of threads that ended, the oldest first.
     ended: Vec<Arc<ThreadNotes>>,
+    /// Time of the latest event of a thread whose notes were given up.
+    lost: u64,
     /// Sums of threads whose notes were given up.
     rows: Vec<Totals>,
     tags: Vec<Totals>,
@@ -112,7 +119,10 @@ pub(super) struct ThreadTracker {
 pub(super) struct Tracked<'a> {
     /// Where notes are kept beside it.
     pub(super) record: &'a Record,
+    /// The block, by the name that its handle has.
     pub(super) slot: Slot,
+    /// Which block of the record it is.
+    pub(super) object: u32,
     pub(super) generation: u32,
     pub(super) size: usize,
     pub(super) row: usize,
@@ -130,7 +140,7 @@ impl Tracking {
         let common = |count| (0..count).map(|_| Common::default()).collect();
         let (rows, tags) = (common(ROWS), common(scope::TAGS));
         let threads = Mutex::default();
-        Tracking { config, clock, ring_capacity, rows, tags, threads }
+        Tracking { config, clock, ring_capacity, rows, tags, threads, moves: Mutex::default() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Threads> {
@@ -172,6 +182,8 @@ impl Tracking {
             let oldest = threads.ended.remove(0);
             add_up(&mut threads.rows, &oldest.rows);
             add_up(&mut threads.tags, &oldest.tags);
+            let latest = oldest.ring.as_ref().and_then(|ring| ring.events().last().copied());
+            threads.lost = threads.lost.max(latest.map_or(0, |event| event.time + 1));
         }
     }
 
@@ -194,17 +206,39 @@ impl Tracking {
         move |time| Duration::from_nanos(scale(now.saturating_sub(time)))
     }
 
-    /// Returns the latest events of all threads by time, with the thread's name.
-    pub(super) fn events(&self) -> Vec<(Event, String)> {
+    /// Notes that compaction moved a block.
+    pub(super) fn moved(&self, device: u8, from: usize, to: usize) {
+        if self.config.level < TrackingLevel::Standard {
+            return;
+        }
+        let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        if moves.len() >= self.ring_capacity.max(1) {
+            moves.pop_front();
+        }
+        moves.push_back(Move { time: self.clock.pass(), device, from, to });
+    }
+
+    /// Returns the latest moves, oldest first.
+    fn moves(&self) -> Vec<Move> {
+        let scale = self.clock.scale();
+        let moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        moves.iter().map(|&moved| Move { time: scale(moved.time), ..moved }).collect()
+    }
+
+    /// Returns the latest events of all threads by time, with their thread: from where the events of each are all there.
+    pub(super) fn events(&self) -> Vec<(Event, Arc<ThreadNotes>)> {
         let threads = self.lock();
-        let mut events: Vec<_> = threads
-            .notes
-            .iter()
-            .chain(&threads.ended)
-            .filter_map(|notes| Some((notes.ring.as_ref()?, &notes.name)))
-            .flat_map(|(ring, name)| ring.events().into_iter().map(|event| (event, name.clone())))
-            .collect();
+        let (mut events, mut since) = (Vec::new(), threads.lost);
+        for notes in threads.notes.iter().chain(&threads.ended) {
+            let Some(ring) = &notes.ring else { continue };
+            let (full, kept) = (ring.is_full(), ring.events());
+            if full {
+                since = kept.first().map_or(since, |event| since.max(event.time));
+            }
+            events.extend(kept.into_iter().map(|event| (event, Arc::clone(notes))));
+        }
         drop(threads);
+        events.retain(|(event, _)| event.time >= since);
         let scale = self.clock.scale();
         events.iter_mut().for_each(|(event, _)| event.time = scale(event.time));
         events.sort_by_key(|(event, _)| event.time);
@@ -333,7 +367,8 @@ impl ThreadTracker {
     fn push(&self, block: Tracked<'_>, time: u64, freed: bool, tag: u8, site: u32) {
         if let Some(ring) = &self.ring {
             let (size, slot, generation) = (block.size as u64, block.slot, block.generation);
-            ring.push(Event { time, freed, size, slot, generation, tag, site });
+            let address = block.record.address_of(block.object);
+            ring.push(Event { time, freed, size, slot, address, generation, tag, site });
         }
     }
 }

@@ -269,7 +269,7 @@ impl HybridMemoryPool {
                 live_bytes: live.max(0) as u64,
                 tag: scope::name(event.tag),
                 site: site::site(event.site),
-                thread,
+                thread: thread.name.clone(),
             }
         });
         Timeline { events: events.collect() }
