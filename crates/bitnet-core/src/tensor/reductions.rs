@@ -251,11 +251,11 @@ where
             let fits = mean.is_finite() && squares.is_finite();
             // Squares below the least number of full precision have lost some of it, or all.
             let small = squares < count * f64::from(f32::MIN_POSITIVE);
-            acc = acc.with(if fits && !(small && block.iter().any(|value| *value != block[0])) {
-                moments
-            } else {
-                one_by_one(block)
-            });
+            // Without an early exit the comparison becomes vectors.
+            let differ =
+                |block: &[C]| block.iter().fold(false, |differ, &value| differ | (value != block[0]));
+            let exact = fits && !(small && differ(block));
+            acc = acc.with(if exact { moments } else { one_by_one(block) });
         }
         acc
     }
