@@ -27,7 +27,7 @@ fn a_snapshot_tells_of_every_live_block() {
     }
     let viz = std::fs::read(viz).unwrap();
     assert!(viz.starts_with(&[0x80, 2]) && viz.ends_with(b"."));
-    for field in ["segments", "device_traces", "free_completed", "weights", "kv", "activations", "scratch"] {
+    for field in ["segments", "device_traces", "alloc", "weights", "kv", "activations", "scratch"] {
         assert!(viz.windows(field.len()).any(|window| window == field.as_bytes()), "{field}");
     }
     let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(trace).unwrap()).unwrap();
