@@ -18,6 +18,8 @@ from torch.nn import functional
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
           torch.int32: "I32", torch.int8: "I8", torch.uint8: "U8"}
 tensors = {}
+# Of what is lost of numbers below the least normal ones.
+TINY = 1e-37
 
 
 def put(name, value, terms=None):
@@ -100,7 +102,7 @@ def products(generator):
     put("linear_ternary", left @ right.T)
 
 
-def activations(x):
+def activations(of, x):
     functions = {
         "relu": functional.relu,
         "relu2": lambda x: functional.relu(x) ** 2,
@@ -111,15 +113,97 @@ def activations(x):
         "tanh": torch.tanh,
         "softplus": functional.softplus,
     }
+    # Of the slopes the terms of the formulas: PyTorch computes 1 - tanh^2 and 1 - sigmoid, which cancel.
+    s, t, density = torch.sigmoid(x), torch.tanh(x), (-x * x / 2).exp()
+    slopes = {
+        "relu": torch.ones_like(x),
+        "relu2": 2 * functional.relu(x),
+        "gelu": 1 + 0.4 * x.abs() * density,
+        "gelu_tanh": 1 + x.abs() * (1 + 0.14 * x * x) * (torch.tanh(0.8 * (x + 0.0447 * x ** 3)).abs() < 1),
+        "silu": s * (1 + x.abs() * (1 + s)),
+        "sigmoid": s * (1 + s),
+        "tanh": 1 + t * t,
+        "softplus": s,
+    }
     gradient = torch.linspace(-2, 2, x.numel()).reshape(x.shape)
-    put("gradient", gradient)
+    put(f"{of}gradient", gradient)
     for name, function in functions.items():
         leaf = x.clone().requires_grad_(True)
         result = function(leaf)
         result.backward(gradient)
-        # x * (1 + tanh) and the like: the terms are up to x, and of derivatives up to 1 + |x|.
-        put(f"{name}.forward", result.detach(), x.abs() + (1 if name in ["sigmoid", "softplus"] else 0))
-        put(f"{name}.backward", leaf.grad, gradient.abs() * (2 + x.abs()))
+        # Beside x * (1 + erf) and x * (1 + tanh), which cancel below zero, the result is the one term. Subnormal numbers
+        # have fewer bits.
+        terms = x.abs() if name.startswith("gelu") else result.detach().abs()
+        put(f"{of}{name}.forward", result.detach(), terms + TINY)
+        put(f"{of}{name}.backward", leaf.grad, gradient.abs() * slopes[name] + TINY)
+
+
+def odd(generator):
+    nan, inf = float("nan"), float("inf")
+    x = torch.tensor([
+        [1, -2, 0.5, 3, 0],
+        [1, nan, -3, 2, 0.25],
+        [2, -1, inf, 0.5, 4],
+        [-inf, 2, -0.0, 0.0, 1],
+        [inf, -1, -inf, 2, 0],
+        [-inf, -inf, -inf, -inf, -inf],
+        [nan, 1, inf, -inf, 5],
+        [3, nan, 3, nan, -1],
+        [inf, 7, inf, 7, 2],
+    ])
+    y = torch.randn(x.shape, generator=generator)
+    y[0, 2], y[2, 2], y[3, 0], y[4, 0], y[6, 1] = nan, inf, -inf, -inf, nan
+    put("odd", x)
+    put("odd.other", y)
+
+    def put_odd(name, value, terms=None):
+        put(f"odd.{name}", value, None if not value.is_floating_point() else value.abs() if terms is None else terms)
+
+    for name in ["maximum", "minimum", "add", "sub", "mul", "div", "lt", "le", "gt", "ge", "eq", "ne"]:
+        put_odd(name, getattr(torch, name)(x, y))
+    put_odd("rem", torch.remainder(x, y), x.abs() + y.abs())
+    put_odd("pow", x ** y)
+    put_odd("where", torch.where(x.bool(), y, -y))
+    put_odd("clamp", x.clamp(-1.5, 2))
+    for name in ["exp", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "erf", "tanh", "abs", "floor", "ceil",
+                 "round", "isnan"]:
+        result = getattr(torch, name)(x)
+        put_odd(name, result, torch.ones(()) if name in ["sin", "cos"] else None)
+    for name in ["sum", "mean", "prod", "amax", "amin", "argmax", "argmin", "logsumexp"]:
+        put_odd(name, getattr(x, name)(1), x.nan_to_num(0, 0, 0).abs().sum(1))
+    put_odd("var", x.var(1), (x * x).sum(1))
+    put_odd("std", x.std(1), x.abs().sum(1))
+    for order in [0.0, 1.0, 2.0, 3.0, inf, -inf]:
+        put_odd(f"norm_{order}", torch.linalg.vector_norm(x, order, 1))
+    put_odd("any", x.bool().any(1))
+    put_odd("all", x.bool().all(1))
+    put_odd("softmax", x.softmax(1))
+    put_odd("log_softmax", x.log_softmax(1), x.log_softmax(1).abs() + 10)
+    put_odd("cumsum", x.cumsum(1), x.nan_to_num(0, 0, 0).abs().cumsum(1))
+    for descending in [False, True]:
+        values, indices = x.sort(dim=1, descending=descending, stable=True)
+        put_odd(f"sort_{descending}".lower(), values)
+        put_odd(f"argsort_{descending}".lower(), indices)
+    for greatest in [False, True]:
+        put_odd(f"topk_{greatest}".lower(), x.topk(3, 1, largest=greatest).values)
+    put_odd("matmul", x @ y.T, x.nan_to_num(0, 0, 0).abs() @ y.nan_to_num(0, 0, 0).abs().T)
+    # In the form of their definitions: the vectorised functions of PyTorch give NaN or 0 at infinity by the place.
+    functions = {
+        "relu": functional.relu,
+        "relu2": lambda x: functional.relu(x) ** 2,
+        "gelu": lambda x: x * (0.5 * (1 + torch.erf(x * 0.5 ** 0.5))),
+        "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+        "silu": lambda x: x * torch.sigmoid(x),
+        "sigmoid": torch.sigmoid,
+        "tanh": torch.tanh,
+        "softplus": functional.softplus,
+    }
+    for name, function in functions.items():
+        leaf = x.clone().requires_grad_(True)
+        result = function(leaf)
+        result.backward(torch.ones_like(x))
+        put_odd(f"{name}.forward", result.detach(), x.abs())
+        put_odd(f"{name}.backward", leaf.grad, 1 + x.abs())
 
 
 def choices(x, generator):
@@ -168,10 +252,15 @@ def main():
     elementwise(x, y, bias)
     reductions(x)
     products(generator)
-    activations(wide)
+    activations("", wide)
+    # Where exponentials leave the numbers of f32 and squares do not.
+    far = torch.tensor([20.0, 45, 88, 104, 1e4, 1e18]).outer(torch.tensor([1.0, -1])).flatten()
+    put("far", far)
+    activations("far.", far)
     choices(x, generator)
     integers(generator)
     half(x)
+    odd(generator)
     header, at = {}, 0
     for name, value in tensors.items():
         size = value.numel() * value.element_size()

@@ -282,7 +282,8 @@ pub struct RunArgs {
     /// Print one JSON object for each token, and one for the end
     #[arg(long)]
     pub jsonl: bool,
-    /// Write the state of the memory pool after the run to this file, as JSON: settings, totals, live blocks
+    /// Write the state of the memory pool after the run to this file, as JSON: settings, totals, live blocks; FILE.pickle
+    /// gets what PyTorch's memory_viz opens, FILE.trace what Perfetto opens
     #[arg(long, value_name = "FILE")]
     pub memory_snapshot: Option<PathBuf>,
     #[command(flatten)]

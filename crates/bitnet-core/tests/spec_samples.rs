@@ -68,6 +68,21 @@ fn spec_sample_memory_tracking_measures_pressure_and_fragmentation() {
 }
 
 #[test]
+fn the_demonstrations_of_tracking_and_cleanup_come_to_their_ends() {
+    let folder = TempDir::new("spec-demos");
+    let tracking = printed("memory_tracking_demo", folder.path());
+    assert!(tracking.contains("tag weights: 3.0 MiB now, 3.0 MiB peak"), "{tracking}");
+    assert_eq!(tracking.matches("not given back: 1 blocks").count(), 2, "{tracking}");
+    assert_eq!(value(&tracking, "at the end"), "0 blocks are allocated");
+    let cleanup = printed("cleanup_system_demo", folder.path());
+    for line in ["Idle: ", "Pressure: ", "Periodic: ", "Generational: "] {
+        value(&cleanup, line);
+    }
+    assert!(cleanup.contains("every block kept its bytes"), "{cleanup}");
+    assert!(cleanup.trim_end().ends_with("left 0 bytes reserved"), "{cleanup}");
+}
+
+#[test]
 fn spec_sample_conversions_compress_and_save_what_f16_leaves() {
     let folder = TempDir::new("spec-conversions");
     let output = printed("spec_04_memory_efficient_conversions", folder.path());

@@ -278,3 +278,56 @@ fn a_scale_that_cannot_be_read_back_is_not_written() {
         assert!(!path.exists());
     }
 }
+
+#[test]
+fn the_variance_of_the_greatest_and_least_numbers_does_not_depend_on_the_layout() {
+    let pool = pool();
+    fn both<T: bitnet_core::memory::Element>(values: &[T], pool: &HybridMemoryPool) -> [f64; 2] {
+        let row = BitNetTensor::from_slice(values, &[values.len()], &Device::Cpu, pool).unwrap();
+        let twice: Vec<T> = values.iter().flat_map(|&value| [value; 2]).collect();
+        let columns = BitNetTensor::from_slice(&twice, &[values.len(), 2], &Device::Cpu, pool).unwrap();
+        let columns = columns.std(&[0], 0.0, false).unwrap().narrow(0, 0, 1).unwrap();
+        [row.std(&[], 0.0, false).unwrap().item().unwrap(), columns.item().unwrap()]
+    }
+    for value in [1e200, 1.7e308, f64::MAX, 0.0, 1e-310] {
+        assert_eq!(both(&[value; 2], &pool), [0.0; 2], "{value}");
+        assert_eq!(both(&vec![value; 10_000], &pool), [0.0; 2], "{value}");
+    }
+    for value in [3e38f32, f32::MAX, 1e-40] {
+        assert_eq!(both(&[value; 5000], &pool), [0.0; 2], "{value}");
+    }
+    // Squares of deviations that f32 holds not at all, or not with all its bits.
+    for value in [1e20f32, 1e-19, 1e-25, 3e-40] {
+        let values: Vec<f32> = (0..5000).map(|i| if i % 2 == 0 { value } else { -value }).collect();
+        for found in both(&values, &pool) {
+            assert!((found / f64::from(value) - 1.0).abs() < 1e-6, "{value}: {found}");
+        }
+    }
+    for odd in [f64::NAN, f64::INFINITY] {
+        assert!(both(&[1.0, odd, 2.0], &pool).iter().all(|found| found.is_nan()), "{odd}");
+    }
+}
+
+#[test]
+fn activations_of_great_numbers_have_their_limits() {
+    use bitnet_core::tensor::Activation;
+    let pool = pool();
+    let great = [1e19f32, 1e20, 3e38, -1e19, -1e20, -3e38];
+    let x = BitNetTensor::from_slice(&great, &[6], &Device::Cpu, &pool).unwrap();
+    let ones = BitNetTensor::ones(&[6], BitNetDType::F32, &Device::Cpu, &pool).unwrap();
+    for activation in Activation::ALL {
+        let values = x.activate(activation).unwrap().to_vec::<f32>().unwrap();
+        let slopes = x.activate_backward(activation, &ones).unwrap().to_vec::<f32>().unwrap();
+        for ((x, value), slope) in great.into_iter().zip(values).zip(slopes) {
+            let at_infinity = match activation {
+                Activation::Sigmoid => [1.0, 0.0],
+                Activation::Tanh => [x.signum(), 0.0],
+                Activation::SquaredRelu => [x.max(0.0) * x.max(0.0), 2.0 * x.max(0.0)],
+                _ => [x.max(0.0), 1.0],
+            };
+            let below = if activation == Activation::Tanh { [-1.0, 0.0] } else { [0.0, 0.0] };
+            let expected = if x > 0.0 { at_infinity } else { below };
+            assert_eq!([value, slope], expected, "{} of {x}", activation.name());
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Tensor operations against PyTorch's results, which `tools/make_tensor_reference.py` wrote.
 //!
 //! Floats have to agree within 1e-6 of the sum of the magnitudes of what was added up (`NAME.terms`), or one rounding
-//! of the result's type where that is wider; integers and truth values exactly.
+//! of the result's type where that is wider; integers, truth values, NaN and infinities exactly.
 
 // A test may panic anywhere, its helpers too.
 #![allow(clippy::unwrap_used)]
@@ -65,11 +65,11 @@ impl Reference {
             Self::values(&found).iter().zip(Self::values(&expected)).zip(terms).enumerate()
         {
             let bound = (BOUND * terms).max(rounding * expected.abs());
-            let error = (found - expected).abs();
-            assert!(
-                error <= bound || *found == expected,
-                "{name}[{index}]: expected {expected}, found {found}"
-            );
+            let is_close = match expected.is_finite() {
+                true => (found - expected).abs() <= bound,
+                false => *found == expected || (found.is_nan() && expected.is_nan()),
+            };
+            assert!(is_close, "{name}[{index}]: expected {expected}, found {found}");
         }
     }
 
@@ -93,13 +93,21 @@ fn operations_agree_with_pytorch() {
     products(&r);
     choices(&r);
     integers(&r);
-    let wide = r.tensor("wide");
-    let gradient = r.tensor("gradient");
-    for activation in Activation::ALL {
-        r.check(&format!("{}.forward", activation.name()), wide.activate(activation));
-        let backward = wide.activate_backward(activation, &gradient);
-        r.check(&format!("{}.backward", activation.name()), backward);
+    for (input, of) in [("wide", ""), ("far", "far.")] {
+        let (input, gradient) = (r.tensor(input), r.tensor(&format!("{of}gradient")));
+        for activation in Activation::ALL {
+            r.check(&format!("{of}{}.forward", activation.name()), input.activate(activation));
+            let backward = input.activate_backward(activation, &gradient);
+            r.check(&format!("{of}{}.backward", activation.name()), backward);
+        }
     }
+    // Rows in memory, then columns.
+    let (x, y) = (r.tensor("odd"), r.tensor("odd.other"));
+    odd(&r, &x, &y);
+    let turned = |tensor: &BitNetTensor| {
+        tensor.transpose(0, 1).unwrap().contiguous().unwrap().transpose(0, 1).unwrap()
+    };
+    odd(&r, &turned(&x), &turned(&y));
     for name in ["f16", "bf16"] {
         let low = r.tensor(name);
         r.check_half(&format!("{name}.add"), low.add(&low.select(0, 0).unwrap()));
@@ -225,4 +233,73 @@ fn integers(r: &Reference) {
     r.check("integer_sum", left.sum(&[0], false));
     r.check("integer_matmul", left.matmul(&left.transpose(0, 1).unwrap()));
     r.check("integer_cumsum", left.cumsum(1));
+}
+
+/// NaN, infinities and zeros of both signs.
+fn odd(r: &Reference, x: &BitNetTensor, y: &BitNetTensor) {
+    let check = |name: &str, found| r.check(&format!("odd.{name}"), found);
+    check("maximum", x.maximum(y));
+    check("minimum", x.minimum(y));
+    check("add", x.add(y));
+    check("sub", x.sub(y));
+    check("mul", x.mul(y));
+    check("div", x.div(y));
+    check("rem", x.rem(y));
+    check("pow", x.pow(y));
+    check("lt", x.lt(y));
+    check("le", x.le(y));
+    check("gt", x.gt(y));
+    check("ge", x.ge(y));
+    check("eq", BitNetTensor::eq(x, y));
+    check("ne", BitNetTensor::ne(x, y));
+    check("where", x.where_cond(y, &y.neg().unwrap()));
+    check("clamp", x.clamp(-1.5, 2.0));
+    check("exp", x.exp());
+    check("log", x.log());
+    check("log1p", x.log1p());
+    check("sqrt", x.sqrt());
+    check("rsqrt", x.rsqrt());
+    check("reciprocal", x.recip());
+    check("sin", x.sin());
+    check("cos", x.cos());
+    check("erf", x.erf());
+    check("tanh", x.tanh());
+    check("abs", x.abs());
+    check("floor", x.floor());
+    check("ceil", x.ceil());
+    check("round", x.round());
+    check("isnan", x.is_nan());
+    check("sum", x.sum(&[1], false));
+    check("mean", x.mean(&[1], false));
+    check("prod", x.prod(&[1], false));
+    check("amax", x.max(&[1], false));
+    check("amin", x.min(&[1], false));
+    check("argmax", x.argmax(1, false));
+    check("argmin", x.argmin(1, false));
+    check("logsumexp", x.logsumexp(&[1], false));
+    check("var", x.var(&[1], 1.0, false));
+    check("std", x.std(&[1], 1.0, false));
+    for order in [0.0, 1.0, 2.0, 3.0, f64::INFINITY, f64::NEG_INFINITY] {
+        let name = if order.is_finite() { format!("norm_{order:.1}") } else { format!("norm_{order}") };
+        check(&name, x.norm(order, &[1], false));
+    }
+    check("any", x.any(&[1], false));
+    check("all", x.all(&[1], false));
+    check("softmax", x.softmax(1));
+    check("log_softmax", x.log_softmax(1));
+    check("cumsum", x.cumsum(1));
+    for order in [false, true] {
+        let (values, indices) = x.sort(1, order).unwrap();
+        check(&format!("sort_{order}"), Ok(values));
+        check(&format!("argsort_{order}"), Ok(indices));
+        let (values, places) = x.topk(3, 1, order).unwrap();
+        check(&format!("topk_{order}"), Ok(values));
+        check(&format!("topk_{order}"), x.gather(1, &places));
+    }
+    check("matmul", x.matmul(&y.transpose(0, 1).unwrap()));
+    let ones = BitNetTensor::ones(x.shape(), BitNetDType::F32, &Device::Cpu, &r.pool).unwrap();
+    for activation in Activation::ALL {
+        check(&format!("{}.forward", activation.name()), x.activate(activation));
+        check(&format!("{}.backward", activation.name()), x.activate_backward(activation, &ones));
+    }
 }

@@ -87,7 +87,7 @@ fn per(count: usize, run: impl FnOnce()) -> f64 {
 
 /// Each block is freed before the next is allocated.
 pub(super) fn small_pairs(candidates: &Candidates, effort: Effort) -> Medians {
-    let (sizes, count) = (mix(4096, 6, 19), effort.count(40_960));
+    let (sizes, count) = (mix(4096, 6, 19), effort.count(409_600));
     medians(candidates, effort.rounds(ROUNDS), |candidate| per(count, || candidate.pairs(&sizes, count)))
 }
 
@@ -165,7 +165,7 @@ pub(super) fn cross_thread(candidates: &Candidates, effort: Effort) -> Medians {
 
 /// Large blocks, each freed before the next is allocated.
 pub(super) fn large_pairs(candidates: &Candidates, effort: Effort) -> Medians {
-    let (sizes, count) = (mix(256, 20, effort.large()), effort.count(1024));
+    let (sizes, count) = (mix(256, 20, effort.large()), effort.count(10_240));
     medians(candidates, effort.rounds(ROUNDS), |candidate| per(count, || candidate.pairs(&sizes, count)))
 }
 

@@ -1,10 +1,13 @@
 //! `bitnet run`: continue a prompt.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use bitnet_core::backend::MemoryPart;
 use bitnet_core::device::peak_resident_bytes;
+use bitnet_core::files::AtomicFile;
+use bitnet_core::memory::HybridMemoryPool;
 use bitnet_inference::chat::Message;
 use bitnet_inference::{Engine, FinishReason, GenerateOptions, Kv, Piece};
 use serde::Serialize;
@@ -35,11 +38,23 @@ pub fn run(args: &RunArgs) -> Result<()> {
     generated.finish(format, engine.kv(), &mut out)?;
     out.flush()?;
     if let Some(file) = &args.memory_snapshot {
-        engine.pool().snapshot().save(file)?;
+        save_memory(engine.pool(), file)?;
     }
     let memory = engine.memory();
     generated.summary(engine.runner().context(), engine.kv(), &memory);
     if generated.end == End::Interrupted { Err(Interrupted.into()) } else { Ok(()) }
+}
+
+/// Writes what the pool knows, in the form that the file's name asks for.
+fn save_memory(pool: &HybridMemoryPool, path: &Path) -> Result<()> {
+    let bytes = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("pickle") => pool.snapshot_pickle(),
+        Some("trace") => serde_json::to_vec(&pool.trace_json())?,
+        _ => return Ok(pool.snapshot().save(path)?),
+    };
+    let mut file = AtomicFile::create(path)?;
+    file.write(&bytes)?;
+    Ok(file.commit()?)
 }
 
 /// What standard output gets.

@@ -17,7 +17,21 @@ fn a_snapshot_tells_of_every_live_block() {
     let blocks = snapshot.blocks.as_ref().unwrap();
     assert_eq!(blocks.iter().map(|block| block.size).sum::<u64>(), snapshot.metrics.current_allocated);
     assert!(blocks.len() as u64 == snapshot.metrics.active_allocations() && !blocks.is_empty());
-    assert!(blocks.iter().any(|block| block.tag.contains("kv")), "{blocks:?}");
+    for part in ["kv", "activations", "scratch"] {
+        assert!(blocks.iter().any(|block| block.tag == part), "{part}: {blocks:?}");
+    }
+    // For PyTorch's memory_viz and for Perfetto.
+    let (viz, trace) = (folder.path().join("pool.pickle"), folder.path().join("pool.trace"));
+    for file in [&viz, &trace] {
+        output(&[&STORY[..], &["--memory-snapshot", text(file)]].concat()).ok();
+    }
+    let viz = std::fs::read(viz).unwrap();
+    assert!(viz.starts_with(&[0x80, 2]) && viz.ends_with(b"."));
+    for field in ["segments", "device_traces", "alloc", "weights", "kv", "activations", "scratch"] {
+        assert!(viz.windows(field.len()).any(|window| window == field.as_bytes()), "{field}");
+    }
+    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(trace).unwrap()).unwrap();
+    assert!(trace["traceEvents"].as_array().unwrap().iter().any(|event| event["cat"] == "kv"));
     let absent = folder.path().join("absent/pool.json");
     let refused = output(&[&STORY[..], &["--memory-snapshot", text(&absent)]].concat());
     assert!(refused.failed(1).contains("absent/pool.json: cannot write"), "{refused:?}");

@@ -77,6 +77,12 @@ fn inspect_accounts_for_every_tensor() {
     assert_eq!(report["memory"]["kv_bytes_per_token"], 6 * 2 * 2 * 64 * 2);
     assert_eq!(report["memory"]["kv_bytes_at_full_context"], 512 * 6 * 2 * 2 * 64 * 2);
     let parts = report["memory"]["parts"].as_array().unwrap();
+    let names: Vec<_> = parts.iter().map(|part| part["part"].as_str().unwrap()).collect();
+    assert_eq!(names, ["weights", "kv", "activations", "scratch"]);
+    assert!(
+        parts.iter().all(|part| part["part"] == "kv" || part["bytes"].as_u64().unwrap() > 0),
+        "{parts:?}"
+    );
     let weights = parts.iter().find(|part| part["part"] == "weights").unwrap()["bytes"].as_u64().unwrap();
     assert!(weights >= sum("kept_bytes") && weights < file + (1 << 20), "{weights}");
 }

@@ -32,6 +32,9 @@ fn the_summary_and_the_bundled_model_are_told_on_standard_error() {
     assert!(parts[0].starts_with("prompt ") && parts[0].ends_with(" tok/s"), "{told}");
     assert!(parts[1].starts_with("decode 4 tokens, ") && parts[1].ends_with(" tok/s"), "{told}");
     assert!(parts[2].starts_with("peak memory ") && parts[2].contains(" as f16 (default)"), "{told}");
+    for part in ["(weights ", ", kv ", ", activations ", ", scratch "] {
+        assert!(parts[2].contains(part), "{part}: {told}");
+    }
     assert_eq!(parts[3..], ["length (--max-tokens)", "seed 5"], "{told}");
     // A named model is not announced.
     let named = output(&["run", "x", "--max-tokens", "1", "--model", text(&fairy_tales("model"))]).ok();

@@ -115,7 +115,10 @@ impl Activation {
                 let (cdf, t) = tanh_cdf(x);
                 let scale = R::of(libm::sqrt(std::f64::consts::FRAC_2_PI));
                 let inner = scale.times(one.plus(R::of(3.0 * GELU_CUBE).times(x).times(x)));
-                cdf.plus(R::of(0.5).times(x).times(one.minus(t.times(t))).times(inner))
+                // Where the tangent has its limit nothing bends, however large the square.
+                let rest = one.minus(t.times(t));
+                let bend = if rest == zero { zero } else { rest.times(inner) };
+                cdf.plus(R::of(0.5).times(x).times(bend))
             }
             Activation::Silu => {
                 let s = sigmoid(x);
@@ -169,12 +172,12 @@ impl BitNetTensor {
     /// when the shapes do not repeat to one another; otherwise as an allocation.
     pub fn activate_backward(&self, activation: Activation, gradient: &Self) -> Result<Self> {
         let name = format!("{} backward", activation.name());
-        let shape = common_shape(&name, self, gradient)?;
+        let shape = common_shape(&name, &[self, gradient])?;
         let pool = pool_of(&name, &[self, gradient])?;
         let dtype = promote(self.dtype(), gradient.dtype()).filter(|dtype| dtype.is_float());
         let dtype = dtype.ok_or_else(|| unsupported(&name, &[self, gradient], "gradients are floats"))?;
         let (input, gradient) = (unpacked(self, &name, pool)?, unpacked(gradient, &name, pool)?);
-        let walk = walk(&shape, [&input, &gradient])?;
+        let walk = walk(&name, &shape, [&input, &gradient])?;
         let sources = [Source::of(&input), Source::of(&gradient)];
         for_real!(float_type(dtype), R, S => {
             let kernel = |[input, gradient]: [&[R]; 2], out: &mut [R]| {

@@ -12,13 +12,17 @@ use super::output::{shapes, unsupported};
 use super::walk::Walk;
 use crate::memory::tensor::{BitNetTensor, Layout};
 
-/// Returns the shape that both operands repeat to.
+/// Returns the shape that all operands repeat to.
 ///
 /// # Errors
-/// `Mismatch` with both shapes.
-pub(crate) fn common_shape(operation: &str, left: &BitNetTensor, right: &BitNetTensor) -> Result<Vec<usize>> {
-    broadcast(left.shape(), right.shape())
-        .ok_or_else(|| shapes(operation, "shapes that repeat to one another", left, right))
+/// `Mismatch` with all shapes, also when the elements are more than an address space holds.
+pub(crate) fn common_shape(operation: &str, operands: &[&BitNetTensor]) -> Result<Vec<usize>> {
+    let joined = operands.iter().try_fold(Vec::new(), |shape, tensor| broadcast(&shape, tensor.shape()));
+    let shape = joined.ok_or_else(|| shapes(operation, "shapes that repeat to one another", operands))?;
+    if Layout::row_major(shape.clone()).element_count().is_none() {
+        return Err(shapes(operation, "a common shape that fits the address space", operands));
+    }
+    Ok(shape)
 }
 
 /// Returns the shape that both shapes repeat to.
@@ -35,13 +39,17 @@ pub(crate) fn broadcast(left: &[usize], right: &[usize]) -> Option<Vec<usize>> {
         .collect()
 }
 
-/// Returns the walk over operands repeated to one shape.
+/// Returns the walk of `operation` over operands repeated to one shape.
 ///
 /// # Errors
 /// `Mismatch` when one does not repeat to it.
-pub(crate) fn walk<const N: usize>(shape: &[usize], operands: [&BitNetTensor; N]) -> Result<Walk<N>> {
+pub(crate) fn walk<const N: usize>(
+    operation: &str,
+    shape: &[usize],
+    operands: [&BitNetTensor; N],
+) -> Result<Walk<N>> {
     let layouts: Vec<Layout> =
-        operands.iter().map(|tensor| tensor.layout().broadcast_to(shape)).collect::<Result<_>>()?;
+        operands.iter().map(|tensor| tensor.layout().repeated(operation, shape)).collect::<Result<_>>()?;
     let strides = std::array::from_fn(|i| layouts[i].strides());
     Ok(Walk::new(shape, strides, std::array::from_fn(|i| layouts[i].offset())))
 }

@@ -65,10 +65,10 @@ fn compute<C: Arithmetic, S: Element + Cast<C>>(
     dtype: BitNetDType,
     kernel: &Kernel<'_, 2, C, C>,
 ) -> Result<BitNetTensor> {
-    let shape = common_shape(operation, left, right)?;
+    let shape = common_shape(operation, &[left, right])?;
     let pool = pool_of(operation, &[left, right])?;
     let (left, right) = (unpacked(left, operation, pool)?, unpacked(right, operation, pool)?);
-    let walk = walk(&shape, [&left, &right])?;
+    let walk = walk(operation, &shape, [&left, &right])?;
     let sources = [Source::of(&left), Source::of(&right)];
     if C::DTYPE == S::DTYPE {
         // `S` is `C`, or `dtype` is bool and both are `u8`.
@@ -95,24 +95,15 @@ enum Operation {
     Pow,
 }
 
-impl Operation {
-    fn name(self) -> &'static str {
-        match self {
-            Operation::Add => "add",
-            Operation::Sub => "sub",
-            Operation::Mul => "mul",
-            Operation::Minimum => "minimum",
-            Operation::Maximum => "maximum",
-            Operation::Rem => "rem",
-            Operation::Pow => "pow",
-        }
-    }
-}
-
-fn arithmetic(operation: Operation, left: &BitNetTensor, right: &BitNetTensor) -> Result<BitNetTensor> {
-    let name = operation.name();
+/// Computes an operation, which messages call `name`.
+fn arithmetic(
+    name: &str,
+    operation: Operation,
+    left: &BitNetTensor,
+    right: &BitNetTensor,
+) -> Result<BitNetTensor> {
     let dtype = common_type(name, left, right)?;
-    for_arithmetic!(dtype, C, S => numbers::<C, S>(operation, left, right, dtype), bool => {
+    for_arithmetic!(dtype, C, S => numbers::<C, S>(name, operation, left, right, dtype), bool => {
         let kernel = |inputs: [&[u8]; 2], out: &mut [u8]| match operation {
             Operation::Add | Operation::Maximum => pairs(inputs, out, |a, b| a | b),
             _ => pairs(inputs, out, |a, b| a & b),
@@ -127,12 +118,12 @@ fn arithmetic(operation: Operation, left: &BitNetTensor, right: &BitNetTensor) -
 }
 
 fn numbers<C: Arithmetic, S: Element + Cast<C>>(
+    name: &str,
     operation: Operation,
     left: &BitNetTensor,
     right: &BitNetTensor,
     dtype: BitNetDType,
 ) -> Result<BitNetTensor> {
-    let name = operation.name();
     let run = |kernel: &Kernel<'_, 2, C, C>| compute::<C, S>(name, left, right, dtype, kernel);
     // Integers have no remainder by 0 and no negative powers; kernels cannot fail, so they leave a note.
     let undefined = AtomicBool::new(false);
@@ -168,7 +159,7 @@ fn numbers<C: Arithmetic, S: Element + Cast<C>>(
 
 /// Which comparison.
 #[derive(Debug, Clone, Copy)]
-enum Comparison {
+pub(crate) enum Comparison {
     Eq,
     Ne,
     Lt,
@@ -177,7 +168,7 @@ enum Comparison {
     Ge,
 }
 
-fn compare(
+pub(crate) fn compare(
     name: &str,
     comparison: Comparison,
     left: &BitNetTensor,
@@ -195,10 +186,10 @@ fn compared<C: Arithmetic>(
     left: &BitNetTensor,
     right: &BitNetTensor,
 ) -> Result<BitNetTensor> {
-    let shape = common_shape(name, left, right)?;
+    let shape = common_shape(name, &[left, right])?;
     let pool = pool_of(name, &[left, right])?;
     let (left, right) = (unpacked(left, name, pool)?, unpacked(right, name, pool)?);
-    let walk = walk(&shape, [&left, &right])?;
+    let walk = walk(name, &shape, [&left, &right])?;
     let sources = [Source::of(&left), Source::of(&right)];
     build(&shape, BitNetDType::Bool, pool, name, |out: &mut [u8]| {
         let mut run = |kernel: &Kernel<'_, 2, C, u8>| fill(&walk, sources, out, kernel);
@@ -223,17 +214,17 @@ fn compared<C: Arithmetic>(
 impl BitNetTensor {
     /// Adds; of truth values: or.
     pub fn add(&self, other: &Self) -> Result<Self> {
-        arithmetic(Operation::Add, self, other)
+        arithmetic("add", Operation::Add, self, other)
     }
 
     /// Subtracts.
     pub fn sub(&self, other: &Self) -> Result<Self> {
-        arithmetic(Operation::Sub, self, other)
+        arithmetic("sub", Operation::Sub, self, other)
     }
 
     /// Multiplies; of truth values: and.
     pub fn mul(&self, other: &Self) -> Result<Self> {
-        arithmetic(Operation::Mul, self, other)
+        arithmetic("mul", Operation::Mul, self, other)
     }
 
     /// Divides. Integers and truth values are divided as f32.
@@ -258,7 +249,7 @@ impl BitNetTensor {
     /// # Errors
     /// As all; `Mismatch` when an integer is divided by 0.
     pub fn rem(&self, other: &Self) -> Result<Self> {
-        arithmetic(Operation::Rem, self, other)
+        arithmetic("rem", Operation::Rem, self, other)
     }
 
     /// Raises to a power.
@@ -266,17 +257,17 @@ impl BitNetTensor {
     /// # Errors
     /// As all; `Mismatch` for a negative exponent of an integer.
     pub fn pow(&self, other: &Self) -> Result<Self> {
-        arithmetic(Operation::Pow, self, other)
+        arithmetic("pow", Operation::Pow, self, other)
     }
 
     /// Returns the lesser of two elements, NaN where one is NaN.
     pub fn minimum(&self, other: &Self) -> Result<Self> {
-        arithmetic(Operation::Minimum, self, other)
+        arithmetic("minimum", Operation::Minimum, self, other)
     }
 
     /// Returns the greater of two elements, NaN where one is NaN.
     pub fn maximum(&self, other: &Self) -> Result<Self> {
-        arithmetic(Operation::Maximum, self, other)
+        arithmetic("maximum", Operation::Maximum, self, other)
     }
 
     /// Tells where elements are equal.
@@ -314,9 +305,14 @@ impl BitNetTensor {
     /// # Errors
     /// Those of `operation`; `Mismatch` when the type is an integer one and `value` is none of its integers.
     pub fn with(&self, operation: fn(&Self, &Self) -> Result<Self>, value: f64) -> Result<Self> {
+        operation(self, &self.number("an operation with a number", value)?)
+    }
+
+    /// Makes the right operand of `operation` of a number.
+    fn number(&self, operation: &str, value: f64) -> Result<Self> {
         let dtype = if self.dtype().is_packed() { BitNetDType::I8 } else { self.dtype() };
-        let pool = self.result_pool("an operation with a number")?;
-        operation(self, &BitNetTensor::scalar(value, dtype, &self.device(), pool)?)
+        let pool = self.result_pool(operation)?;
+        BitNetTensor::scalar(value, dtype, &self.device(), pool).map_err(|error| error.context(operation))
     }
 
     /// Keeps elements within bounds, NaN as it is.
@@ -324,7 +320,9 @@ impl BitNetTensor {
     /// # Errors
     /// As all; `Mismatch` when a bound is not of an integer type.
     pub fn clamp(&self, low: f64, high: f64) -> Result<Self> {
-        self.with(BitNetTensor::maximum, low)?.with(BitNetTensor::minimum, high)
+        let name = "clamp";
+        let raised = arithmetic(name, Operation::Maximum, self, &self.number(name, low)?)?;
+        arithmetic(name, Operation::Minimum, &raised, &raised.number(name, high)?)
     }
 
     /// Returns elements of `on_true` where this tensor is true (not zero) and of `on_false` elsewhere; all three are
@@ -332,13 +330,11 @@ impl BitNetTensor {
     pub fn where_cond(&self, on_true: &Self, on_false: &Self) -> Result<Self> {
         let name = "where";
         let dtype = common_type(name, on_true, on_false)?;
-        let shape = common_shape(name, on_true, on_false)?;
-        let shape = super::broadcast::broadcast(self.shape(), &shape)
-            .ok_or_else(|| super::output::shapes(name, "shapes that repeat to one another", self, on_true))?;
+        let shape = common_shape(name, &[self, on_true, on_false])?;
         let pool = pool_of(name, &[on_true, on_false, self])?;
         let condition = self.cast_in(BitNetDType::Bool, pool)?;
         let (left, right) = (unpacked(on_true, name, pool)?, unpacked(on_false, name, pool)?);
-        let walk = walk(&shape, [&condition, &left, &right])?;
+        let walk = walk(name, &shape, [&condition, &left, &right])?;
         let sources = [Source::of(&condition), Source::of(&left), Source::of(&right)];
         for_number!(dtype, T => build(&shape, dtype, pool, name, |out: &mut [T]| {
             let zero = <T as Cast<u8>>::cast(0);

@@ -3,7 +3,7 @@
 use bitnet_backend::{BitNetDType, BitNetError, Result};
 
 use super::convert::for_number;
-use super::output::{build, pool_of, room, unsupported};
+use super::output::{build, pool_of, room, shapes, unsupported};
 use super::source::{Number, Source, Tile, unpacked};
 use super::walk::Walk;
 use crate::memory::tensor::BitNetTensor;
@@ -31,7 +31,7 @@ impl BitNetTensor {
         let (shape, wanted) = (self.shape(), indices.shape());
         let fits = shape.len() == wanted.len() && (0..shape.len()).all(|d| d == dim || wanted[d] <= shape[d]);
         if !fits {
-            return Err(super::output::shapes(name, "indices no longer than the elements", self, indices));
+            return Err(shapes(name, "indices no longer than the elements", &[self, indices]));
         }
         let pool = pool_of(name, &[self, indices])?;
         let places = places(name, self, indices, shape[dim], pool)?;
@@ -59,7 +59,7 @@ impl BitNetTensor {
         let name = "index_select";
         let dim = self.layout().dim(name, dim)?;
         if indices.shape().len() != 1 {
-            return Err(super::output::shapes(name, "indices of one dimension", self, indices));
+            return Err(shapes(name, "indices of one dimension", &[self, indices]));
         }
         let pool = pool_of(name, &[self, indices])?;
         let places = places(name, self, indices, self.shape()[dim], pool)?;

@@ -27,25 +27,34 @@ impl BitNetTensor {
     /// common one, floats in a build without the feature `gemm`, or when neither memory belongs to a pool; otherwise
     /// as an allocation.
     pub fn matmul(&self, other: &Self) -> Result<Self> {
-        let name = "matmul";
-        let (left_rank, right_rank) = (self.shape().len(), other.shape().len());
-        if left_rank == 0 || right_rank == 0 {
-            return Err(unsupported(name, &[self, other], "a scalar is no matrix; mul scales"));
+        if self.shape().is_empty() || other.shape().is_empty() {
+            return Err(unsupported("matmul", &[self, other], "a scalar is no matrix; mul scales"));
         }
+        self.multiplied(other, "matmul", [self, other])
+    }
+
+    /// Multiplies matrices or rows and columns; messages are about `operation` of `operands`.
+    fn multiplied(&self, other: &Self, operation: &str, operands: [&Self; 2]) -> Result<Self> {
+        let (left_rank, right_rank) = (self.shape().len(), other.shape().len());
         let left = if left_rank == 1 { self.unsqueeze(0)? } else { self.clone() };
         let right = if right_rank == 1 { other.unsqueeze(1)? } else { other.clone() };
         let depth = |shape: &[usize], from_end: usize| shape[shape.len() - from_end];
         let batch = |shape: &[usize]| shape[..shape.len() - 2].to_vec();
         let outer = broadcast(&batch(left.shape()), &batch(right.shape()));
         let (Some(outer), true) = (outer, depth(left.shape(), 1) == depth(right.shape(), 2)) else {
-            return Err(shapes(name, "[.., m, k] and [.., k, n]", self, other));
+            return Err(shapes(operation, "[.., m, k] and [.., k, n]", &operands));
         };
         let product = Product {
+            operation,
+            operands,
             rows: depth(left.shape(), 2),
             depth: depth(left.shape(), 1),
             cols: depth(right.shape(), 1),
             outer,
         };
+        if Layout::row_major(product.shape()).element_count().is_none() {
+            return Err(shapes(operation, "a product that fits the address space", &operands));
+        }
         let mut result = product.of(&left, &right)?;
         if left_rank == 1 {
             result = result.squeeze(-2)?;
@@ -62,12 +71,12 @@ impl BitNetTensor {
         let (shape, rows) = (self.shape(), weights.shape());
         let fits = rows.len() == 2 && !shape.is_empty() && shape.last() == rows.last();
         if !fits {
-            return Err(shapes("linear", "[.., k] and [n, k]", self, weights));
+            return Err(shapes("linear", "[.., k] and [n, k]", &[self, weights]));
         }
         let pool = pool_of("linear", &[self, weights])?;
         if !is_ternary(weights) {
-            let weights = unpacked(weights, "linear", pool)?;
-            return self.matmul(&weights.transpose(0, 1)?);
+            let turned = unpacked(weights, "linear", pool)?.transpose(0, 1)?;
+            return self.multiplied(&turned, "linear", [self, weights]);
         }
         let (outer, depth) = (&shape[..shape.len() - 1], rows[1]);
         let tokens = outer.iter().product();
@@ -82,42 +91,44 @@ fn is_ternary(tensor: &BitNetTensor) -> bool {
     matches!(tensor.dtype(), BitNetDType::BitNet158 | BitNetDType::TernaryBase3)
 }
 
-/// The lengths of a product.
-struct Product {
+/// The lengths of a product, and what messages say of it.
+struct Product<'a> {
+    operation: &'a str,
+    operands: [&'a BitNetTensor; 2],
     rows: usize,
     depth: usize,
     cols: usize,
     outer: Vec<usize>,
 }
 
-impl Product {
+impl Product<'_> {
     fn of(&self, left: &BitNetTensor, right: &BitNetTensor) -> Result<BitNetTensor> {
         use BitNetDType::I8;
-        let pool = pool_of("matmul", &[left, right])?;
+        let operation = self.operation;
+        let pool = pool_of(operation, &self.operands)?;
         match (left.dtype(), right.dtype()) {
             (_, I8) if is_ternary(left) && self.outer.is_empty() => {
-                let product = super::ternary::product("matmul", &right.transpose(0, 1)?, left, right)?;
+                let product = super::ternary::product(operation, &right.transpose(0, 1)?, left, right)?;
                 return product.transpose(0, 1)?.contiguous();
             }
             (I8, _) if is_ternary(right) && self.outer.is_empty() => {
-                let turned = unpacked(right, "matmul", pool)?.transpose(0, 1)?.contiguous_in(pool)?;
-                return super::ternary::product("matmul", left, &turned, right);
+                let turned = unpacked(right, operation, pool)?.transpose(0, 1)?.contiguous_in(pool)?;
+                return super::ternary::product(operation, left, &turned, right);
             }
             _ => {}
         }
-        let plain_left = unpacked(left, "matmul", pool)?;
-        let plain_right = unpacked(right, "matmul", pool)?;
-        let dtype = common_type("matmul", &plain_left, &plain_right)?;
+        let (plain_left, plain_right) = (unpacked(left, operation, pool)?, unpacked(right, operation, pool)?);
+        let dtype = common_type(operation, self.operands[0], self.operands[1])?;
         match dtype {
             BitNetDType::Bool => {
-                Err(unsupported("matmul", &[left, right], "truth values are no numbers; cast them"))
+                Err(unsupported(operation, &self.operands, "truth values are no numbers; cast them"))
             }
             dtype if dtype.is_float() => self.floats(&plain_left, &plain_right, dtype, pool),
             dtype => {
                 let wide = if dtype == I8 { BitNetDType::I32 } else { dtype };
                 let (left, right) = (plain_left.cast_in(wide, pool)?, plain_right.cast_in(wide, pool)?);
                 for_arithmetic!(wide, C, _S => self.integers::<C>(&left, &right, wide, pool), bool => {
-                    Err(unsupported("matmul", &[&left, &right], "no numbers"))
+                    unreachable!("of truth values there is no product")
                 })
             }
         }
@@ -132,7 +143,7 @@ impl Product {
         let outer = |tensor: &BitNetTensor| {
             let (layout, rank) = (tensor.layout(), tensor.shape().len() - 2);
             let parts = (layout.shape()[..rank].to_vec(), layout.strides()[..rank].to_vec());
-            Layout::strided(parts.0, parts.1, layout.offset()).broadcast_to(&self.outer)
+            Layout::strided(parts.0, parts.1, layout.offset()).repeated(self.operation, &self.outer)
         };
         let (left, right) = (outer(left)?, outer(right)?);
         Ok(Walk::new(&self.outer, [left.strides(), right.strides()], [left.offset(), right.offset()]))
@@ -149,13 +160,16 @@ impl Product {
         let computed = if dtype == BitNetDType::F64 { dtype } else { BitNetDType::F32 };
         let (left, right) = (left.cast_in(computed, pool)?, right.cast_in(computed, pool)?);
         // One right matrix for all: the outer dimensions are rows of one left matrix, where strides can say so.
-        let merged = self.outer.iter().product::<usize>().checked_mul(self.rows);
-        if let (false, Some(rows), 2) = (self.outer.is_empty(), merged, right.shape().len())
+        let rows = self.outer.iter().product::<usize>() * self.rows;
+        if !self.outer.is_empty()
+            && right.shape().len() == 2
             && left.shape()[..self.outer.len()] == self.outer[..]
             && let Some(layout) = left.layout().reshape(&[rows, self.depth])?
         {
-            let one = Product { rows, depth: self.depth, cols: self.cols, outer: Vec::new() };
-            return one.floats(&left.view("matmul", layout)?, &right, dtype, pool)?.reshape(&self.shape());
+            let one = Product { rows, outer: Vec::new(), ..*self };
+            return one
+                .floats(&left.view(self.operation, layout)?, &right, dtype, pool)?
+                .reshape(&self.shape());
         }
         let product = match computed {
             BitNetDType::F64 => self.native::<f64>(&left, &right, computed, pool),
@@ -184,7 +198,7 @@ impl Product {
             (strides[strides.len() - 2], strides[strides.len() - 1])
         };
         let (left_strides, right_strides) = (strides(left), strides(right));
-        build(&self.shape(), dtype, pool, "matmul", |out: &mut [T]| {
+        build(&self.shape(), dtype, pool, self.operation, |out: &mut [T]| {
             let each = self.rows * self.cols;
             for (index, out) in out.chunks_mut(each.max(1)).enumerate() {
                 let [left_start, right_start] = starts.positions(index);
@@ -209,12 +223,12 @@ impl Product {
     #[cfg(not(feature = "gemm"))]
     fn floats(
         &self,
-        left: &BitNetTensor,
-        right: &BitNetTensor,
+        _: &BitNetTensor,
+        _: &BitNetTensor,
         _: BitNetDType,
         _: &HybridMemoryPool,
     ) -> Result<BitNetTensor> {
-        Err(unsupported("matmul", &[left, right], "this build lacks the feature gemm"))
+        Err(unsupported(self.operation, &self.operands, "this build lacks the feature gemm"))
     }
 
     /// Multiplies integers of one type, row by row of the right operand.
@@ -228,7 +242,7 @@ impl Product {
         let (left, right) = (left.contiguous_in(pool)?, right.contiguous_in(pool)?);
         let starts = self.starts(&left, &right)?;
         let (left_elements, right_elements) = (left.memory_elements::<C>(), right.memory_elements::<C>());
-        build(&self.shape(), dtype, pool, "matmul", |out: &mut [C]| {
+        build(&self.shape(), dtype, pool, self.operation, |out: &mut [C]| {
             out.fill(C::default());
             if self.depth == 0 {
                 return Ok(());

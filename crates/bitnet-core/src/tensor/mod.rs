@@ -28,6 +28,8 @@ mod sort;
 mod source;
 mod statistics;
 mod ternary;
+#[cfg(test)]
+mod tests;
 mod unary;
 mod walk;
 

@@ -70,13 +70,8 @@ pub(crate) fn unsupported(operation: &str, operands: &[&BitNetTensor], reason: &
     })
 }
 
-/// Says that two shapes do not fit an operation.
-pub(crate) fn shapes(
-    operation: &str,
-    expected: &str,
-    left: &BitNetTensor,
-    right: &BitNetTensor,
-) -> BitNetError {
-    let found = format!("{:?} and {:?}", left.shape(), right.shape());
-    BitNetError::mismatch(format!("shapes of {operation}"), expected, found)
+/// Says that shapes do not fit an operation.
+pub(crate) fn shapes(operation: &str, expected: &str, operands: &[&BitNetTensor]) -> BitNetError {
+    let found: Vec<String> = operands.iter().map(|tensor| format!("{:?}", tensor.shape())).collect();
+    BitNetError::mismatch(format!("shapes of {operation}"), expected, found.join(" and "))
 }

@@ -244,6 +244,10 @@ impl<R> Frame<'_, R> {
             for ((acc, at), ((start, _), end)) in
                 accs.iter_mut().zip(&mut cursors).zip(places.iter().zip(ends))
             {
+                // Pieces that begin at other columns of their rows are met in more or fewer tiles.
+                if *at == end {
+                    continue;
+                }
                 let (row, col) = (*at / length, *at % length);
                 let from =
                     start.wrapping_add(self.gone.row(row).0[0]).wrapping_add_signed(stride * col as isize);

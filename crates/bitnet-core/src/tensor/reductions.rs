@@ -191,12 +191,25 @@ impl Moments {
         if self.count == 0.0 { f64::NAN } else { self.squares / (self.count - correction).max(0.0) }
     }
 
+    /// Takes in one number (Welford 1962).
+    #[inline(always)]
+    fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        let delta = value - self.mean;
+        self.mean += delta / self.count;
+        self.squares += delta * (value - self.mean);
+    }
+
     /// Puts the moments of two parts together (Chan, Golub, LeVeque 1979).
     fn with(self, other: Moments) -> Moments {
-        let count = self.count + other.count;
-        if count == 0.0 {
+        // Of no numbers there is no mean that a deviation could be taken from.
+        if self.count == 0.0 {
+            return other;
+        }
+        if other.count == 0.0 {
             return self;
         }
+        let count = self.count + other.count;
         let delta = other.mean - self.mean;
         let share = other.count / count;
         Moments {
@@ -234,8 +247,15 @@ where
             let squares = FloatSum(deviation).run(0.0, block, 0);
             // The shift is the mean rounded to `C`; the squares are around the shift.
             let off = mean - f64::cast(shift);
-            acc =
-                acc.with(Moments { count, mean, squares: (squares - count * off * off).max(squares * 0.0) });
+            let moments = Moments { count, mean, squares: (squares - count * off * off).max(0.0) };
+            let fits = mean.is_finite() && squares.is_finite();
+            // Squares below the least number of full precision have lost some of it, or all.
+            let small = squares < count * f64::from(f32::MIN_POSITIVE);
+            // Without an early exit the comparison becomes vectors.
+            let differ =
+                |block: &[C]| block.iter().fold(false, |differ, &value| differ | (value != block[0]));
+            let exact = fits && !(small && differ(block));
+            acc = acc.with(if exact { moments } else { one_by_one(block) });
         }
         acc
     }
@@ -244,11 +264,7 @@ where
     fn columns(&self, accs: &mut [Moments], rows: &[&[C]], _: usize) {
         for row in rows {
             for (acc, &value) in accs.iter_mut().zip(*row) {
-                let value = f64::cast(value);
-                acc.count += 1.0;
-                let delta = value - acc.mean;
-                acc.mean += delta / acc.count;
-                acc.squares += delta * (value - acc.mean);
+                acc.add(f64::cast(value));
             }
         }
     }
@@ -256,6 +272,17 @@ where
     fn merge(&self, acc: Moments, later: Moments) -> Moments {
         acc.with(later)
     }
+}
+
+/// Finds moments in f64, for numbers whose sum or squares their own type does not hold.
+#[cold]
+fn one_by_one<C: Real>(values: &[C]) -> Moments
+where
+    f64: Cast<C>,
+{
+    let mut moments = Moments { count: 0.0, mean: 0.0, squares: 0.0 };
+    values.iter().for_each(|&value| moments.add(f64::cast(value)));
+    moments
 }
 
 /// Sums exponentials relative to the greatest exponent: the greatest, and the sum.

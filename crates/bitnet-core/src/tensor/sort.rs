@@ -39,7 +39,8 @@ impl BitNetTensor {
     /// # Errors
     /// As [`sort`](Self::sort).
     pub fn argsort(&self, dim: isize, descending: bool) -> Result<Self> {
-        Ok(self.sort(dim, descending)?.1)
+        let at = self.layout().dim("argsort", dim)?;
+        Ok(self.ordered("argsort", at, &Choice { count: self.shape()[at], descending })?.1)
     }
 
     /// Returns the `count` greatest elements along a dimension, or the least ones, the most extreme first, and their

@@ -186,7 +186,7 @@ impl BitNetTensor {
     /// As all; `Mismatch` for infinite orders when there are no elements.
     pub fn norm(&self, p: f64, dims: &[isize], keepdim: bool) -> Result<Self> {
         if p.is_infinite() {
-            let magnitude = self.cast(float_type(self.dtype()))?.abs()?;
+            let magnitude = self.cast_in(float_type(self.dtype()), pool_of("norm", &[self])?)?.abs()?;
             return magnitude.extreme("norm", dims, keepdim, p < 0.0);
         }
         let axes = Axes::new("norm", self, dims, keepdim)?;
@@ -219,7 +219,7 @@ impl BitNetTensor {
     /// Tells whether an element is not zero; of nothing false.
     pub fn any(&self, dims: &[isize], keepdim: bool) -> Result<Self> {
         let axes = Axes::new("any", self, dims, keepdim)?;
-        let truth = self.cast(BitNetDType::Bool)?;
+        let truth = self.cast_in(BitNetDType::Bool, pool_of("any", &[self])?)?;
         let fold = Fold { start: 0u8, fold: |a: u8, b: u8| a | b };
         reduce::<u8, _, u8>("any", &truth, &axes, BitNetDType::Bool, &fold, |any| any)
     }
@@ -227,7 +227,7 @@ impl BitNetTensor {
     /// Tells whether no element is zero; of nothing true.
     pub fn all(&self, dims: &[isize], keepdim: bool) -> Result<Self> {
         let axes = Axes::new("all", self, dims, keepdim)?;
-        let truth = self.cast(BitNetDType::Bool)?;
+        let truth = self.cast_in(BitNetDType::Bool, pool_of("all", &[self])?)?;
         let fold = Fold { start: 1u8, fold: |a: u8, b: u8| a & b };
         reduce::<u8, _, u8>("all", &truth, &axes, BitNetDType::Bool, &fold, |all| all)
     }

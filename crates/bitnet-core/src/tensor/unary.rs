@@ -5,7 +5,7 @@ use bitnet_backend::{BitNetDType, Result};
 use super::arithmetic::Arithmetic;
 use super::broadcast::{float_type, walk};
 use super::cast::Cast;
-use super::elementwise::{for_arithmetic, rounded};
+use super::elementwise::{Comparison, compare, for_arithmetic, rounded};
 use super::math::Real;
 use super::output::{build, pool_of, unsupported};
 use super::source::{Source, unpacked};
@@ -22,7 +22,7 @@ fn compute<C: Arithmetic, S: Element + Cast<C>>(
 ) -> Result<BitNetTensor> {
     let pool = pool_of(name, &[tensor])?;
     let tensor = unpacked(tensor, name, pool)?;
-    let walk = walk(tensor.shape(), [&tensor])?;
+    let walk = walk(name, tensor.shape(), [&tensor])?;
     let sources = [Source::of(&tensor)];
     let kernel = |[values]: [&[C]; 1], out: &mut [C]| {
         out.iter_mut().zip(values).for_each(|(out, &value)| *out = each(value));
@@ -186,15 +186,15 @@ impl BitNetTensor {
 
     /// Tells where elements are NaN.
     pub fn is_nan(&self) -> Result<Self> {
-        self.ne(self)
+        compare("is_nan", Comparison::Ne, self, self)
     }
 
     /// Tells where elements are zero, or false.
     pub fn logical_not(&self) -> Result<Self> {
-        let truth = self.cast(BitNetDType::Bool)?;
-        let pool = pool_of("logical_not", &[&truth])?;
+        let pool = pool_of("logical_not", &[self])?;
+        let truth = self.cast_in(BitNetDType::Bool, pool)?;
         build(truth.shape(), BitNetDType::Bool, pool, "logical_not", |out: &mut [u8]| {
-            let walk = walk(truth.shape(), [&truth])?;
+            let walk = walk("logical_not", truth.shape(), [&truth])?;
             fill(&walk, [Source::of(&truth)], out, &|[values]: [&[u8]; 1], out: &mut [u8]| {
                 out.iter_mut().zip(values).for_each(|(out, value)| *out = value ^ 1);
             });

@@ -102,3 +102,82 @@ fn statistics_count_by_strategy_and_measure_errors() {
     assert!((errors.sqnr_db - 10.0 * (signal / 0.125f64).log10()).abs() < 1e-9);
     assert!(stats.strategy(ConversionStrategy::Scaled).errors().is_none());
 }
+
+#[test]
+fn chains_count_each_conversion_by_its_strategy() {
+    use ConversionStrategy::{Direct, QuantizationAware, Scaled};
+    let len = 70_001;
+    let x = bell(len);
+    let count = len as u64;
+    for (parallel, chunk_bytes) in [(false, usize::MAX), (true, 4096)] {
+        let config =
+            ConversionConfig { validate_results: true, parallel, chunk_bytes, ..ConversionConfig::default() };
+        let chained = engine(config.clone());
+        let chain = chained.pipeline().then(BitNetDType::F16).then_with(BitNetDType::I8, Scaled);
+        let chain = chain.then_with(BitNetDType::I4, QuantizationAware);
+        let result = chain.run(&tensor(&x)).unwrap();
+        // The same one by one: each strategy has the figures of its own conversion.
+        let mut expected = tensor(&x);
+        let stats = chained.get_stats();
+        assert_eq!((stats.total_conversions, stats.failed_conversions), (1, 0));
+        for (strategy, dtype) in
+            [(Direct, BitNetDType::F16), (Scaled, BitNetDType::I8), (QuantizationAware, BitNetDType::I4)]
+        {
+            let step = engine(
+                ConversionConfig { parallel: false, chunk_bytes: 1, ..config.clone() }
+                    .with_strategy(strategy),
+            );
+            let read = expected.size_bytes() as u64;
+            expected = step.convert(&expected, dtype).unwrap();
+            let (found, alone) = (*stats.strategy(strategy), *step.get_stats().strategy(strategy));
+            assert_eq!((found.conversions, found.failures, found.elements), (1, 0, count), "{strategy}");
+            assert_eq!((found.bytes_read, found.bytes_written), (read, expected.size_bytes() as u64));
+            let (errors, alone) = (found.errors().unwrap(), alone.errors().unwrap());
+            assert_eq!((errors.elements, errors.max_error), (alone.elements, alone.max_error), "{strategy}");
+            // Sums of chunks of other sizes.
+            assert!((errors.rms_error - alone.rms_error).abs() <= 1e-12 * alone.rms_error, "{strategy}");
+            let last = strategy == QuantizationAware;
+            assert_eq!(found.peak_extra_bytes, if last { expected.size_bytes() as u64 } else { 0 });
+            assert_eq!(found.time > std::time::Duration::ZERO, last);
+        }
+        assert_eq!(result.as_bytes().unwrap(), expected.as_bytes().unwrap());
+        // What is refused counts for the conversion that refused it, not for those around.
+        let mut large = x.clone();
+        large[60_000] = 1e9;
+        let chain = chained.pipeline().then_with(BitNetDType::BF16, Scaled).then(BitNetDType::F16);
+        chain.then_with(BitNetDType::I8, Scaled).run(&tensor(&large)).unwrap_err();
+        let stats = chained.get_stats();
+        assert_eq!((stats.total_conversions, stats.failed_conversions), (2, 1));
+        let failures = ConversionStrategy::ALL.map(|strategy| stats.strategy(strategy).failures);
+        assert_eq!((failures.iter().sum::<u64>(), stats.strategy(Direct).failures), (1, 1));
+        assert_eq!((stats.strategy(Direct).conversions, stats.strategy(Scaled).conversions), (2, 1));
+    }
+}
+
+#[test]
+fn statistics_tell_the_memory_of_each_way() {
+    let pool = HybridMemoryPool::new().unwrap();
+    let config = ConversionConfig { parallel: false, ..ConversionConfig::default() };
+    let of = || BitNetTensor::ones(&[1 << 20], BitNetDType::F32, &Device::Cpu, &pool).unwrap();
+    let figures = |run: &dyn Fn(&ConversionEngine, BitNetTensor)| {
+        let engine = ConversionEngine::new(config.clone(), pool.clone()).unwrap();
+        let source = of();
+        let before = pool.get_metrics();
+        run(&engine, source);
+        let stats = *engine.get_stats().strategy(ConversionStrategy::Direct);
+        let peak = pool.get_metrics().peak_allocated;
+        assert!(stats.peak_extra_bytes <= peak - before.current_allocated, "{stats:?}");
+        (stats.peak_extra_bytes, stats.bytes_freed)
+    };
+    let to = BitNetDType::F16;
+    assert_eq!(figures(&|engine, source| drop(engine.convert(&source, to).unwrap())), (2 << 20, 0));
+    let chunk = 100 << 10;
+    let (extra, freed) =
+        figures(&|engine, source| drop(engine.streaming_convert(&source, to, chunk).unwrap()));
+    assert!(((2 << 20) + 40_000..(2 << 20) + 52_000).contains(&extra) && freed == 0, "{extra} {freed}");
+    let (extra, freed) = figures(&|engine, mut source| {
+        engine.in_place_convert(&mut source, to).unwrap();
+        engine.in_place_convert(&mut source, BitNetDType::I8).unwrap();
+    });
+    assert!((300_000..600_000).contains(&extra) && freed == 3 << 20, "{extra} {freed}");
+}

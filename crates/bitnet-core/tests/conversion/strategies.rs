@@ -260,3 +260,24 @@ fn views_and_copies_keep_the_scale_and_operations_refuse_it() {
     assert!(error.contains("cast of a i8 tensor of shape [3, 4] with the scale"), "{error}");
     assert!(scaled.add(&scaled).is_err());
 }
+
+#[test]
+fn zeros_have_a_scale_and_small_values_their_own() {
+    use ConversionStrategy::{QuantizationAware, Scaled, StochasticRounding};
+    for strategy in [Scaled, QuantizationAware, StochasticRounding] {
+        for (to, _) in CODES {
+            let result = engine(with(strategy)).convert(&tensor(&[0f32; 3000]), to).unwrap();
+            let floor = to.is_ternary() && strategy != StochasticRounding;
+            let expected = if floor { 1.0 / (1.0 / 1e-5f32) } else { 1.0 };
+            assert_eq!(result.scale(), Some(expected), "{strategy} to {to}");
+            assert!(values(&result).iter().all(|&value| value == 0.0));
+        }
+    }
+    // The floor of BitNet's mean is none of the least squared error.
+    let small: Vec<f32> = bell(5000).iter().map(|x| x * 1e-9).collect();
+    for (to, _) in CODES {
+        let result = engine(with(QuantizationAware)).convert(&tensor(&small), to).unwrap();
+        let energy: f64 = small.iter().map(|&x| f64::from(x).powi(2)).sum();
+        assert!(squared_error(&small, &result) < 0.25 * energy, "{to}");
+    }
+}

@@ -56,7 +56,7 @@ pub enum Arithmetic {
     Double,
 }
 
-/// How tensors are converted; the same type for [`memory::conversion`](super) and for mixed precision.
+/// How tensors are converted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConversionConfig {
     /// What is computed.
@@ -98,7 +98,8 @@ impl ConversionConfig {
         }
     }
 
-    /// For speed: all cores from small tensors on, nothing measured, results in memory of their own.
+    /// For speed: [`balanced`](Self::balanced) with chunks of 256 KiB, so that all cores take part from smaller tensors
+    /// on.
     pub fn high_performance() -> Self {
         ConversionConfig { chunk_bytes: 256 << 10, ..Self::balanced() }
     }

@@ -7,12 +7,12 @@ use std::time::Instant;
 use bitnet_backend::{BitNetDType, BitNetError, Result};
 use bitnet_kernels::Kernels;
 
-use super::config::ConversionConfig;
+use super::config::{ConversionConfig, ConversionStrategy};
 use super::fill::{Job, elements_in};
 use super::pipeline::ConversionPipeline;
 use super::scale::decide;
 use super::source::{Plain, Source, of_tensor};
-use super::statistics::{ConversionStats, Done, ErrorSums};
+use super::statistics::{ConversionStats, Done, ErrorSums, Stage};
 use super::streaming::Streaming;
 use super::{Placement, in_place, reinterpret};
 use crate::cpu::select_kernels;
@@ -123,11 +123,12 @@ impl ConversionEngine {
             let source = of_tensor(tensor, self.config.preserve_metadata)?;
             let mut result = self.room_for(tensor, dtype)?;
             let mut at = 0;
-            let (scale, done) = self.stream(&*source, dtype, chunk_bytes, |piece| {
+            let (scale, mut done) = self.stream(&*source, dtype, chunk_bytes, |piece| {
                 result[at..at + piece.len()].copy_from_slice(piece);
                 at += piece.len();
                 Ok(())
             })?;
+            done.extra_bytes += result.len();
             Ok((self.tensor_of(result, tensor, dtype, scale)?, done))
         })
     }
@@ -184,11 +185,21 @@ impl ConversionEngine {
 
     /// Runs and counts one conversion.
     pub(super) fn counted<T>(&self, convert: impl FnOnce() -> Result<(T, Done)>) -> Result<T> {
+        let strategy = self.config.strategy;
+        self.counted_stages(|| convert().map(|(value, done)| (value, vec![(strategy, done)])), || strategy)
+    }
+
+    /// Runs and counts a chain of conversions of one tensor; `refused` tells the strategy that an error is of.
+    pub(super) fn counted_stages<T>(
+        &self,
+        convert: impl FnOnce() -> Result<(T, Vec<Stage>)>,
+        refused: impl FnOnce() -> ConversionStrategy,
+    ) -> Result<T> {
         let start = Instant::now();
         let result = convert();
         let time = start.elapsed();
-        let done = result.as_ref().ok().map(|(_, done)| *done);
-        self.stats().count(self.config.strategy, done, time);
+        let outcome = result.as_ref().map(|(_, stages)| &stages[..]).map_err(|_| refused());
+        self.stats().count(outcome, time);
         result.map(|(value, _)| value)
     }
 
@@ -196,6 +207,7 @@ impl ConversionEngine {
         let source = of_tensor(tensor, self.config.preserve_metadata)?;
         let mut result = self.room_for(tensor, dtype)?;
         let (scale, done) = self.fill(&*source, dtype, &mut result)?;
+        let done = Done { extra_bytes: result.len(), ..done };
         Ok((self.tensor_of(result, tensor, dtype, scale)?, done))
     }
 
@@ -250,7 +262,8 @@ impl ConversionEngine {
         // A chunk is what passes at a time; its units are what threads take.
         let unit = elements_in(chunk_bytes.min(self.config.chunk_bytes) / 4, source.dtype());
         let bytes_of = |elements: usize| dtype.size_bytes(elements).unwrap_or(usize::MAX);
-        let mut streaming = Streaming::with_piece_bytes(&self.pool, bytes_of(chunk.min(len).max(1)))?;
+        let buffer = bytes_of(chunk.min(len).max(1));
+        let mut streaming = Streaming::with_piece_bytes(&self.pool, buffer)?;
         if !self.config.parallel {
             streaming = streaming.on_one_thread();
         }
@@ -272,7 +285,7 @@ impl ConversionEngine {
                 sink(piece)
             })?;
         }
-        Ok((job.scale, done(source, dtype, errors)))
+        Ok((job.scale, Done { extra_bytes: buffer, ..done(source, dtype, errors) }))
     }
 }
 

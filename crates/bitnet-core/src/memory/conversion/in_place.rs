@@ -74,10 +74,11 @@ pub(super) fn convert(
         run.fill(&writing, bytes, (cast, result_scale), range, &mut room[..out])?;
         bytes[start..start + out].copy_from_slice(&room[..out]);
     }
-    let counted = Done { in_place: true, ..done(&run.source(bytes), dtype, errors) };
+    let counted = done(&run.source(bytes), dtype, errors);
     // Memory that stays as large as it was holds the result all the same.
     let freed = memory.shrink(size).map_or(0, |()| held - size);
     tensor.metadata = metadata;
+    let counted = Done { in_place: true, bytes_freed: freed, extra_bytes: room.len(), ..counted };
     Ok(Some((Placement::Same { freed }, counted)))
 }
 

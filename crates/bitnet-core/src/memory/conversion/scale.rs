@@ -196,12 +196,22 @@ impl Values<'_> {
     /// The scale of least squared error: the best of a coarse row of [`CANDIDATES`], then of a fine row between the
     /// neighbours of that one, then the least-squares scale of its codes where that is better still.
     fn least_error(&self, to: BitNetDType, limit: i8) -> Result<(f32, f32)> {
+        // Of zeros every scale has the same error.
         let coarse: [f32; CANDIDATES] = if to.is_ternary() {
-            let mean = self.mean()?.max(MIN_MEAN_ABS);
+            let mean = self.mean()?;
+            if mean == 0.0 {
+                return Ok(of_mean(mean));
+            }
             std::array::from_fn(|index| mean * (0.5 + 0.125 * index as f32))
         } else {
-            let greatest = of_greatest(self.absmax()?, limit).1;
-            std::array::from_fn(|index| greatest * 0.8f32.powi(CANDIDATES as i32 - 1 - index as i32))
+            let absmax = self.absmax()?;
+            if absmax == 0.0 {
+                return Ok(of_greatest(absmax, limit));
+            }
+            // Products, as powers of the standard library may differ by platform.
+            let mut scales = [of_greatest(absmax, limit).1; CANDIDATES];
+            (0..CANDIDATES - 1).rev().for_each(|index| scales[index] = scales[index + 1] * 0.8);
+            scales
         };
         let (_, best, _) = self.best_of(&coarse, limit)?;
         let (low, high) = (coarse[best.saturating_sub(1)], coarse[(best + 1).min(CANDIDATES - 1)]);

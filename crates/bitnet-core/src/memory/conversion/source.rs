@@ -1,14 +1,17 @@
 //! Where the elements of a conversion come from.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bitnet_backend::{BitNetDType, BitNetError, ErrorKind, Result};
 use bitnet_kernels::Kernels;
 
 use super::fill::Job;
 use super::number::BLOCK;
+use super::statistics::ErrorSums;
 use crate::memory::tensor::BitNetTensor;
-use crate::tensor::Walk;
+use crate::tensor::{Walk, room};
 
 /// Bytes that a block of any type has at most.
 pub const BLOCK_BYTES: usize = 8 * BLOCK;
@@ -146,19 +149,48 @@ pub fn of_tensor(tensor: &BitNetTensor, scaled: bool) -> Result<Box<dyn Source +
 }
 
 /// What a conversion makes of another source.
-pub struct Converted<'a>(pub Job<'a>);
+pub struct Converted<'a> {
+    job: Job<'a>,
+    /// Place of the conversion in its chain.
+    stage: usize,
+    /// The first place that refused.
+    refused: &'a AtomicUsize,
+    /// Errors of each block, where results are compared: a block may be read more than once, but counts once, and the
+    /// sum does not depend on threads.
+    errors: Mutex<Vec<ErrorSums>>,
+}
+
+impl<'a> Converted<'a> {
+    /// Makes the source of the conversion after `job`, which is at place `stage` of a chain.
+    ///
+    /// # Errors
+    /// `OutOfMemory` for the errors of blocks.
+    pub fn new(job: Job<'a>, stage: usize, refused: &'a AtomicUsize) -> Result<Self> {
+        let blocks = if job.config.validate_results { job.source.len().div_ceil(BLOCK) } else { 0 };
+        let mut errors = room("errors of a chain of conversions", blocks)?;
+        errors.resize(blocks, ErrorSums::default());
+        Ok(Converted { job, stage, refused, errors: Mutex::new(errors) })
+    }
+
+    /// Returns the errors of all blocks that were read.
+    pub fn errors(&self) -> ErrorSums {
+        let mut sums = ErrorSums::default();
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|block| sums.add(*block));
+        sums
+    }
+}
 
 impl Source for Converted<'_> {
     fn len(&self) -> usize {
-        self.0.source.len()
+        self.job.source.len()
     }
 
     fn dtype(&self) -> BitNetDType {
-        self.0.cast.to
+        self.job.cast.to
     }
 
     fn scale(&self) -> Option<f32> {
-        self.0.scale
+        self.job.scale
     }
 
     fn whole(&self) -> Option<&[u8]> {
@@ -166,8 +198,14 @@ impl Source for Converted<'_> {
     }
 
     fn read<'s>(&'s self, _: &Kernels, range: Range<usize>, room: &'s mut [u8]) -> Result<&'s [u8]> {
-        let room = &mut room[..self.0.cast.to.size_bytes(range.len()).unwrap_or(0)];
-        self.0.fill_range(range, room)?;
+        let room = &mut room[..self.job.cast.to.size_bytes(range.len()).unwrap_or(0)];
+        let block = range.start / BLOCK;
+        let errors = self.job.fill_range(range, room).inspect_err(|_| {
+            self.refused.fetch_min(self.stage, Ordering::Relaxed);
+        })?;
+        if self.job.config.validate_results {
+            self.errors.lock().unwrap_or_else(PoisonError::into_inner)[block] = errors;
+        }
         Ok(room)
     }
 }

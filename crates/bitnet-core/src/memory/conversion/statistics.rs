@@ -61,7 +61,8 @@ pub struct ErrorFigures {
     pub sqnr_db: f64,
 }
 
-/// What the conversions of one strategy did.
+/// What the conversions of one strategy did. A chain counts once for each of its conversions, by their strategies; one
+/// that is refused for the conversion that refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StrategyStats {
     /// Conversions that were begun.
@@ -74,7 +75,12 @@ pub struct StrategyStats {
     pub bytes_read: u64,
     /// Bytes of the results.
     pub bytes_written: u64,
-    /// Time taken, failures included.
+    /// Bytes that conversions in place gave back to the pool.
+    pub bytes_freed: u64,
+    /// Most bytes of the pool that one conversion took beside its source: its result, unless that has memory already,
+    /// and a buffer.
+    pub peak_extra_bytes: u64,
+    /// Time taken, failures included. That of a chain counts for its last conversion.
     pub time: Duration,
     errors: ErrorSums,
 }
@@ -94,7 +100,7 @@ impl StrategyStats {
 /// What an engine did since it was made.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ConversionStats {
-    /// Conversions that were begun: one a tensor.
+    /// Conversions that were begun: one a tensor, chains too.
     pub total_conversions: u64,
     /// Those that were refused.
     pub failed_conversions: u64,
@@ -113,10 +119,15 @@ pub struct Done {
     pub elements: usize,
     pub bytes_read: usize,
     pub bytes_written: usize,
+    pub bytes_freed: usize,
+    pub extra_bytes: usize,
     pub errors: ErrorSums,
     pub zero_copy: bool,
     pub in_place: bool,
 }
+
+/// A conversion and its strategy.
+pub type Stage = (ConversionStrategy, Done);
 
 impl ConversionStats {
     /// Returns what the conversions of a strategy did.
@@ -139,23 +150,35 @@ impl ConversionStats {
         self.time.as_secs_f64() * 1e3 / self.total_conversions.max(1) as f64
     }
 
-    /// Counts one conversion; `None` for one that was refused.
-    pub(super) fn count(&mut self, strategy: ConversionStrategy, done: Option<Done>, time: Duration) {
-        let of = &mut self.strategies[strategy as usize];
+    /// Counts what was done to one tensor, or the strategy that refused.
+    pub(super) fn count(&mut self, outcome: Result<&[Stage], ConversionStrategy>, time: Duration) {
         self.total_conversions += 1;
         self.time += time;
-        of.conversions += 1;
-        of.time += time;
-        let Some(done) = done else {
-            self.failed_conversions += 1;
-            of.failures += 1;
-            return;
+        let stages = match outcome {
+            Ok(stages) => stages,
+            Err(strategy) => {
+                self.failed_conversions += 1;
+                let of = &mut self.strategies[strategy as usize];
+                of.conversions += 1;
+                of.failures += 1;
+                of.time += time;
+                return;
+            }
         };
-        of.elements += done.elements as u64;
-        of.bytes_read += done.bytes_read as u64;
-        of.bytes_written += done.bytes_written as u64;
-        of.errors.add(done.errors);
-        self.zero_copy += u64::from(done.zero_copy);
-        self.in_place += u64::from(done.in_place);
+        for (strategy, done) in stages {
+            let of = &mut self.strategies[*strategy as usize];
+            of.conversions += 1;
+            of.elements += done.elements as u64;
+            of.bytes_read += done.bytes_read as u64;
+            of.bytes_written += done.bytes_written as u64;
+            of.bytes_freed += done.bytes_freed as u64;
+            of.peak_extra_bytes = of.peak_extra_bytes.max(done.extra_bytes as u64);
+            of.errors.add(done.errors);
+            self.zero_copy += u64::from(done.zero_copy);
+            self.in_place += u64::from(done.in_place);
+        }
+        if let Some((strategy, _)) = stages.last() {
+            self.strategies[*strategy as usize].time += time;
+        }
     }
 }

@@ -269,11 +269,7 @@ impl BitNetTensor {
                 reason: "other tensors share the memory, and it belongs to no pool".into(),
             }));
         };
-        let purpose = format!("copy of a {} tensor of shape {:?}", self.dtype(), self.shape());
-        let mut data = PoolBuffer::zeroed(pool, self.size_bytes(), &self.device(), &purpose)?;
-        data.copy_from_slice(self.as_bytes()?);
-        self.metadata = self.metadata.relaid(Layout::row_major(self.shape().to_vec()));
-        self.memory = Arc::new(data);
+        *self = self.copy_to(pool)?;
         match Arc::get_mut(&mut self.memory) {
             Some(memory) => memory.bytes_mut(),
             None => unreachable!("the memory was made here"),
@@ -433,6 +429,13 @@ mod tests {
         second.as_mut_slice::<i32>().unwrap()[1] = 8;
         assert_eq!(second.as_bytes().unwrap().as_ptr(), place);
         assert_eq!(pool.get_metrics().active_allocations(), 1);
+        // What a packed tensor does not use of its last byte stays with the others.
+        let ones = BitNetTensor::ones(&[8], BitNetDType::BitNet158, &Device::Cpu, &pool).unwrap();
+        let metadata =
+            TensorMetadata::new(vec![5], BitNetDType::BitNet158, Device::Cpu).with_scale(Some(0.5));
+        let mut part = BitNetTensor::from_memory(metadata.unwrap(), Arc::clone(ones.memory())).unwrap();
+        assert_eq!(part.as_mut_bytes().unwrap(), [0b1010_1010, 0b0101_0110]);
+        assert_eq!((ones.as_bytes().unwrap(), part.scale()), (&[0b1010_1010; 2][..], Some(0.5)));
     }
 
     #[test]

@@ -186,7 +186,9 @@ mod tests {
         let error = BitNetTensor::full(&[3], 256.0, BitNetDType::U8, &device, &pool).unwrap_err().to_string();
         assert_eq!(error, "element 0 of full: expected a value of type u8, found 256");
         assert!(BitNetTensor::full(&[3], 0.5, BitNetDType::I64, &device, &pool).is_err());
-        for (dtype, beyond) in [(BitNetDType::I64, f64::exp2(63.0)), (BitNetDType::U64, f64::exp2(64.0))] {
+        for (dtype, beyond) in
+            [(BitNetDType::I64, 2.0 * (1u64 << 62) as f64), (BitNetDType::U64, 2.0 * (1u64 << 63) as f64)]
+        {
             let of = |value| BitNetTensor::full(&[1], value, dtype, &device, &pool);
             assert!(of(beyond).is_err() && of(-beyond).is_ok() == (dtype == BitNetDType::I64), "{dtype}");
             assert_eq!(of(beyond.next_down()).unwrap().item().unwrap(), beyond.next_down());

@@ -47,6 +47,11 @@ fn element(tensor: &BitNetTensor, at: usize, precision: Option<usize>) -> String
     }
 }
 
+/// Returns what numbers are multiplied by, where that is stated.
+fn scale(tensor: &BitNetTensor, before: &str) -> String {
+    tensor.scale().map_or_else(String::new, |scale| format!("{before}scale {scale:?}"))
+}
+
 /// Returns the indices of a dimension that are shown; `None` stands for those left out.
 fn shown(length: usize, all: bool) -> impl Iterator<Item = Option<usize>> {
     let cut = !all && length > 2 * ENDS;
@@ -97,13 +102,13 @@ impl Printer<'_> {
     }
 }
 
-/// Shows the elements in nested brackets, then type and shape; of more than 1000 elements the first and last three
-/// of each dimension. A precision (`{:.3}`) applies to floats.
+/// Shows the stored numbers in nested brackets, then type, shape and the scale that they are multiplied by; of more than
+/// 1000 elements the first and last three of each dimension. A precision (`{:.3}`) applies to floats.
 impl fmt::Display for BitNetTensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (layout, precision) = (self.layout(), f.precision());
         if self.element_count() == 0 {
-            return write!(f, "[] {} {:?}", self.dtype(), self.shape());
+            return write!(f, "[] {} {:?}{}", self.dtype(), self.shape(), scale(self, " "));
         }
         let all = self.element_count() <= ALL;
         let mut width = 0;
@@ -111,11 +116,11 @@ impl fmt::Display for BitNetTensor {
             width = width.max(element(self, at, precision).len());
         });
         Printer { tensor: self, all, precision, width }.print(f, 0, layout.offset())?;
-        write!(f, " {} {:?}", self.dtype(), self.shape())
+        write!(f, " {} {:?}{}", self.dtype(), self.shape(), scale(self, " "))
     }
 }
 
-/// Shows type, shape, memory, strides where they are not row-major, and the first elements.
+/// Shows type, shape, memory, strides where they are not row-major, the scale, and the first stored numbers.
 impl fmt::Debug for BitNetTensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layout = self.layout();
@@ -123,7 +128,7 @@ impl fmt::Debug for BitNetTensor {
         if !layout.is_contiguous() || layout.offset() > 0 {
             write!(f, ", strides {:?} from {}", layout.strides(), layout.offset())?;
         }
-        write!(f, ", {}: [", self.memory().kind())?;
+        write!(f, "{}, {}: [", scale(self, ", "), self.memory().kind())?;
         for index in 0..self.element_count().min(FIRST) {
             let (mut rest, mut at) = (index, layout.offset());
             for (&length, &stride) in layout.shape().iter().zip(layout.strides()).rev() {
@@ -157,6 +162,12 @@ mod tests {
         );
         let cube = tensor.reshape(&[1, 2, 3]).unwrap().slice(2, None, None, 2).unwrap();
         assert_eq!(cube.to_string(), "[[[  1.0,  3.25],\n  [100.0,   0.1]]] f32 [1, 2, 2]");
+        let codes = BitNetTensor::from_slice(&[1i8, -2], &[2], &Device::Cpu, &pool).unwrap();
+        let metadata = codes.metadata().clone().with_scale(Some(0.25)).unwrap();
+        let scaled = BitNetTensor::from_memory(metadata, codes.memory().clone()).unwrap();
+        assert_eq!(scaled.to_string(), "[ 1, -2] i8 [2] scale 0.25");
+        assert_eq!(format!("{scaled:?}"), "BitNetTensor(i8 [2] on cpu, scale 0.25, pool: [1, -2])");
+        assert_eq!(scaled.narrow(0, 0, 0).unwrap().to_string(), "[] i8 [0] scale 0.25");
         let empty = BitNetTensor::zeros(&[2, 0], BitNetDType::I8, &Device::Cpu, &pool).unwrap();
         assert_eq!(empty.to_string(), "[] i8 [2, 0]");
         let ternary = BitNetTensor::ones(&[5], BitNetDType::BitNet158, &Device::Cpu, &pool).unwrap();

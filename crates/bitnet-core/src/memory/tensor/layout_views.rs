@@ -117,7 +117,7 @@ impl Layout {
     /// # Errors
     /// `Mismatch` for a place that the result would lack.
     pub fn unsqueeze(&self, dim: isize) -> Result<Layout> {
-        let dim = resolve("unsqueeze", dim, self.rank() + 1, &self.shape)?;
+        let dim = self.new_dim("unsqueeze", dim)?;
         let mut layout = self.clone();
         let stride =
             layout.shape.get(dim).map_or(1, |&l| layout.strides[dim].saturating_mul(l.max(1) as isize));
@@ -131,8 +131,13 @@ impl Layout {
     /// # Errors
     /// `Mismatch` when a dimension is neither 1 nor that of `shape`, or `shape` has fewer of them.
     pub fn broadcast_to(&self, shape: &[usize]) -> Result<Layout> {
+        self.repeated("broadcast_to", shape)
+    }
+
+    /// Is [`broadcast_to`](Self::broadcast_to) in the name of `operation`.
+    pub(crate) fn repeated(&self, operation: &str, shape: &[usize]) -> Result<Layout> {
         let wrong = || {
-            let what = format!("broadcast_to of a tensor of shape {:?}", self.shape);
+            let what = format!("{operation} of a tensor of shape {:?}", self.shape);
             BitNetError::mismatch(what, "a shape that repeats it", format!("{shape:?}"))
         };
         let new = shape.len().checked_sub(self.rank()).ok_or_else(wrong)?;
@@ -227,6 +232,11 @@ impl Layout {
     /// Resolves a dimension that may count from the last.
     pub(crate) fn dim(&self, operation: &str, dim: isize) -> Result<usize> {
         resolve(operation, dim, self.rank(), &self.shape)
+    }
+
+    /// Resolves the place of a dimension that is put in.
+    pub(crate) fn new_dim(&self, operation: &str, dim: isize) -> Result<usize> {
+        resolve(operation, dim, self.rank() + 1, &self.shape)
     }
 }
 

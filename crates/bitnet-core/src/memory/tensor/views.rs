@@ -87,7 +87,7 @@ impl BitNetTensor {
     /// # Errors
     /// As `broadcast_to`.
     pub fn expand(&self, shape: &[usize]) -> Result<Self> {
-        self.view("expand", self.layout().broadcast_to(shape)?)
+        self.view("expand", self.layout().repeated("expand", shape)?)
     }
 
     /// Keeps `length` indices of a dimension, from `start` on.

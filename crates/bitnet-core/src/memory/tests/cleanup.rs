@@ -178,6 +178,15 @@ fn the_cleanup_thread_runs_and_stops() {
 }
 
 #[test]
+fn nothing_moves_where_compaction_is_off() {
+    let (pool, _ledger) = ledger_pool(MemoryPoolConfig::default());
+    let _kept = churn(&pool, 6000, 10);
+    let clean = |compact| pool.shared.clean(CleanupStrategy::Pressure, None, compact, Duration::MAX);
+    assert_eq!(clean(false).moved_blocks, 0);
+    assert!(clean(true).moved_blocks > 0);
+}
+
+#[test]
 fn runs_end_when_their_time_is_over() {
     let (pool, _ledger) = ledger_pool(MemoryPoolConfig::default());
     let _kept = churn(&pool, 6000, 10);

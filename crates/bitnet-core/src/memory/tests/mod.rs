@@ -32,12 +32,14 @@ struct Ledger {
     allowed: AtomicUsize,
     /// Whether a page takes memory when it is touched, and gives it back alone.
     lazy: bool,
+    /// Bytes that huge pages were asked for.
+    huge: AtomicUsize,
 }
 
 impl Ledger {
     fn new(device: Device, lazy: bool) -> Arc<Self> {
         let (out, allowed) = (Mutex::default(), AtomicUsize::new(usize::MAX));
-        Arc::new(Ledger { device, inner: CpuMemory, out, allowed, lazy })
+        Arc::new(Ledger { device, inner: CpuMemory, out, allowed, lazy, huge: AtomicUsize::new(0) })
     }
 
     fn outstanding(&self) -> usize {
@@ -68,6 +70,12 @@ unsafe impl DeviceMemory for Ledger {
 
     fn is_lazy(&self) -> bool {
         self.lazy
+    }
+
+    fn prefer_huge_pages(&self, region: MemoryRegion) {
+        assert!(self.out.lock().unwrap().contains_key(&region.address), "asked for what is not out");
+        self.huge.fetch_add(region.size, Ordering::Relaxed);
+        self.inner.prefer_huge_pages(region);
     }
 
     unsafe fn purge(&self, part: MemoryRegion) -> usize {
@@ -278,9 +286,24 @@ fn memory_that_the_host_cannot_address_is_managed_and_not_pinned() {
     let stale = handles[0].clone();
     handles.into_iter().for_each(|handle| pool.deallocate(handle).unwrap());
     assert!(is_invalid_handle(pool.deallocate(stale)));
-    pool.cleanup_device(&device, CleanupStrategy::Idle).unwrap();
+    // Cleaning up one device leaves what the others have free.
+    let host = pool.allocate(3 << 20, 64, &Device::Cpu).unwrap();
+    pool.pin_mut(&host).unwrap().fill(1);
+    pool.deallocate(host).unwrap();
+    let report = pool.cleanup_device(&device, CleanupStrategy::Idle).unwrap();
     pool.debug_validate();
     assert_eq!(ledger.outstanding(), 0, "idle arenas were kept");
+    assert!(report.purged_bytes > 0 && pool.footprint().purgeable >= 3 << 20, "{report:?}");
+}
+
+#[test]
+fn large_blocks_are_asked_for_on_huge_pages() {
+    let (pool, ledger) = ledger_pool(MemoryPoolConfig::default());
+    let small = pool.allocate(64, 64, &Device::Cpu).unwrap();
+    assert_eq!(ledger.huge.load(Ordering::Relaxed), 0);
+    let large = pool.allocate(3 << 20, 64, &Device::Cpu).unwrap();
+    assert!(ledger.huge.load(Ordering::Relaxed) >= 3 << 20);
+    [small, large].into_iter().for_each(|handle| pool.deallocate(handle).unwrap());
 }
 
 #[test]

@@ -73,6 +73,20 @@ fn pressure_of_both_versions_of_control_groups_counts() {
 }
 
 #[test]
+fn stalls_of_the_whole_machine_count() {
+    let folder = TempDir::new("pressure-stalls");
+    machine(folder.path(), 900);
+    let (pool, _) = watched(folder.path());
+    assert_eq!(pool.check_pressure(), MemoryPressureLevel::None);
+    std::fs::create_dir_all(folder.path().join("proc/pressure")).unwrap();
+    let stall = "some avg10=30.00 avg60=0 avg300=0 total=0\nfull avg10=1.00 avg60=0 avg300=0 total=0\n";
+    std::fs::write(folder.path().join("proc/pressure/memory"), stall).unwrap();
+    assert_eq!(pool.check_pressure(), MemoryPressureLevel::High);
+    let reading = PressureReading::read(folder.path());
+    assert_eq!((reading.some_stall, reading.full_stall), (Some(0.3), Some(0.01)));
+}
+
+#[test]
 fn limit_and_room_are_those_of_one_group() {
     let folder = TempDir::new("pressure-groups");
     let root = folder.path();

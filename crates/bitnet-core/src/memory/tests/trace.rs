@@ -1,68 +1,48 @@
-//! The allocations of a recorded model's life, replayed: how full an arena gets before it refuses.
+//! The recorded allocations of a model's life, replayed: how full an arena gets before it refuses.
 
 use super::*;
 
-/// Bytes of the blocks that loading and running a 2-billion-parameter model takes, in the order of its
-/// checkpoint: per layer four attention matrices, three of the feed-forward part, four norms, then KV blocks of
-/// 64 positions, activations of chunks of different lengths, and staging buffers that come and go.
-fn shapes() -> Vec<(usize, bool)> {
-    let (hidden, intermediate, kv) = (2560usize, 6912usize, 640usize);
-    let mut out = Vec::new();
-    for layer in 0..30 {
-        for (rows, cols) in [
-            (hidden, hidden),
-            (kv, hidden),
-            (kv, hidden),
-            (hidden, hidden),
-            (intermediate, hidden),
-            (intermediate, hidden),
-            (hidden, intermediate),
-        ] {
-            // Staged as stored, kept at two bits a weight.
-            out.push((rows * cols / 2, false));
-            out.push((rows * cols / 4, true));
-        }
-        out.push((128 * intermediate * 4 + layer * 4096, false));
-    }
-    out.push((128_256 * hidden, true));
-    (0..40).for_each(|_| out.push((30 * 2 * kv * 64 * 2, true)));
-    for tokens in [1, 17, 64, 128, 100, 33] {
-        out.push((tokens * intermediate * 4 + SMALL_BLOCK_LIMIT, true));
-        out.push((tokens * 128_256 * 4 / 8 + SMALL_BLOCK_LIMIT, false));
-    }
-    out.into_iter().filter(|&(size, _)| size >= SMALL_BLOCK_LIMIT).collect()
-}
+/// What loading a model took, as `tools/record_memory_trace.py` tells of it: 2B-4T shape, stored as I2_S, its weights put in
+/// row fifths one after the other, an int8 head, then 119 tokens. A line is the size of a large block, or `-N` where block
+/// `N` of them went.
+const LOAD: &str = include_str!("load.trace");
 
-/// Replays models one after the other until the first refusal; returns the share of the limit in use then.
+/// Replays loads one after the other until the first refusal, and unloads the older of two models before every third;
+/// returns the share of the limit in use then.
 fn utilisation(strategy: LargeStrategy) -> f64 {
     let limit = 4 << 30;
     let config =
         MemoryPoolConfig { max_large_pool_size: limit, initial_large_pool_size: limit, ..Default::default() };
     let pool = HybridMemoryPool::builder().config(config).large_strategy(strategy).build().unwrap();
-    let mut kept = std::collections::VecDeque::new();
-    let mut staged = std::collections::VecDeque::new();
-    let mut models = 0;
+    let mut models: std::collections::VecDeque<Vec<Option<MemoryHandle>>> = Default::default();
+    let mut loads = 0;
     'load: loop {
-        for (size, keep) in shapes() {
-            let Ok(handle) = pool.allocate(size, 64, &Device::Cpu) else { break 'load };
-            if keep {
-                kept.push_back(handle);
-            } else {
-                staged.push_back(handle);
-            }
-            // Staging is freed a little later than it is used.
-            while staged.len() > 3 {
-                pool.deallocate(staged.pop_front().unwrap()).unwrap();
+        if loads > 0 && loads % 3 == 0 {
+            let oldest = models.pop_front().unwrap();
+            oldest.into_iter().flatten().for_each(|handle| pool.deallocate(handle).unwrap());
+        }
+        models.push_back(Vec::new());
+        let blocks = models.back_mut().unwrap();
+        for line in LOAD.lines() {
+            match line.strip_prefix('-') {
+                Some(number) => {
+                    let gone = blocks[number.parse::<usize>().unwrap() - 1].take().unwrap();
+                    pool.deallocate(gone).unwrap();
+                }
+                None => match pool.allocate(line.parse().unwrap(), 64, &Device::Cpu) {
+                    Ok(handle) => blocks.push(Some(handle)),
+                    Err(error) => {
+                        assert!(is_out_of_memory(Err::<(), _>(error)));
+                        break 'load;
+                    }
+                },
             }
         }
-        models += 1;
-        // An older model's KV blocks go when a new conversation begins.
-        if models % 2 == 0 {
-            (0..20).for_each(|_| pool.deallocate(kept.pop_back().unwrap()).unwrap());
-        }
+        loads += 1;
     }
-    assert!(models >= 2);
     pool.debug_validate();
+    println!("{loads} loads before the refusal");
+    assert!(loads >= 2);
     pool.get_metrics().current_allocated as f64 / limit as f64
 }
 

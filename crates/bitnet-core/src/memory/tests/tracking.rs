@@ -142,6 +142,29 @@ fn moved_blocks_are_tracked_under_their_name() {
 }
 
 #[test]
+fn leaks_are_looked_for_where_that_is_asked() {
+    for enable_leak_detection in [true, false] {
+        let tracking = TrackingConfig {
+            enable_leak_detection,
+            leak_detection_interval: Duration::from_nanos(1),
+            ..TrackingConfig::default()
+        };
+        let config = MemoryPoolConfig {
+            enable_advanced_tracking: true,
+            tracking_config: Some(tracking),
+            ..Default::default()
+        };
+        let pool = HybridMemoryPool::builder().config(config).build().unwrap();
+        let kept = [100, 200].map(|size| pool.allocate(size, 64, &Device::Cpu).unwrap());
+        // Longer than a tick of the clock.
+        std::thread::sleep(Duration::from_millis(20));
+        let leaks = pool.get_detailed_metrics().unwrap().possible_leaks;
+        assert_eq!(leaks, enable_leak_detection.then_some(2));
+        kept.into_iter().for_each(|handle| pool.deallocate(handle).unwrap());
+    }
+}
+
+#[test]
 fn traces_agree_with_segments_through_reuse_and_compaction() {
     let config = MemoryPoolConfig { enable_advanced_tracking: true, ..Default::default() };
     // Events of a tick have one time.

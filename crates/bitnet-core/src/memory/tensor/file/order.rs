@@ -125,7 +125,8 @@ fn for_each_run(layout: &Layout, mut run: impl FnMut(usize, usize) -> Result<()>
             if index[dim] < shape[dim] {
                 break;
             }
-            at = at.wrapping_add_signed(-(strides[dim] * shape[dim] as isize));
+            // Of a dimension of length 1 the stride may be any number.
+            at = at.wrapping_sub(strides[dim].wrapping_mul(shape[dim] as isize) as usize);
             index[dim] = 0;
         }
     }
@@ -175,5 +176,8 @@ mod tests {
         assert_eq!(runs(Layout::strided(vec![3], vec![-2], 5)), [(5, 1), (3, 1), (1, 1)]);
         assert_eq!(runs(Layout::strided(vec![2, 2], vec![0, 1], 0)), [(0, 2), (0, 2)]);
         assert_eq!(runs(Layout::strided(vec![2, 1, 2], vec![1, 9, 2], 0)), [(0, 1), (2, 1), (1, 1), (3, 1)]);
+        for stride in [isize::MIN, isize::MAX] {
+            assert_eq!(runs(Layout::strided(vec![1, 2], vec![stride, 2], 4)), [(4, 1), (6, 1)]);
+        }
     }
 }

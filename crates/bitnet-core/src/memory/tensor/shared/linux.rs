@@ -244,7 +244,8 @@ fn filled_len(file: &File) -> io::Result<Option<u64>> {
 
 /// Reserves the memory, so that running out of it is an error here and not a bus error in the middle of filling.
 fn reserve(file: &File, len: usize) -> io::Result<()> {
-    Ok(fs::fallocate(file, FallocateFlags::empty(), 0, len as u64)?)
+    // A signal, as when the process is stopped for a while, undoes what was reserved.
+    Ok(rustix::io::retry_on_intr(|| fs::fallocate(file, FallocateFlags::empty(), 0, len as u64))?)
 }
 
 /// Removes the name when nobody else uses the memory.
