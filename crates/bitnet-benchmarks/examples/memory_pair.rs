@@ -9,20 +9,21 @@
 //! ```
 
 use bitnet_core::backend::{BitNetError, Device};
-use bitnet_core::memory::{
-    HybridMemoryPool, LargeStrategy, MemoryPoolConfig, TrackingConfig, TrackingLevel,
-};
+use bitnet_core::memory::{HybridMemoryPool, LargeStrategy, MemoryPoolConfig, TrackingConfig, TrackingLevel};
 
 fn main() -> Result<(), BitNetError> {
     let mut args = std::env::args().skip(1);
-    let (kind, pairs) = (args.next().unwrap_or_default(), args.next().and_then(|text| text.parse::<u64>().ok()));
+    let (kind, pairs) =
+        (args.next().unwrap_or_default(), args.next().and_then(|text| text.parse::<u64>().ok()));
     let level = match kind.as_str() {
         "basic" => TrackingLevel::Basic,
         "standard" => TrackingLevel::Standard,
         "detailed" | "precise" => TrackingLevel::Detailed,
         "small" | "buddy" => TrackingLevel::None,
         _ => {
-            eprintln!("memory_pair: expected small, buddy, basic, standard, detailed or precise, and a number");
+            eprintln!(
+                "memory_pair: expected small, buddy, basic, standard, detailed or precise, and a number"
+            );
             std::process::exit(2);
         }
     };
@@ -34,7 +35,8 @@ fn main() -> Result<(), BitNetError> {
     };
     let builder = HybridMemoryPool::builder().config(config).precise_timestamps(kind == "precise");
     let buddy = kind == "buddy";
-    let pool = builder.large_strategy(if buddy { LargeStrategy::Buddy } else { LargeStrategy::BestFit }).build()?;
+    let pool =
+        builder.large_strategy(if buddy { LargeStrategy::Buddy } else { LargeStrategy::BestFit }).build()?;
     // Sizes spread over octaves, in an order that no predictor learns.
     let mut state = 1u64;
     let sizes: Vec<usize> = (0..1 << 20)
