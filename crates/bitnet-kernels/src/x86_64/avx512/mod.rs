@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 mod casts;
-pub(super) mod flat;
+mod flat;
 mod float;
 mod int8;
 mod ternary;

@@ -1,8 +1,7 @@
-//! AVX-512 with VBMI: row fifths and flat base-3 digits by table look-up; everything else is the AVX-512 tier's.
+//! AVX-512 with VBMI: row fifths by table look-up; everything else is the AVX-512 tier's.
 
 #![allow(unsafe_code)]
 
-mod flat;
 pub(super) mod row_fifths;
 
 use super::avx512;
@@ -20,6 +19,5 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         i8: |codes, x, sums, out| unsafe { row_fifths::row_fifths_i8(codes, x, sums, out) },
         ..avx512::ENTRIES.row_fifths
     },
-    flat: flat::ENTRIES,
     ..avx512::ENTRIES
 };
