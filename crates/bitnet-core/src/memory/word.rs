@@ -71,7 +71,7 @@ impl Word {
     }
 
     /// Gives a free block another generation.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn age(&self, generation: u32) {
         debug_assert_eq!(self.0.load(Ordering::Relaxed) & STATE_MASK, FREE);
         self.0.store(generation << STATE_BITS | FREE, Ordering::Relaxed);
