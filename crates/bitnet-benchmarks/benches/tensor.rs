@@ -1,9 +1,9 @@
 //! The tensor suite: `cargo bench -p bitnet-benchmarks --bench tensor`, with candle beside it under
 //! `--features tensor-peers`.
 //!
-//! Every work runs in turn with its rivals, round by round: a loop written by hand that moves the same bytes into
-//! memory that it has already, ndarray, candle, or `gemm` called directly. Printed are milliseconds (medians) and how
-//! many times as fast ours is as each rival. `-- --test` looks only whether it runs; other words choose works by name.
+//! Every work runs in turn with its rivals, round by round, back and forth: a loop written by hand that moves the same
+//! bytes into memory that it has already, ndarray, candle, or `gemm` called directly. Printed are milliseconds (medians)
+//! and how many times as fast ours is as each rival. `-- --test` looks only whether it runs; other words choose works by name.
 #![allow(missing_docs)]
 // Only candle is added to a list of contenders.
 #![cfg_attr(not(feature = "tensor-peers"), allow(unused_mut))]
@@ -33,15 +33,18 @@ impl Suite {
             return;
         }
         let mut samples = vec![Vec::new(); contenders.len()];
+        let mut order: Vec<usize> = (0..contenders.len()).collect();
         for round in 0..=self.rounds {
-            for ((_, contender), samples) in contenders.iter_mut().zip(&mut samples) {
+            for &at in &order {
                 let begin = Instant::now();
-                contender();
+                (contenders[at].1)();
                 // The first round warms up.
                 if round > 0 || self.rounds == 0 {
-                    samples.push(begin.elapsed().as_secs_f64() * 1e3);
+                    samples[at].push(begin.elapsed().as_secs_f64() * 1e3);
                 }
             }
+            // What runs after a work of one thread finds the others asleep: nobody always follows the same.
+            order.reverse();
         }
         let medians: Vec<f64> = samples
             .into_iter()

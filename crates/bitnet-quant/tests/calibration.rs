@@ -1,23 +1,11 @@
 //! Ranges: what observers choose, what static ones do, and the parameters at the ends of f32.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use bitnet_core::backend::BitNetDType;
+mod matrices;
+
 use bitnet_quant::prelude::*;
 use bitnet_quant::scheme::{quantize, quantize_static};
-
-/// Normal-looking weights of a prime period, with an outlier in some rows.
-fn weights(rows: usize, cols: usize) -> Vec<f32> {
-    let value = |i: usize| {
-        let wave = ((i * 7919 % 251) as f32 - 125.0) / 125.0;
-        wave * wave * wave * 0.08 + if i.is_multiple_of(1013) { 0.7 } else { 0.0 }
-    };
-    (0..rows * cols).map(value).collect()
-}
-
-fn with_matrix<T>(values: &[f32], cols: usize, run: impl FnOnce(&FloatMatrix<'_>) -> T) -> T {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    run(&FloatMatrix::new(BitNetDType::F32, &bytes, values.len() / cols, cols).unwrap())
-}
+use matrices::{weights, with_matrix};
 
 const KINDS: [(Bits, Symmetry); 4] = [
     (Bits::Eight, Symmetry::Symmetric),

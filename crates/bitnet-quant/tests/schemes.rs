@@ -1,33 +1,18 @@
 //! Quantisation schemes against their definitions.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod matrices;
+
 use bitnet_core::backend::{BitNetDType, WeightScale};
 use bitnet_quant::prelude::*;
 use bitnet_quant::quality::by_sensitivity;
 use bitnet_quant::scheme::{ErrorSums, quantize};
 use bitnet_testing::golden::golden_dir;
 use bitnet_testing::safetensors::SafeTensors;
-
-/// Normal-looking weights of a prime period, with an outlier in some rows.
-fn weights(rows: usize, cols: usize) -> Vec<f32> {
-    let value = |i: usize| {
-        let wave = ((i * 7919 % 251) as f32 - 125.0) / 125.0;
-        wave * wave * wave * 0.08 + if i.is_multiple_of(1013) { 0.7 } else { 0.0 }
-    };
-    (0..rows * cols).map(value).collect()
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
+use matrices::{bytes, weights, with_matrix};
 
 const ROWS: usize = 9;
 const COLS: usize = 301;
-
-fn with_matrix<T>(values: &[f32], cols: usize, run: impl FnOnce(&FloatMatrix<'_>) -> T) -> T {
-    let bytes = bytes(values);
-    run(&FloatMatrix::new(BitNetDType::F32, &bytes, values.len() / cols, cols).unwrap())
-}
 
 fn all_schemes() -> [Scheme; 8] {
     use Symmetry::{Asymmetric, Symmetric};

@@ -4,8 +4,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
+use std::sync::Arc;
 
-use bitnet_backend::{BitNetError, Device, ErrorKind, Result};
+use bitnet_backend::{BitNetError, Device, ErrorKind, Result, WeightBytes};
 
 use super::builder::AllocationRequest;
 use super::{Element, HybridMemoryPool, PinGuardMut};
@@ -136,6 +137,12 @@ impl<T: Element> Deref for PoolBuffer<T> {
 impl<T: Element> AsRef<[T]> for PoolBuffer<T> {
     fn as_ref(&self) -> &[T] {
         self
+    }
+}
+
+impl From<PoolBuffer<u8>> for WeightBytes {
+    fn from(buffer: PoolBuffer<u8>) -> Self {
+        WeightBytes::new(Arc::new(buffer))
     }
 }
 

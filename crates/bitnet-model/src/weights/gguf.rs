@@ -14,13 +14,11 @@
 //! below the steps of the blocks. A tensor with values beyond the range of F16 is decoded to F32. A `.scale` tensor
 //! beside a matrix is multiplied into it.
 
-use std::sync::Arc;
-
 use bitnet_core::backend::{BitNetDType, TernaryWire, WeightBytes, WeightScale, WeightStorage};
 use bitnet_core::memory::PoolBuffer;
 use bitnet_core::memory::conversion::to_file_order;
 use bitnet_quant::ggml::{GgmlError, GgmlType, TernaryTensor};
-use bitnet_quant::{FloatMatrix, absmean, ternary};
+use bitnet_quant::{FloatMatrix, absmean};
 
 use crate::checkpoint::StoredDType;
 use crate::config::ModelClass;
@@ -54,7 +52,7 @@ impl Reader<'_, '_> {
                         let width = matrix.tensor.bytes.len() / matrix.rows.max(1);
                         let mut rows = self.room(&matrix.name, matrix.rows, width)?;
                         reorder(&matrix.tensor.bytes, width, order, &mut rows);
-                        WeightBytes::new(Arc::new(rows))
+                        rows.into()
                     }
                 };
                 self.gguf_floats(matrix, Floats { dtype, bytes }, factor)
@@ -84,9 +82,8 @@ impl Reader<'_, '_> {
             }
             Err(error) => return Err(self.invalid(&matrix.name, error)),
         };
-        let mut packed = self.room_for_codes(matrix)?;
-        let done = blocks.pack_rows_into(|row| order.source(row), &mut packed);
-        done.map_err(|error| self.invalid(&matrix.name, error))?;
+        let pack = |packed: &mut [u8]| blocks.pack_rows_into(|row| order.source(row), packed);
+        let (packed, ()) = self.codes(matrix, pack)?;
         self.release(tensor);
         self.record(&matrix.name, tensor, StoredAs::Ternary, "ternary codes, put in row quarters at load");
         self.gguf_codes(matrix, packed, scale, factor)
@@ -107,9 +104,7 @@ impl Reader<'_, '_> {
         decoded.map_err(|error| self.invalid(&matrix.name, error))?;
         let floats = FloatMatrix::new(BitNetDType::F32, &wide, matrix.rows, matrix.cols);
         let floats = floats.map_err(|error| self.invalid(&matrix.name, error))?;
-        if let Some(magnitude) = ternary::find_magnitude(&floats) {
-            let mut packed = self.room_for_codes(matrix)?;
-            ternary::pack_signs_into(&floats, &mut packed);
+        if let Some((packed, magnitude)) = self.uniform_codes(matrix, &floats)? {
             self.release(matrix.tensor);
             self.record(&matrix.name, matrix.tensor, StoredAs::Ternary, "blocks of one magnitude");
             return self.gguf_codes(matrix, packed, magnitude, factor);
@@ -131,9 +126,7 @@ impl Reader<'_, '_> {
     ) -> Result<WeightStorage, LoadError> {
         let view = FloatMatrix::new(floats.dtype, &floats.bytes, matrix.rows, matrix.cols);
         let view = view.map_err(|error| self.invalid(&matrix.name, error))?;
-        if let Some(magnitude) = ternary::find_magnitude(&view) {
-            let mut packed = self.room_for_codes(matrix)?;
-            ternary::pack_signs_into(&view, &mut packed);
+        if let Some((packed, magnitude)) = self.uniform_codes(matrix, &view)? {
             if !self.quantises() {
                 self.note(
                     "float weights of one magnitude are taken as ternary, with float activations".into(),
@@ -145,9 +138,7 @@ impl Reader<'_, '_> {
         }
         if self.is_bitnet() {
             self.note("float weights of a bitnet architecture are quantised by absmean".into());
-            let mut packed = self.room_for_codes(matrix)?;
-            let quantised = absmean::quantize_into(&view, &mut packed);
-            let (_, scale) = quantised.map_err(|error| self.invalid(&matrix.name, error))?;
+            let (packed, (_, scale)) = self.codes(matrix, |packed| absmean::quantize_into(&view, packed))?;
             self.release(matrix.tensor);
             self.record(&matrix.name, matrix.tensor, StoredAs::Ternary, "quantised by absmean");
             return self.gguf_codes(matrix, packed, scale.value(), factor);
@@ -162,8 +153,10 @@ impl Reader<'_, '_> {
                 self.widen_into(floats.dtype, &floats.bytes, values)?;
                 values.iter_mut().for_each(|value| *value *= factor);
                 to_file_order(BitNetDType::F32, &mut wide);
-                let bytes = WeightBytes::new(Arc::new(wide));
-                (Floats { dtype: BitNetDType::F32, bytes }, "multiplied by its scale: not ternary")
+                (
+                    Floats { dtype: BitNetDType::F32, bytes: wide.into() },
+                    "multiplied by its scale: not ternary",
+                )
             }
         };
         self.record(&matrix.name, matrix.tensor, StoredAs::Dense(storage.dtype), rule);
@@ -206,7 +199,7 @@ impl Reader<'_, '_> {
             }
         };
         self.check_finite_bytes(name, &bytes, dtype, blocks.cols)?;
-        Ok((dtype, WeightBytes::new(Arc::new(bytes))))
+        Ok((dtype, bytes.into()))
     }
 
     fn blocks_of<'m>(&self, matrix: &'m Matrix<'_>, ty: GgmlType) -> Blocks<'m> {
@@ -233,8 +226,7 @@ impl Reader<'_, '_> {
             ));
         }
         let scale = WeightScale::Multiply(scale);
-        let bytes = WeightBytes::new(Arc::new(packed));
-        Ok(WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes, scale })
+        Ok(WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes: packed.into(), scale })
     }
 
     /// Reports whether products take int8 activations.

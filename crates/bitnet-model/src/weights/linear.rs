@@ -8,7 +8,8 @@
 //! | float `[N, K]` of -1, 0, 1 | there | ternary, packed at load |
 //! | float `[N, K]` | none | by family: quantised by absmean, recognised as ternary, or dense |
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::fmt::Display;
 
 use bitnet_core::backend::{
     BitNetDType, LinearWeights, TernaryWire, WeightBytes, WeightScale, WeightStorage,
@@ -142,19 +143,17 @@ impl<'a> Reader<'a, '_> {
     fn bytes(&mut self, matrix: &Matrix<'_>, scale_name: &str) -> Result<WeightStorage, LoadError> {
         let Matrix { tensor, rows, cols, .. } = *matrix;
         self.check_shape(&matrix.name, tensor, &[rows, cols])?;
-        let mut packed = self.room_for_codes(matrix)?;
-        let done = ternary::pack_bytes_into(&tensor.bytes, rows, cols, &mut packed);
-        done.map_err(|error| self.quant_error(matrix, error))?;
+        let pack = |packed: &mut [u8]| ternary::pack_bytes_into(&tensor.bytes, rows, cols, packed);
+        let (packed, ()) = self.codes(matrix, pack)?;
         self.release(tensor);
-        self.ternary(matrix, WeightBytes::new(Arc::new(packed)), scale_name, "ternary bytes, packed at load")
+        self.ternary(matrix, packed.into(), scale_name, "ternary bytes, packed at load")
     }
 
     fn unit_floats(&mut self, matrix: &Matrix<'_>, scale_name: &str) -> Result<WeightStorage, LoadError> {
-        let mut packed = self.room_for_codes(matrix)?;
-        let done = ternary::pack_floats_into(&self.float_matrix(matrix)?, &mut packed);
-        done.map_err(|error| self.quant_error(matrix, error))?;
+        let floats = self.float_matrix(matrix)?;
+        let (packed, ()) = self.codes(matrix, |packed| ternary::pack_floats_into(&floats, packed))?;
         self.release(matrix.tensor);
-        self.ternary(matrix, WeightBytes::new(Arc::new(packed)), scale_name, "ternary floats, packed at load")
+        self.ternary(matrix, packed.into(), scale_name, "ternary floats, packed at load")
     }
 
     fn ternary(
@@ -187,30 +186,27 @@ impl<'a> Reader<'a, '_> {
         // Saved as quantised, without scales: values of one magnitude are what was dequantised. Absmean
         // would shrink their scale by the share of zeros.
         if mode == Some(QuantisationMode::Offline)
-            && let Some(magnitude) = ternary::find_magnitude(&floats)
+            && let Some(found) = self.uniform_codes(matrix, &floats)?
         {
             self.note("weights are ternary floats without scales: their magnitude is the scale".into());
-            return self.of_magnitude(matrix, &floats, magnitude);
+            return Ok(self.of_magnitude(matrix, found));
         }
-        let mut packed = self.room_for_codes(matrix)?;
-        let quantised = absmean::quantize_into(&floats, &mut packed);
-        let (_, scale) = quantised.map_err(|error| self.quant_error(matrix, error))?;
+        let (packed, (_, scale)) = self.codes(matrix, |packed| absmean::quantize_into(&floats, packed))?;
         self.release(matrix.tensor);
         self.record(&matrix.name, matrix.tensor, StoredAs::Ternary, "quantised by absmean");
-        let bytes = WeightBytes::new(Arc::new(packed));
-        Ok(WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes, scale })
+        Ok(WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes: packed.into(), scale })
     }
 
     /// A float weight of a plain llama: its values tell what it is.
     fn inspected(&mut self, matrix: &Matrix<'_>) -> Result<WeightStorage, LoadError> {
         debug_assert!(matches!(self.detection.family, Family::LlamaDense | Family::TriLm));
         let floats = self.float_matrix(matrix)?;
-        match ternary::find_magnitude(&floats) {
-            Some(magnitude) => {
+        match self.uniform_codes(matrix, &floats)? {
+            Some(found) => {
                 self.note(
                     "float weights of one magnitude are taken as ternary, with float activations".into(),
                 );
-                self.of_magnitude(matrix, &floats, magnitude)
+                Ok(self.of_magnitude(matrix, found))
             }
             None => self.dense(matrix, "kept as stored: not ternary"),
         }
@@ -219,20 +215,37 @@ impl<'a> Reader<'a, '_> {
     fn of_magnitude(
         &mut self,
         matrix: &Matrix<'_>,
-        floats: &FloatMatrix<'_>,
-        magnitude: f32,
-    ) -> Result<WeightStorage, LoadError> {
-        let mut packed = self.room_for_codes(matrix)?;
-        ternary::pack_signs_into(floats, &mut packed);
+        (packed, magnitude): (PoolBuffer<u8>, f32),
+    ) -> WeightStorage {
         self.release(matrix.tensor);
         self.record(&matrix.name, matrix.tensor, StoredAs::Ternary, "ternary floats of one magnitude");
-        let (bytes, scale) = (WeightBytes::new(Arc::new(packed)), WeightScale::Multiply(magnitude));
-        Ok(WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes, scale })
+        let scale = WeightScale::Multiply(magnitude);
+        WeightStorage::Ternary { wire: TernaryWire::RowQuarters, bytes: packed.into(), scale }
     }
 
-    /// Takes memory for the codes of a matrix in row quarters.
-    pub(super) fn room_for_codes(&self, matrix: &Matrix<'_>) -> Result<PoolBuffer<u8>, LoadError> {
-        self.room(&matrix.name, matrix.rows.div_ceil(4), matrix.cols)
+    /// Has the codes of a matrix in row quarters written to memory of the pool; returns them and what `fill` returned.
+    pub(super) fn codes<T, E: Display>(
+        &self,
+        matrix: &Matrix<'_>,
+        fill: impl FnOnce(&mut [u8]) -> Result<T, E>,
+    ) -> Result<(PoolBuffer<u8>, T), LoadError> {
+        let mut packed = self.room(&matrix.name, matrix.rows.div_ceil(4), matrix.cols)?;
+        let made = fill(&mut packed).map_err(|error| self.invalid(&matrix.name, error))?;
+        Ok((packed, made))
+    }
+
+    /// Returns the codes and the magnitude of floats that are ternary; `None` of others.
+    pub(super) fn uniform_codes(
+        &self,
+        matrix: &Matrix<'_>,
+        floats: &FloatMatrix<'_>,
+    ) -> Result<Option<(PoolBuffer<u8>, f32)>, LoadError> {
+        let Some(magnitude) = ternary::find_magnitude(floats) else { return Ok(None) };
+        let pack = |packed: &mut [u8]| {
+            ternary::pack_signs_into(floats, packed);
+            Ok::<_, Infallible>(magnitude)
+        };
+        self.codes(matrix, pack).map(Some)
     }
 
     fn dense(&mut self, matrix: &Matrix<'_>, rule: &'static str) -> Result<WeightStorage, LoadError> {
