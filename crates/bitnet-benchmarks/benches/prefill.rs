@@ -17,7 +17,7 @@ fn prefill(c: &mut Criterion) {
     let mut group = c.benchmark_group("prefill/tiny");
     group.throughput(Throughput::Elements(TOKENS as u64));
     for threads in [1, 2] {
-        for head in [HeadPrecision::Stored, HeadPrecision::Int8] {
+        for head in [HeadPrecision::Stored, HeadPrecision::Int8, HeadPrecision::Int6] {
             let (kv, layout) = (BitNetDType::F16, TernaryLayout::RowQuarters);
             let settings = Settings { threads, kv, head, layout, isa: None };
             let mut runner = runner(&model, settings, 2 * TOKENS).unwrap_or_else(|error| panic!("{error}"));

@@ -7,6 +7,7 @@ use bitnet_core::cpu::{CpuBackend, CpuOptions, HeadPrecision, TernaryLayout};
 use bitnet_inference::model::{Head, Layer, Model};
 use bitnet_inference::runner::{Feed, Runner};
 use bitnet_kernels::Isa;
+use bitnet_kernels::layout::int6_rows;
 use bitnet_kernels::probe::ComputeProbe;
 
 use crate::BenchError;
@@ -167,6 +168,7 @@ pub fn weight_bytes(model: &Model, settings: Settings) -> usize {
     let head = match settings.head {
         HeadPrecision::Stored => head.stored_bytes(),
         HeadPrecision::Int8 => head.rows * (head.cols + 12),
+        HeadPrecision::Int6 => head.rows * (int6_rows::row_bytes(head.cols) + 12),
     };
     layers + head
 }
@@ -244,7 +246,7 @@ mod tests {
     #[test]
     fn a_synthetic_model_runs_checks_and_is_measured() {
         let model = small();
-        for head in [HeadPrecision::Stored, HeadPrecision::Int8] {
+        for head in [HeadPrecision::Stored, HeadPrecision::Int8, HeadPrecision::Int6] {
             for layout in [TernaryLayout::RowQuarters, TernaryLayout::RowFifths] {
                 let settings = Settings { head, layout, threads: 2, ..SETTINGS };
                 check(&model, settings).unwrap();

@@ -138,6 +138,8 @@ pub enum HeadType {
     Stored,
     /// Rows of int8 with a step each, made when the model is loaded.
     I8,
+    /// The same in six bits: a quarter less to read; below the likeliest token probabilities are coarser.
+    I6,
 }
 
 impl From<HeadType> for HeadPrecision {
@@ -145,6 +147,7 @@ impl From<HeadType> for HeadPrecision {
         match head {
             HeadType::Stored => HeadPrecision::Stored,
             HeadType::I8 => HeadPrecision::Int8,
+            HeadType::I6 => HeadPrecision::Int6,
         }
     }
 }

@@ -76,7 +76,7 @@ fn steady_decoding_allocates_nothing() {
     SyntheticModel::new(shape, SyntheticFamily::BitNetPacked, 7).write_folder(folder.path()).unwrap();
     let sampled = SamplingParams { temperature: 0.8, top_k: 40, top_p: 0.9, ..Default::default() };
     let greedy = SamplingParams { temperature: 0.0, ..Default::default() };
-    for head in [HeadPrecision::Stored, HeadPrecision::Int8] {
+    for head in [HeadPrecision::Stored, HeadPrecision::Int8, HeadPrecision::Int6] {
         for threads in [1, 2] {
             let builder = Engine::builder().threads(Some(threads)).head(head).tokenizer(false);
             let mut engine = builder.load(folder.path()).unwrap();

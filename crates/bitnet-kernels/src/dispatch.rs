@@ -3,12 +3,12 @@
 use crate::affine::{self, AffineKernels};
 use crate::casts::{self, CastKernels};
 use crate::flat::{self, FlatKernels};
-use crate::layout::int8_rows::{self, Int8Row};
+use crate::layout::narrow_rows::{self, NarrowRow};
 use crate::scalar::attention::{self, AttentionBlock, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
-use crate::scalar::int8::{RowFacts, TokenFacts};
+use crate::scalar::narrow::{self, RowFacts, TokenFacts};
 use crate::scalar::quantize::{self, QuantizedRow};
-use crate::scalar::{dequantize, gate, int8, norm, rope, ternary};
+use crate::scalar::{dequantize, gate, int6, int8, norm, rope, ternary};
 use crate::{Isa, IsaError};
 
 /// The products of one ternary layout whose lines hold `N` rows each.
@@ -41,14 +41,16 @@ pub struct Kernels {
     pub casts: CastKernels,
     /// [`int8::int8_i16`].
     pub int8_i16: fn(rows: &[i8], cols: usize, x: &[i16], out: &mut [i32]),
-    /// [`int8::int8_logits`].
-    pub int8_logits: fn(acc: &[i32], rows: RowFacts<'_>, token: TokenFacts, out: &mut [f32]) -> f32,
-    /// [`int8::int8_candidates`].
-    pub int8_candidates: fn(logits: &[f32], rows: RowFacts<'_>, token: TokenFacts, floor: f32) -> usize,
-    /// [`int8_rows::quantize_row`].
-    pub quantize_int8_row: fn(row: &[f32], out: &mut [i8]) -> Int8Row,
+    /// [`int6::int6_planes`].
+    pub int6_planes: fn(rows: &[u8], planes: &[i8], sums: &[i32], out: &mut [i32]),
+    /// [`narrow::narrow_logits`].
+    pub narrow_logits: fn(acc: &[i32], steps: &[f32], token_step: f32, out: &mut [f32]) -> f32,
+    /// [`narrow::narrow_candidates`].
+    pub narrow_candidates: fn(logits: &[f32], rows: RowFacts<'_>, token: TokenFacts, floor: f32) -> usize,
+    /// [`narrow_rows::quantize_row`].
+    pub quantize_row: fn(row: &[f32], most: i8, out: &mut [i8]) -> NarrowRow,
     /// [`int8::quantize_i16`].
-    pub quantize_i16: fn(x: &[f32], q: &mut [i16]) -> f32,
+    pub quantize_i16: fn(x: &[f32], most: i32, q: &mut [i16]) -> f32,
     /// [`dense::dense`].
     pub dense: fn(row: DenseRow<'_>, x: &[f32], out: &mut [f32]),
     /// [`dense::dense_rows`].
@@ -93,9 +95,10 @@ pub(crate) const SCALAR: Kernels = Kernels {
     affine: affine::SCALAR,
     casts: casts::SCALAR,
     int8_i16: int8::int8_i16,
-    int8_logits: int8::int8_logits,
-    int8_candidates: int8::int8_candidates,
-    quantize_int8_row: int8_rows::quantize_row,
+    int6_planes: int6::int6_planes,
+    narrow_logits: narrow::narrow_logits,
+    narrow_candidates: narrow::narrow_candidates,
+    quantize_row: narrow_rows::quantize_row,
     quantize_i16: int8::quantize_i16,
     dense: dense::dense,
     dense_rows: dense::dense_rows,

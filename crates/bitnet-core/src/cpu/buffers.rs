@@ -3,9 +3,11 @@
 #![allow(unsafe_code)]
 
 use bitnet_backend::{BitNetError, BufferId, BufferKind, BufferSpec, Device, Graph, Result};
+use bitnet_kernels::layout::int6_rows;
 
 use super::plan::{self, Stage};
 use super::shared::SharedSlice;
+use super::weights::{Matrix, NarrowWidth};
 use crate::memory::{BUFFER_ALIGN, Element, HybridMemoryPool, LifetimePlan, PlanItem, PoolBuffer};
 
 /// A pool buffer that a pass lends to its workers.
@@ -125,12 +127,15 @@ impl Activations {
     }
 }
 
-/// The normed rows that the head multiplies, and what an int8 head needs besides.
+/// The normed rows that the head multiplies, and what a narrow head needs besides.
 pub struct HeadRows {
     normed: Lent<f32>,
     fine: Lent<i16>,
+    planes: Lent<i8>,
+    sums: Lent<i32>,
     row: Lent<f32>,
-    floors: Lent<f32>,
+    greatest: Lent<f32>,
+    greatest_rows: Lent<i32>,
 }
 
 /// Lent [`HeadRows`].
@@ -138,27 +143,46 @@ pub struct HeadRows {
 pub struct HeadView<'a> {
     /// `[logits_rows, width]`.
     pub normed: SharedSlice<'a, f32>,
-    /// `[logits_rows, width]`: the rows as an int8 head takes them.
+    /// `[logits_rows, width]`: the rows as a narrow head takes them.
     pub fine: SharedSlice<'a, i16>,
+    /// `[logits_rows, 2, padded width]`: the same in two planes, for a head of six bits.
+    pub planes: SharedSlice<'a, i8>,
+    /// `[logits_rows]`: sums of the rows of `planes`.
+    pub sums: SharedSlice<'a, i32>,
     /// `[logits_rows, 3]`: of the quantised row its step, its norm and its error, both rounded up.
     pub row: SharedSlice<'a, f32>,
-    /// `[workers, logits_rows]`: the greatest logit that a worker's part is sure to reach.
-    pub floors: SharedSlice<'a, f32>,
+    /// `[workers, logits_rows]`: the greatest logit of a worker's part.
+    pub greatest: SharedSlice<'a, f32>,
+    /// `[workers, logits_rows]`: the row of the matrix that it belongs to, the first of equals.
+    pub greatest_rows: SharedSlice<'a, i32>,
 }
 
 impl HeadRows {
-    /// Allocates `rows` rows for `workers` workers.
-    pub fn new(pool: &HybridMemoryPool, rows: usize, width: usize, workers: usize) -> Result<Self> {
+    /// Allocates `rows` rows that `workers` workers multiply by the head's matrix; none without one.
+    pub fn new(
+        pool: &HybridMemoryPool,
+        rows: usize,
+        matrix: Option<&Matrix>,
+        workers: usize,
+    ) -> Result<Self> {
         let size = |a: usize, b: usize| {
             a.checked_mul(b).ok_or_else(|| {
                 BitNetError::mismatch("head rows", "a size that fits memory", format_args!("{a} x {b}"))
             })
         };
+        let cols = matrix.map_or(0, |matrix| matrix.cols);
+        let narrow = matrix.and_then(Matrix::narrow).map(|rows| rows.width);
+        let narrow_rows = if narrow.is_some() { rows } else { 0 };
+        let six_bit_rows = if narrow == Some(NarrowWidth::Six) { rows } else { 0 };
+        let purpose = "rows of a narrow head";
         Ok(HeadRows {
-            normed: Lent::zeroed(pool, size(rows, width)?, "rows of the head")?,
-            fine: Lent::zeroed(pool, size(rows, width)?, "rows of an int8 head")?,
-            row: Lent::zeroed(pool, size(rows, 3)?, "rows of an int8 head")?,
-            floors: Lent::zeroed(pool, size(workers, rows)?, "rows of an int8 head")?,
+            normed: Lent::zeroed(pool, size(rows, cols)?, "rows of the head")?,
+            fine: Lent::zeroed(pool, size(narrow_rows, cols)?, purpose)?,
+            planes: Lent::zeroed(pool, size(six_bit_rows, 2 * int6_rows::padded(cols))?, purpose)?,
+            sums: Lent::zeroed(pool, six_bit_rows, purpose)?,
+            row: Lent::zeroed(pool, size(narrow_rows, 3)?, purpose)?,
+            greatest: Lent::zeroed(pool, size(workers, narrow_rows)?, purpose)?,
+            greatest_rows: Lent::zeroed(pool, size(workers, narrow_rows)?, purpose)?,
         })
     }
 
@@ -167,13 +191,22 @@ impl HeadRows {
         HeadView {
             normed: self.normed.lend(),
             fine: self.fine.lend(),
+            planes: self.planes.lend(),
+            sums: self.sums.lend(),
             row: self.row.lend(),
-            floors: self.floors.lend(),
+            greatest: self.greatest.lend(),
+            greatest_rows: self.greatest_rows.lend(),
         }
     }
 
     /// Returns the size in bytes.
     pub fn bytes(&self) -> usize {
-        self.normed.bytes() + self.fine.bytes() + self.row.bytes() + self.floors.bytes()
+        self.normed.bytes()
+            + self.fine.bytes()
+            + self.planes.bytes()
+            + self.sums.bytes()
+            + self.row.bytes()
+            + self.greatest.bytes()
+            + self.greatest_rows.bytes()
     }
 }

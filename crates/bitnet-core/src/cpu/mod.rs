@@ -33,7 +33,7 @@ use self::pass::{Parts, Pass};
 use self::plan::Stage;
 use self::team::Team;
 pub use self::weights::TernaryLayout;
-use self::weights::{Elements, Matrix};
+use self::weights::{Elements, Matrix, NarrowWidth};
 use crate::memory::{HybridMemoryPool, PoolBuffer, TagScope};
 
 // A block of the cache is a block of the attention kernel.
@@ -82,6 +82,9 @@ pub enum HeadPrecision {
     /// 16-bit head. Every token that could be the likeliest, by a proven bound of the error of its logit, is
     /// computed again from the stored row: the likeliest token is always that of the stored head.
     Int8,
+    /// As `Int8` in six bits: three quarters of its bytes. The likeliest token is that of the stored head as well;
+    /// the logits below it are coarser, which sampling at a temperature sees.
+    Int6,
 }
 
 /// Runs graphs on the host processor.
@@ -216,14 +219,15 @@ impl CpuBackend {
         Ok(())
     }
 
-    /// Puts an int8 form of the head's matrix in the place of a dense one, which stays beside it: its rows
+    /// Puts a narrow form of the head's matrix in the place of a dense one, which stays beside it: its rows
     /// are the embedding's, or decide between the likeliest tokens.
-    fn narrow_head(&mut self, graph: &mut Graph) -> Result<()> {
+    fn narrow_head(&mut self, graph: &mut Graph, width: NarrowWidth) -> Result<()> {
         let _scope = TagScope::enter("weights");
         for op in &mut graph.ops {
             let Op::Head { weights, .. } = op else { continue };
             let matrix = &self.matrices[weights.0 as usize];
-            if let Some(narrow) = matrix.to_int8(*weights, self.kernels, &self.pool, &mut self.team)? {
+            let narrow = matrix.to_narrow(width, *weights, self.kernels, &self.pool, &mut self.team)?;
+            if let Some(narrow) = narrow {
                 *weights = LinearId(self.matrices.len() as u32);
                 self.matrices.push(narrow);
             }
@@ -352,8 +356,10 @@ impl Backend for CpuBackend {
 
     fn load_graph(&mut self, mut graph: Graph, limits: StepLimits) -> Result<()> {
         self.check_graph(&graph)?;
-        if self.head == HeadPrecision::Int8 {
-            self.narrow_head(&mut graph)?;
+        match self.head {
+            HeadPrecision::Stored => {}
+            HeadPrecision::Int8 => self.narrow_head(&mut graph, NarrowWidth::Eight)?,
+            HeadPrecision::Int6 => self.narrow_head(&mut graph, NarrowWidth::Six)?,
         }
         #[cfg(feature = "tracing")]
         tracing::debug!(ops = graph.ops.len(), layers = graph.layers, ?limits, "graph loaded");
@@ -368,9 +374,9 @@ impl Backend for CpuBackend {
         let widest = graph.buffers.iter().map(|buffer| buffer.width).max().unwrap_or(0);
         // A gated row and its norm lie beside each other.
         let scratch_width = (2 * widest).max(pass::scratch(graph.attention));
-        let head_width = graph.ops.iter().fold(0, |width, op| match op {
-            Op::Head { weights, .. } => self.matrices[weights.0 as usize].cols,
-            _ => width,
+        let head = graph.ops.iter().find_map(|op| match op {
+            Op::Head { weights, .. } => Some(&self.matrices[weights.0 as usize]),
+            _ => None,
         });
         let _scope = TagScope::enter("activations");
         let order = |stages: Vec<Stage>, rows: usize| -> Result<Order> {
@@ -384,7 +390,7 @@ impl Backend for CpuBackend {
             bound = many.activations.lower_bound(),
             "activations planned"
         );
-        let head = HeadRows::new(pool, rows, head_width, self.team.size())?;
+        let head = HeadRows::new(pool, rows, head, self.team.size())?;
         let logits = Lent::zeroed(pool, size("logits", rows, graph.vocab)?, "logits")?;
         let parts = Parts::new(pool, graph.attention, self.team.size())?;
         let _scope = TagScope::enter("scratch");

@@ -25,7 +25,7 @@ pub enum Stage {
         /// Matrix `[vocab, width]`.
         weights: LinearId,
     },
-    /// Computes the logits that may be the greatest again, after an int8 head.
+    /// Computes the logits that may be the greatest again, after a narrow head.
     HeadRescore {
         /// Matrix `[vocab, width]`.
         weights: LinearId,
@@ -261,8 +261,8 @@ pub fn unsupported(op: &Op, matrices: &[Matrix]) -> Option<String> {
         Op::Head { weights, .. } if matches!(elements(weights), Some(Elements::Ternary(..))) => {
             Some("a head of ternary codes".into())
         }
-        Op::Linear { weights, .. } if matches!(elements(weights), Some(Elements::Int8(..))) => {
-            Some("int8 rows outside the head".into())
+        Op::Linear { weights, .. } if matches!(elements(weights), Some(Elements::Narrow(..))) => {
+            Some("narrow rows outside the head".into())
         }
         Op::Embed { .. }
         | Op::Norm { .. }

@@ -6,8 +6,8 @@ use bitnet_backend::{
     BitNetDType, BitNetError, Device, LinearId, LinearWeights, Result, TernaryWire, WeightBytes, WeightScale,
     WeightStorage,
 };
-use bitnet_kernels::layout::{row_fifths, row_quarters};
-use bitnet_kernels::scalar::int8;
+use bitnet_kernels::layout::{int6_rows, row_fifths, row_quarters};
+use bitnet_kernels::scalar::{int6, int8, narrow};
 use bitnet_kernels::{DenseRow, Kernels};
 use half::{bf16, f16};
 
@@ -36,14 +36,51 @@ pub enum Elements {
     Ternary(TernaryLayout, Bytes, WeightScale),
     /// Dense floats, in place where the file aligned them.
     Dense(BitNetDType, Bytes),
-    /// Int8 rows.
-    Int8(Box<Int8Rows>),
+    /// Rows of narrow codes.
+    Narrow(Box<NarrowRows>),
 }
 
-/// The int8 form of a dense matrix, with what bounds its error.
-pub struct Int8Rows {
-    /// `[rows, cols]`.
-    pub codes: PoolBuffer<i8>,
+/// How wide the codes of a narrow matrix are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NarrowWidth {
+    /// Int8, one after the other.
+    Eight,
+    /// Six bits, in the blocks of `layout::int6_rows`.
+    Six,
+}
+
+impl NarrowWidth {
+    /// Returns the bytes of a row.
+    pub fn row_bytes(self, cols: usize) -> usize {
+        match self {
+            NarrowWidth::Eight => cols,
+            NarrowWidth::Six => int6_rows::row_bytes(cols),
+        }
+    }
+
+    /// Returns the greatest code.
+    fn max_code(self) -> i8 {
+        match self {
+            NarrowWidth::Eight => i8::MAX,
+            NarrowWidth::Six => int6_rows::MAX_CODE as i8,
+        }
+    }
+
+    /// Returns the greatest quantised activation that its products take.
+    pub fn activation_limit(self, cols: usize) -> i32 {
+        match self {
+            NarrowWidth::Eight => int8::limit(cols),
+            NarrowWidth::Six => int6::limit(cols),
+        }
+    }
+}
+
+/// The narrow form of a dense matrix, with what bounds its error.
+pub struct NarrowRows {
+    /// How wide the codes are.
+    pub width: NarrowWidth,
+    /// `[rows, row_bytes]`.
+    pub codes: PoolBuffer<u8>,
     /// Step of each row.
     pub steps: PoolBuffer<f32>,
     /// Euclidean norm of `stored - codes * step`, of each row, rounded up.
@@ -54,14 +91,10 @@ pub struct Int8Rows {
     pub stored: LinearId,
 }
 
-impl Int8Rows {
+impl NarrowRows {
     /// Returns what is known of some rows.
-    pub fn facts(&self, rows: std::ops::Range<usize>) -> int8::RowFacts<'_> {
-        int8::RowFacts {
-            steps: &self.steps[rows.clone()],
-            errors: &self.errors[rows.clone()],
-            norms: &self.norms[rows],
-        }
+    pub fn facts(&self, rows: std::ops::Range<usize>) -> narrow::RowFacts<'_> {
+        narrow::RowFacts { errors: &self.errors[rows.clone()], norms: &self.norms[rows] }
     }
 }
 
@@ -109,14 +142,14 @@ impl Matrix {
     pub fn lines(&self) -> usize {
         match &self.elements {
             Elements::Ternary(layout, ..) => self.rows.div_ceil(layout.rows()),
-            Elements::Dense(..) | Elements::Int8(..) => self.rows,
+            Elements::Dense(..) | Elements::Narrow(..) => self.rows,
         }
     }
 
     /// Returns what a line costs in a product with `tokens` tokens, where a byte of codes for each is one.
     pub fn cost_of_line(&self, tokens: usize) -> usize {
         match &self.elements {
-            Elements::Ternary(..) | Elements::Int8(..) => self.cols * tokens,
+            Elements::Ternary(..) | Elements::Narrow(..) => self.cols * tokens,
             Elements::Dense(..) => 2 * self.cols * tokens,
         }
     }
@@ -145,9 +178,10 @@ impl Matrix {
         Ok(Matrix { name, rows, cols, elements, bias })
     }
 
-    /// Makes the int8 form of a dense matrix, whose own id is `stored`; `None` when it is not dense.
-    pub fn to_int8(
+    /// Makes the narrow form of a dense matrix, whose own id is `stored`; `None` when it is not dense.
+    pub fn to_narrow(
         &self,
+        width: NarrowWidth,
         stored: LinearId,
         kernels: &Kernels,
         pool: &HybridMemoryPool,
@@ -156,31 +190,42 @@ impl Matrix {
         if self.dense_row(0).is_none() {
             return Ok(None);
         }
-        if self.cols > int8::MAX_COLS {
-            let expected = format!("at most {} input features", int8::MAX_COLS);
-            return Err(BitNetError::mismatch(format!("{} in int8", self.name), expected, self.cols));
+        let purpose = format!("{} in narrow rows", self.name);
+        if self.cols > narrow::MAX_COLS {
+            let expected = format!("at most {} input features", narrow::MAX_COLS);
+            return Err(BitNetError::mismatch(purpose, expected, self.cols));
         }
-        let purpose = format!("{} in int8", self.name);
-        let len = self.rows * self.cols;
-        let mut codes = PoolBuffer::<i8>::zeroed(pool, len, &Device::Cpu, &purpose)?;
+        let row_bytes = width.row_bytes(self.cols);
+        let mut codes = PoolBuffer::<u8>::zeroed(pool, self.rows * row_bytes, &Device::Cpu, &purpose)?;
         let vector = || PoolBuffer::<f32>::zeroed(pool, self.rows, &Device::Cpu, &purpose);
         let (mut steps, mut errors, mut norms) = (vector()?, vector()?, vector()?);
         let mut wide = PoolBuffer::<f32>::zeroed(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
+        let mut loose = PoolBuffer::<i8>::zeroed(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
         let (shared_codes, shared_wide) = (SharedSlice::new(&mut codes), SharedSlice::new(&mut wide));
+        let shared_loose = SharedSlice::new(&mut loose);
         let per_row = [&mut steps, &mut errors, &mut norms].map(|vector| SharedSlice::new(vector));
         team.run(&|worker| {
+            let own = worker.index * self.cols..(worker.index + 1) * self.cols;
             // SAFETY: each worker has its own part.
-            let wide =
-                unsafe { shared_wide.get_mut(worker.index * self.cols..(worker.index + 1) * self.cols) };
+            let (wide, loose) = unsafe { (shared_wide.get_mut(own.clone()), shared_loose.get_mut(own)) };
             for row in worker.share(self.rows, 1) {
                 let Some(weights) = self.dense_row(row) else { continue };
                 (kernels.widen)(weights, wide);
                 // SAFETY: rows are shared out disjointly.
                 let (codes, [step, error, norm]) = unsafe {
-                    let codes = shared_codes.get_mut(row * self.cols..(row + 1) * self.cols);
+                    let codes = shared_codes.get_mut(row * row_bytes..(row + 1) * row_bytes);
                     (codes, per_row.map(|vector| &mut vector.get_mut(row..row + 1)[0]))
                 };
-                let row = (kernels.quantize_int8_row)(wide, codes);
+                let row = match width {
+                    NarrowWidth::Eight => {
+                        (kernels.quantize_row)(wide, width.max_code(), bytemuck::cast_slice_mut(codes))
+                    }
+                    NarrowWidth::Six => {
+                        let row = (kernels.quantize_row)(wide, width.max_code(), loose);
+                        int6_rows::pack_row(loose, codes);
+                        row
+                    }
+                };
                 (*step, *error, *norm) = (row.step, row.error, row.norm);
             }
         });
@@ -191,7 +236,7 @@ impl Matrix {
                 steps[row],
             ));
         }
-        let elements = Elements::Int8(Box::new(Int8Rows { codes, steps, errors, norms, stored }));
+        let elements = Elements::Narrow(Box::new(NarrowRows { width, codes, steps, errors, norms, stored }));
         let (name, bias) = (self.name.clone(), self.bias.clone());
         Ok(Some(Matrix { name, rows: self.rows, cols: self.cols, elements, bias }))
     }
@@ -215,11 +260,19 @@ impl Matrix {
         }
     }
 
+    /// Returns the rows of a narrow matrix.
+    pub fn narrow(&self) -> Option<&NarrowRows> {
+        match &self.elements {
+            Elements::Narrow(rows) => Some(rows),
+            _ => None,
+        }
+    }
+
     /// Returns the bytes of the elements and the bias.
     pub fn bytes(&self) -> usize {
         let elements = match &self.elements {
             Elements::Ternary(_, bytes, _) | Elements::Dense(_, bytes) => bytes.len(),
-            Elements::Int8(rows) => rows.codes.len() + 3 * size_of_val(&*rows.steps),
+            Elements::Narrow(rows) => rows.codes.len() + 3 * size_of_val(&*rows.steps),
         };
         elements + self.bias.as_ref().map_or(0, |bias| size_of_val(bias.as_slice()))
     }

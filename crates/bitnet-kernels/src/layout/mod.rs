@@ -3,6 +3,7 @@
 pub mod flat_base3;
 pub mod flat_sparse;
 pub mod flat_two_bit;
-pub mod int8_rows;
+pub mod int6_rows;
+pub mod narrow_rows;
 pub mod row_fifths;
 pub mod row_quarters;

@@ -2,6 +2,7 @@
 // A test may panic anywhere, its helpers too.
 #![allow(clippy::unwrap_used)]
 
-mod int8_rows;
+mod int6_rows;
+mod narrow_rows;
 mod row_fifths;
 mod row_quarters;

@@ -89,5 +89,5 @@ fn the_limit_is_the_greatest_that_cannot_overflow() {
         assert!(greatest <= i64::from(i32::MAX), "{cols}");
         assert!(next > i64::from(i32::MAX) || limit(cols) == i32::from(i16::MAX), "{cols}");
     }
-    assert!(limit(bitnet_kernels::scalar::int8::MAX_COLS) >= 255);
+    assert!(limit(bitnet_kernels::scalar::narrow::MAX_COLS) >= 255);
 }

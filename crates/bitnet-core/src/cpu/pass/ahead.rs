@@ -52,7 +52,7 @@ fn ask_for_matrix(matrix: &Matrix, worker: Worker<'_>) {
     let (bytes, width): (&[u8], usize) = match &matrix.elements {
         Elements::Ternary(_, codes, _) => (codes, matrix.cols),
         Elements::Dense(dtype, bytes) => (bytes, dtype.size_bytes(matrix.cols).unwrap_or_default()),
-        Elements::Int8(rows) => (bytemuck::cast_slice(&rows.codes), matrix.cols),
+        Elements::Narrow(rows) => (&rows.codes, rows.width.row_bytes(matrix.cols)),
     };
     let lines = worker.first(matrix.lines(), matrix.cost_of_line(1), 1);
     // Kernels read one line after the other, or the second half of the lines beside the first.

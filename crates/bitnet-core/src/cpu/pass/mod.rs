@@ -24,7 +24,7 @@ use super::kv::{KvView, Part};
 use super::plan::Stage;
 use super::shared::SharedSlice;
 use super::team::{Turn, Worker};
-use super::weights::{Elements, Matrix};
+use super::weights::Matrix;
 use crate::memory::PoolBuffer;
 
 /// Tokens that share one reading of ternary or int8 rows.
@@ -95,8 +95,7 @@ impl<'a> Pass<'a> {
                     self.rope_attention([q, k, v, out], layer as usize, turn);
                 }
                 Stage::HeadNorm { x, norm, weights } => {
-                    let fine = matches!(self.matrix(weights).elements, Elements::Int8(..));
-                    self.head_norm(x, norm, fine, worker);
+                    self.head_norm(x, norm, self.matrix(weights).narrow(), worker);
                 }
                 Stage::HeadProduct { weights } => self.head_product(weights, turn),
                 Stage::HeadRescore { weights } => self.head_rescore(weights, worker),

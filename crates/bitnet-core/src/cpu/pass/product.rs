@@ -44,7 +44,7 @@ impl Pass<'_> {
                 self.ternary(&self.kernels.row_fifths, matrix, (codes, *scale), x, out, turn);
             }
             (Elements::Dense(..), Input::F32(x)) => self.dense(matrix, x, self.tokens(), out, turn),
-            (Elements::Dense(..) | Elements::Int8(..), _) => {
+            (Elements::Dense(..) | Elements::Narrow(..), _) => {
                 unreachable!("CpuBackend::load_graph refuses this pair of weights and activations")
             }
         }

@@ -89,7 +89,7 @@ unsafe fn add_step<const T: usize>(
 /// Adds to each lane of `sum` the products of the four lanes of `a` and `b` in its place.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+pub(super) fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     // SAFETY: reads and writes its registers only; the features are this function's own.
     unsafe {
         asm!(

@@ -5,7 +5,7 @@
 
 mod ternary;
 
-use super::neon;
+use super::dotprod;
 use crate::{Isa, Kernels, TernaryKernels};
 
 /// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of the
@@ -15,7 +15,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
     row_quarters: TernaryKernels {
         // SAFETY: NEON, the dot products and the matrix products were detected (see above).
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
-        ..neon::ENTRIES.row_quarters
+        ..dotprod::ENTRIES.row_quarters
     },
-    ..neon::ENTRIES
+    ..dotprod::ENTRIES
 };

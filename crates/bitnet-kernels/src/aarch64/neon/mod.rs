@@ -1,4 +1,4 @@
-//! NEON: ternary int8 products, int8 rows and dense rows by hand; the rest is the scalar text.
+//! NEON: ternary int8 products, rows of six and eight bits and dense rows by hand; the rest is the scalar text.
 //!
 //! NEON is part of every AArch64 target that has a standard library, so the scalar text is compiled for it as
 //! it stands.
@@ -8,6 +8,7 @@
 mod casts;
 mod flat;
 mod float;
+pub(super) mod int6;
 mod int8;
 pub(super) mod ternary;
 
@@ -29,6 +30,8 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     },
     flat: flat::ENTRIES,
     casts: casts::ENTRIES,
+    // SAFETY: as above.
+    int6_planes: |rows, planes, sums, out| unsafe { int6::int6_planes(rows, planes, sums, out) },
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     // SAFETY: as above.

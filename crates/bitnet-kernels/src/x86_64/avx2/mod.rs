@@ -11,15 +11,16 @@ mod casts;
 mod dequantize;
 pub(super) mod flat;
 mod float;
+pub(super) mod int6;
 mod int8;
 mod panel;
 mod row_fifths;
 pub(super) mod ternary;
 
-use crate::layout::int8_rows::{self, Int8Row};
+use crate::layout::narrow_rows::{self, NarrowRow};
 use crate::scalar::attention::{self, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
-use crate::scalar::int8::{RowFacts, TokenFacts};
+use crate::scalar::narrow::{self, RowFacts, TokenFacts};
 use crate::scalar::quantize::{self, QuantizedRow};
 use crate::scalar::{gate, int8 as scalar_int8, norm, rope, ternary as scalar_ternary};
 use crate::{Isa, Kernels, TernaryKernels};
@@ -47,15 +48,17 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     affine: affine::ENTRIES,
     casts: casts::ENTRIES,
     // SAFETY: as above.
+    int6_planes: |rows, planes, sums, out| unsafe { int6::int6_planes(rows, planes, sums, out) },
+    // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     // SAFETY: as above.
-    int8_logits: |acc, rows, token, out| unsafe { int8_logits(acc, rows, token, out) },
+    narrow_logits: |acc, steps, token_step, out| unsafe { narrow_logits(acc, steps, token_step, out) },
     // SAFETY: as above.
-    int8_candidates: |logits, rows, token, floor| unsafe { int8_candidates(logits, rows, token, floor) },
+    narrow_candidates: |logits, rows, token, floor| unsafe { narrow_candidates(logits, rows, token, floor) },
     // SAFETY: as above.
-    quantize_int8_row: |row, out| unsafe { quantize_int8_row(row, out) },
+    quantize_row: |row, most, out| unsafe { quantize_row(row, most, out) },
     // SAFETY: as above.
-    quantize_i16: |x, q| unsafe { quantize_i16(x, q) },
+    quantize_i16: |x, most, q| unsafe { quantize_i16(x, most, q) },
     // SAFETY: as above.
     dense: |row, x, out| unsafe { float::dense(row, x, out) },
     // SAFETY: as above.
@@ -97,23 +100,23 @@ fn row_fifths_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 5]]) {
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn int8_logits(acc: &[i32], rows: RowFacts<'_>, token: TokenFacts, out: &mut [f32]) -> f32 {
-    scalar_int8::int8_logits(acc, rows, token, out)
+fn narrow_logits(acc: &[i32], steps: &[f32], token_step: f32, out: &mut [f32]) -> f32 {
+    narrow::narrow_logits(acc, steps, token_step, out)
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn int8_candidates(logits: &[f32], rows: RowFacts<'_>, token: TokenFacts, floor: f32) -> usize {
-    scalar_int8::int8_candidates(logits, rows, token, floor)
+fn narrow_candidates(logits: &[f32], rows: RowFacts<'_>, token: TokenFacts, floor: f32) -> usize {
+    narrow::narrow_candidates(logits, rows, token, floor)
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn quantize_int8_row(row: &[f32], out: &mut [i8]) -> Int8Row {
-    int8_rows::quantize_row(row, out)
+fn quantize_row(row: &[f32], most: i8, out: &mut [i8]) -> NarrowRow {
+    narrow_rows::quantize_row(row, most, out)
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn quantize_i16(x: &[f32], q: &mut [i16]) -> f32 {
-    scalar_int8::quantize_i16(x, q)
+fn quantize_i16(x: &[f32], most: i32, q: &mut [i16]) -> f32 {
+    scalar_int8::quantize_i16(x, most, q)
 }
 
 #[target_feature(enable = "avx2,f16c")]

@@ -1,4 +1,4 @@
-//! AVX-512 with VNNI: ternary and int8 products, dense rows and attention on 512 bits;
+//! AVX-512 with VNNI: ternary products, rows of six and eight bits, dense rows and attention on 512 bits;
 //! everything else is the AVX2 tier's.
 
 #![allow(unsafe_code)]
@@ -6,6 +6,7 @@
 mod casts;
 mod flat;
 mod float;
+mod int6;
 mod int8;
 mod ternary;
 
@@ -26,6 +27,8 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     },
     flat: flat::ENTRIES,
     casts: casts::ENTRIES,
+    // SAFETY: as above.
+    int6_planes: |rows, planes, sums, out| unsafe { int6::int6_planes(rows, planes, sums, out) },
     // SAFETY: as above.
     int8_i16: |rows, cols, x, out| unsafe { int8::int8_i16(rows, cols, x, out) },
     // SAFETY: as above.

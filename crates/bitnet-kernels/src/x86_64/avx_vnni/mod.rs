@@ -1,7 +1,8 @@
-//! AVX-VNNI (256 bits): ternary int8 products by `vpdpbusd`; everything else is the AVX2 tier's.
+//! AVX-VNNI (256 bits): ternary int8 products and six-bit rows by `vpdpbusd`; everything else is the AVX2 tier's.
 
 #![allow(unsafe_code)]
 
+mod int6;
 mod ternary;
 
 use super::avx2;
@@ -16,5 +17,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
         ..avx2::ENTRIES.row_quarters
     },
+    // SAFETY: as above.
+    int6_planes: |rows, planes, sums, out| unsafe { int6::int6_planes(rows, planes, sums, out) },
     ..avx2::ENTRIES
 };

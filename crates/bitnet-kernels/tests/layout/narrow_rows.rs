@@ -1,19 +1,26 @@
-//! Int8 rows: how near codes are, and the rows that have no step of their own.
+//! Narrow rows: how near codes are, and the rows that have no step of their own.
 
-use bitnet_kernels::layout::int8_rows::quantize_row;
+use bitnet_kernels::layout::narrow_rows::quantize_row;
 
 /// Quantises a row over what was there before.
 fn quantize(row: &[f32]) -> (Vec<i8>, f32) {
     let mut codes = vec![99; row.len()];
-    let step = quantize_row(row, &mut codes).step;
+    let step = quantize_row(row, 127, &mut codes).step;
     (codes, step)
 }
 
 fn check(row: &[f32]) {
-    let (codes, step) = quantize(row);
+    for most in [127, 31] {
+        check_to(row, most);
+    }
+}
+
+fn check_to(row: &[f32], most: i8) {
+    let mut codes = vec![99; row.len()];
+    let step = quantize_row(row, most, &mut codes).step;
     let absmax = row.iter().fold(0f32, |max, x| max.max(x.abs()));
-    assert_eq!(step, absmax / 127.0);
-    assert_eq!(codes.iter().map(|code| code.unsigned_abs()).max(), Some(127));
+    assert_eq!(step, absmax / f32::from(most));
+    assert_eq!(codes.iter().map(|code| code.unsigned_abs()).max(), Some(most as u8));
     // Half a step and the roundings of f32; a subnormal step is itself only as fine as subnormals are.
     let step = f64::from(step);
     let bound = step * (0.5 + 127.0 * 2f64.powi(-21)) + 128.0 * f64::from(f32::from_bits(1));
@@ -84,5 +91,5 @@ fn a_nan_or_an_infinity_reaches_the_step() {
 #[test]
 #[should_panic(expected = "a row and its codes")]
 fn slices_of_different_lengths_are_refused() {
-    quantize_row(&[1.0, 2.0], &mut [0]);
+    quantize_row(&[1.0, 2.0], 127, &mut [0]);
 }

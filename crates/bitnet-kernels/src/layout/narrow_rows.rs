@@ -1,11 +1,11 @@
-//! Rows of int8 with one step each: a dense matrix at a half or a quarter of its bytes.
+//! Rows of narrow codes with one step each: a dense matrix at a half of its bytes and less.
 //!
-//! Row `r` of a matrix `[rows, cols]` is `w[c] = q[c] * step`, `step = max |w| / 127`, `q` rounded half to
-//! even.
+//! Row `r` of a matrix `[rows, cols]` is `w[c] = q[c] * step`, `step = max |w| / most`, `q` rounded half to
+//! even: int8 as it stands with `most` 127, [`int6_rows`](super::int6_rows) with 31.
 
 /// What is known of a quantised row.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Int8Row {
+pub struct NarrowRow {
     /// Size of a code's unit: 0 for a row of zeros, NaN for one that holds a NaN or an infinity.
     pub step: f32,
     /// Euclidean norm of `w - q * step`, or more.
@@ -14,12 +14,12 @@ pub struct Int8Row {
     pub norm: f32,
 }
 
-/// Quantises one row.
+/// Quantises one row to `-most..=most`.
 ///
 /// # Panics
 /// When the slices differ in length.
 #[inline(always)]
-pub fn quantize_row(row: &[f32], out: &mut [i8]) -> Int8Row {
+pub fn quantize_row(row: &[f32], most: i8, out: &mut [i8]) -> NarrowRow {
     assert_eq!(row.len(), out.len(), "a row and its codes");
     let mut absmax = 0i32;
     // Magnitudes of floats order like their bits, and NaN lies above infinity.
@@ -28,17 +28,18 @@ pub fn quantize_row(row: &[f32], out: &mut [i8]) -> Int8Row {
     if !absmax.is_finite() || absmax == 0.0 {
         out.fill(0);
         let step = if absmax == 0.0 { 0.0 } else { f32::NAN };
-        return Int8Row { step, error: step, norm: step };
+        return NarrowRow { step, error: step, norm: step };
     }
-    let inverse = 127.0 / absmax;
+    let most = f32::from(most);
+    let inverse = most / absmax;
     for (out, &value) in out.iter_mut().zip(row) {
         // The reciprocal of a subnormal is not finite.
-        let scaled = if inverse.is_finite() { value * inverse } else { value / absmax * 127.0 };
+        let scaled = if inverse.is_finite() { value * inverse } else { value / absmax * most };
         *out = round_half_even(scaled) as i8;
     }
-    let step = absmax / 127.0;
+    let step = absmax / most;
     let (error, norm) = bounds(row, out, step);
-    Int8Row { step, error, norm }
+    NarrowRow { step, error, norm }
 }
 
 /// Returns upper bounds of the Euclidean norms of `x - q * step` and of `x`.
