@@ -112,16 +112,12 @@ pub trait Backend: Send {
     /// token instead of a row of logits.
     ///
     /// # Errors
-    /// As [`logits`](Self::logits); a mismatch when a row holds a NaN.
+    /// As [`logits`](Self::logits); a mismatch when a row holds a NaN or +inf, or -inf alone: what a sampler
+    /// refuses as well.
     fn argmax(&mut self, out: &mut Vec<u32>) -> Result<()> {
         let vocab = self.vocab()?;
         for row in self.logits()?.chunks_exact(vocab) {
-            match greatest(row) {
-                Ok(best) => out.push(best as u32),
-                Err(id) => {
-                    return Err(BitNetError::mismatch(format!("logit of token {id}"), "a number", row[id]));
-                }
-            }
+            out.push(greatest(row)? as u32);
         }
         Ok(())
     }
@@ -139,8 +135,11 @@ pub trait Backend: Send {
     fn memory(&self) -> Vec<MemoryPart>;
 }
 
-/// Returns the first index of the greatest value, or else the index of a NaN.
-fn greatest(row: &[f32]) -> std::result::Result<usize, usize> {
+/// Returns the first index of the greatest logit.
+///
+/// # Errors
+/// A mismatch for a NaN or +inf, and for a row without a finite value.
+fn greatest(row: &[f32]) -> Result<usize> {
     // As many values side by side as two of the narrowest registers hold, so that the compiler uses them.
     const LANES: usize = 8;
     let (whole, rest) = row.as_chunks::<LANES>();
@@ -152,8 +151,17 @@ fn greatest(row: &[f32]) -> std::result::Result<usize, usize> {
         }
     }
     let max = rest.iter().chain(&lanes).fold(f32::NEG_INFINITY, |max, &value| max.max(value));
-    if unordered != [0; LANES] || rest.iter().any(|value| value.is_nan()) {
-        return Err(row.iter().position(|value| value.is_nan()).unwrap_or(0));
+    if unordered != [0; LANES] || rest.iter().any(|value| value.is_nan()) || max == f32::INFINITY {
+        let id = row.iter().position(|value| value.is_nan() || *value == f32::INFINITY).unwrap_or(0);
+        return Err(BitNetError::mismatch(
+            format!("logit of token {id}"),
+            "a finite number or -inf",
+            row[id],
+        ));
+    }
+    if max == f32::NEG_INFINITY {
+        let found = format!("{} times -inf", row.len());
+        return Err(BitNetError::mismatch("row of logits", "at least one finite value", found));
     }
     let holds = |values: &[f32; LANES]| values.iter().fold(false, |found, &value| found | (value == max));
     let start = whole.iter().position(holds).unwrap_or(whole.len()) * LANES;
@@ -171,12 +179,22 @@ mod tests {
                 let mut row: Vec<f32> = (0..len).map(|i| (i * 31 % 7) as f32).collect();
                 row[at] = 9.0;
                 row[len - 1] = 9.0;
-                assert_eq!(greatest(&row), Ok(at));
-                row[at] = f32::NAN;
-                assert_eq!(greatest(&row), Err(at));
+                assert_eq!(greatest(&row).unwrap(), at);
+                let mut masked = vec![f32::NEG_INFINITY; len];
+                masked[at] = f32::MIN;
+                assert_eq!(greatest(&masked).unwrap(), at);
+                for unusable in [f32::NAN, f32::INFINITY] {
+                    row[at] = unusable;
+                    let expected =
+                        format!("logit of token {at}: expected a finite number or -inf, found {unusable}");
+                    assert_eq!(greatest(&row).unwrap_err().to_string(), expected);
+                }
             }
-            assert_eq!(greatest(&vec![f32::NEG_INFINITY; len]), Ok(0));
+            let error = greatest(&vec![f32::NEG_INFINITY; len]).unwrap_err().to_string();
+            let expected =
+                format!("row of logits: expected at least one finite value, found {len} times -inf");
+            assert_eq!(error, expected);
         }
-        assert_eq!(greatest(&[-0.0, 0.0, -0.0]), Ok(0));
+        assert_eq!(greatest(&[-0.0, 0.0, -0.0]).unwrap(), 0);
     }
 }

@@ -15,9 +15,12 @@ mod pass;
 mod plan;
 mod shared;
 mod team;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod weights;
 
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, PoisonError};
 
 use bitnet_backend::{
     Backend, BackendInfo, BitNetDType, BitNetError, BufferId, BufferKind, Device, ErrorKind, Graph,
@@ -280,6 +283,7 @@ impl CpuBackend {
             vectors: &self.vectors,
             buffers: order.activations.lend(),
             kv: loaded.kv.lend(),
+            unheld: Mutex::new(None),
             cos: &loaded.cos,
             sin: &loaded.sin,
             head: loaded.head.lend(),
@@ -291,6 +295,12 @@ impl CpuBackend {
             alone: one,
         };
         self.team.run_step(step.len(), &|worker| pass.run(stages, worker));
+        let unheld = pass.unheld.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unheld) = unheld {
+            loaded.logits_len = 0;
+            let (seq, position) = (step.seq_of_token[unheld.token], step.positions[unheld.token]);
+            return Err(unheld.error(self.kv_dtype, seq, position));
+        }
         Ok(())
     }
 }

@@ -91,21 +91,20 @@ pub fn stages(ops: &[Op]) -> Vec<Stage> {
 pub fn stages_of_one(ops: &[Op], buffers: &[BufferSpec]) -> Vec<Stage> {
     let own = |id: BufferId| buffers[id.0 as usize].kind == BufferKind::Int8PerToken;
     // Every worker gates the whole row: an exponential for each element is more than meeting the others.
-    let mut stages = order(fused(ops, |activation| activation == Activation::SquaredRelu), own);
+    let mut stages = fused(ops, |activation| activation == Activation::SquaredRelu);
     let mut index = 0;
-    while index + 3 <= stages.len() {
+    while index + 2 <= stages.len() {
         if let [
             Stage::Op(Op::RopeAppend { q, k, v, layer }),
-            Stage::Barrier,
             Stage::Op(Op::Attention { q: same, layer: cache, out }),
-        ] = stages[index..index + 3]
+        ] = stages[index..index + 2]
             && (q, layer) == (same, cache)
         {
-            stages.splice(index..index + 3, [Stage::RopeAttention { q, k, v, layer, out }]);
+            stages.splice(index..index + 2, [Stage::RopeAttention { q, k, v, layer, out }]);
         }
         index += 1;
     }
-    stages
+    order(stages, own)
 }
 
 /// Returns the stages of an op.
@@ -339,6 +338,26 @@ mod tests {
         let one = stages_of_one(&ops, &buffers);
         assert_eq!((barriers(&stages(&ops)), barriers(&one)), (4, 2));
         assert!(one.iter().any(|stage| matches!(stage, Stage::RopeAttention { layer: 0, .. })), "{one:?}");
+    }
+
+    #[test]
+    fn what_overwrites_a_head_waits_for_those_who_still_rotate_and_attend() {
+        let id = BufferId;
+        let buffer = |kind| BufferSpec { name: "b", width: 4, kind };
+        let mut buffers = vec![buffer(BufferKind::F32); 6];
+        buffers[1] = buffer(BufferKind::Int8PerToken);
+        for out in [2, 3, 4] {
+            let ops = [
+                Op::RopeAppend { q: id(2), k: id(3), v: id(4), layer: 0 },
+                Op::Attention { q: id(2), layer: 0, out: id(5) },
+                Op::Linear { x: id(1), weights: LinearId(0), out: id(out), accumulate: false },
+            ];
+            let one = stages_of_one(&ops, &buffers);
+            assert!(
+                matches!(one[..], [Stage::RopeAttention { .. }, Stage::Barrier, Stage::Op(..)]),
+                "{one:?}"
+            );
+        }
     }
 
     #[test]

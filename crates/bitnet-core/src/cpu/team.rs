@@ -253,6 +253,12 @@ impl Team {
         Ok(team)
     }
 
+    /// Runs every further step on `active` workers.
+    #[cfg(test)]
+    pub fn fix(&mut self, active: usize) {
+        self.governor.fix(active);
+    }
+
     /// Returns the number of workers, the caller included.
     pub fn size(&self) -> usize {
         self.shared.size

@@ -13,6 +13,7 @@ mod quantize;
 
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, PoisonError};
 
 use bitnet_backend::{
     Activation, AttentionShape, BufferId, KV_BLOCK_TOKENS, LinearId, Norm, Op, Step, VectorId,
@@ -20,7 +21,7 @@ use bitnet_backend::{
 use bitnet_kernels::{DenseRow, Kernels};
 
 use super::buffers::{BufferView, HeadView};
-use super::kv::{KvView, Part};
+use super::kv::{KvView, Part, Unheld};
 use super::plan::Stage;
 use super::shared::SharedSlice;
 use super::team::{Turn, Worker};
@@ -47,6 +48,8 @@ pub struct Pass<'a> {
     pub vectors: &'a [PoolBuffer<f32>],
     pub buffers: &'a [BufferView<'a>],
     pub kv: KvView<'a>,
+    /// The first number that the cache does not hold.
+    pub unheld: Mutex<Option<Unheld>>,
     /// `[tokens, head_dim / 2]`.
     pub cos: &'a [f32],
     /// `[tokens, head_dim / 2]`.
@@ -233,8 +236,20 @@ impl<'a> Pass<'a> {
             let (q, k) = (q.get_mut(at..at + group), k.get_mut(kv_at..kv_at + head_dim));
             (self.kernels.rotate)(q, head_dim, cos, sin);
             (self.kernels.rotate)(k, head_dim, cos, sin);
-            self.kv.append(block, position, layer, Part::Keys, kv_head, k);
-            self.kv.append(block, position, layer, Part::Values, kv_head, v.get(kv_at..kv_at + head_dim));
+            for (part, row) in [(Part::Keys, &*k), (Part::Values, v.get(kv_at..kv_at + head_dim))] {
+                if let Err(found) = self.kv.append(block, position, layer, part, kv_head, row) {
+                    self.note(Unheld { layer, token, head: kv_head, part, found });
+                }
+            }
+        }
+    }
+
+    /// Keeps the first of the numbers that the cache does not hold, whoever comes to it when.
+    #[cold]
+    fn note(&self, unheld: Unheld) {
+        let mut first = self.unheld.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.is_none_or(|first| unheld.place() < first.place()) {
+            *first = Some(unheld);
         }
     }
 
