@@ -1,6 +1,7 @@
 //! The trait that a backend implements.
 
-use crate::{BitNetError, BufferId, Device, Graph, LinearId, LinearWeights, Op, Result, Step, VectorId};
+use crate::logits::greatest_logit;
+use crate::{BufferId, Device, Graph, LinearId, LinearWeights, Op, Result, Step, VectorId};
 
 /// What a backend is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +118,8 @@ pub trait Backend: Send {
     fn argmax(&mut self, out: &mut Vec<u32>) -> Result<()> {
         let vocab = self.vocab()?;
         for row in self.logits()?.chunks_exact(vocab) {
-            out.push(greatest(row)? as u32);
+            let best = greatest_logit(row).map_err(|unusable| unusable.error(row))?;
+            out.push(best as u32);
         }
         Ok(())
     }
@@ -133,68 +135,4 @@ pub trait Backend: Send {
 
     /// Reports the device memory held, by part.
     fn memory(&self) -> Vec<MemoryPart>;
-}
-
-/// Returns the first index of the greatest logit.
-///
-/// # Errors
-/// A mismatch for a NaN or +inf, and for a row without a finite value.
-fn greatest(row: &[f32]) -> Result<usize> {
-    // As many values side by side as two of the narrowest registers hold, so that the compiler uses them.
-    const LANES: usize = 8;
-    let (whole, rest) = row.as_chunks::<LANES>();
-    let (mut lanes, mut unordered) = ([f32::NEG_INFINITY; LANES], [0u32; LANES]);
-    for values in whole {
-        for l in 0..LANES {
-            lanes[l] = if values[l] > lanes[l] { values[l] } else { lanes[l] };
-            unordered[l] |= u32::from(values[l].is_nan());
-        }
-    }
-    let max = rest.iter().chain(&lanes).fold(f32::NEG_INFINITY, |max, &value| max.max(value));
-    if unordered != [0; LANES] || rest.iter().any(|value| value.is_nan()) || max == f32::INFINITY {
-        let id = row.iter().position(|value| value.is_nan() || *value == f32::INFINITY).unwrap_or(0);
-        return Err(BitNetError::mismatch(
-            format!("logit of token {id}"),
-            "a finite number or -inf",
-            row[id],
-        ));
-    }
-    if max == f32::NEG_INFINITY {
-        let found = format!("{} times -inf", row.len());
-        return Err(BitNetError::mismatch("row of logits", "at least one finite value", found));
-    }
-    let holds = |values: &[f32; LANES]| values.iter().fold(false, |found, &value| found | (value == max));
-    let start = whole.iter().position(holds).unwrap_or(whole.len()) * LANES;
-    Ok(start + row[start..].iter().position(|&value| value == max).unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_of_the_greatest_is_found() {
-        for len in 1..40 {
-            for at in 0..len {
-                let mut row: Vec<f32> = (0..len).map(|i| (i * 31 % 7) as f32).collect();
-                row[at] = 9.0;
-                row[len - 1] = 9.0;
-                assert_eq!(greatest(&row).unwrap(), at);
-                let mut masked = vec![f32::NEG_INFINITY; len];
-                masked[at] = f32::MIN;
-                assert_eq!(greatest(&masked).unwrap(), at);
-                for unusable in [f32::NAN, f32::INFINITY] {
-                    row[at] = unusable;
-                    let expected =
-                        format!("logit of token {at}: expected a finite number or -inf, found {unusable}");
-                    assert_eq!(greatest(&row).unwrap_err().to_string(), expected);
-                }
-            }
-            let error = greatest(&vec![f32::NEG_INFINITY; len]).unwrap_err().to_string();
-            let expected =
-                format!("row of logits: expected at least one finite value, found {len} times -inf");
-            assert_eq!(error, expected);
-        }
-        assert_eq!(greatest(&[-0.0, 0.0, -0.0]).unwrap(), 0);
-    }
 }

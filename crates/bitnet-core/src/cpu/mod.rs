@@ -11,12 +11,16 @@
 mod buffers;
 mod governor;
 mod kv;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod pass;
 mod plan;
 mod shared;
+mod sync;
 mod team;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod turn;
 mod weights;
 
 use std::sync::atomic::AtomicUsize;

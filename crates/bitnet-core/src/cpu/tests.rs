@@ -1,6 +1,9 @@
 //! A small decoder, built by hand, where a whole model does not reach: numbers that a cache does not hold, and passes
 //! on fewer workers than the team has.
 
+// A test may panic anywhere, its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use bitnet_backend::{
     AttentionShape, Backend, BitNetDType, BlockId, BufferKind, Graph, LinearId, LinearWeights, LogitsWanted,
     Norm, Op, Step, StepLimits, WeightStorage,

@@ -14,7 +14,7 @@ use super::Pass;
 use crate::cpu::buffers::Lent;
 use crate::cpu::kv::Part;
 use crate::cpu::shared::SharedSlice;
-use crate::cpu::team::Turn;
+use crate::cpu::turn::Turn;
 use crate::memory::HybridMemoryPool;
 
 /// Blocks of one step that can be computed apart; a longer context is not cut.

@@ -24,7 +24,8 @@ use super::buffers::{BufferView, HeadView};
 use super::kv::{KvView, Part, Unheld};
 use super::plan::Stage;
 use super::shared::SharedSlice;
-use super::team::{Turn, Worker};
+use super::team::Worker;
+use super::turn::Turn;
 use super::weights::Matrix;
 use crate::memory::PoolBuffer;
 
