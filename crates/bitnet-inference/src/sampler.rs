@@ -32,8 +32,6 @@
 //! only what may be kept is ever ranked. Scratch memory (16 bytes a token, of which most is touched only
 //! when much of the vocabulary is kept) stays between calls, which allocate nothing after the first.
 
-use std::cmp::Ordering;
-
 use bitnet_core::backend::{UnusableLogits, greatest_logit};
 use bitnet_kernels::{IsaError, Kernels};
 
@@ -175,9 +173,13 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// Ranks by descending value, then by place: a total order, as values are never NaN.
-    fn rank(&self, other: &Self) -> Ordering {
-        other.value.total_cmp(&self.value).then(self.at.cmp(&other.at))
+    /// Returns what is the less the earlier it ranks: by descending value, then by place. Values are never NaN, and
+    /// zero has one sign.
+    fn rank(&self) -> u64 {
+        let bits = self.value.to_bits();
+        // Numbers order like their bits, negative ones the other way round.
+        let descending = if self.value < 0.0 { bits } else { !bits & i32::MAX as u32 };
+        u64::from(descending) << 32 | u64::from(self.at)
     }
 }
 
@@ -342,7 +344,7 @@ impl Sampler {
         // Masked tokens are no candidates.
         collect(&self.row, floor.max(f32::MIN), &mut self.candidates);
         if k < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(k - 1, Candidate::rank);
+            self.candidates.select_nth_unstable_by_key(k - 1, Candidate::rank);
             self.candidates.truncate(k);
         }
     }
@@ -363,10 +365,10 @@ impl Sampler {
         let size = loop {
             let rest = &mut kept[start..];
             if piece < rest.len() {
-                rest.select_nth_unstable_by(piece - 1, Candidate::rank);
+                rest.select_nth_unstable_by_key(piece - 1, Candidate::rank);
             }
             let end = piece.min(rest.len());
-            rest[..end].sort_unstable_by(Candidate::rank);
+            rest[..end].sort_unstable_by_key(Candidate::rank);
             let reached = rest[..end].iter().position(|c| {
                 mass += f64::from(c.value);
                 mass >= wanted

@@ -41,7 +41,7 @@ fn model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
 
 #[test]
 fn a_barrier_orders_what_is_before_it_and_what_is_after() {
-    model(3, || {
+    model(6, || {
         let mut team = Team::new(2).unwrap();
         let rows = [Row::new(0), Row::new(0)];
         team.run(&|worker| {
@@ -58,7 +58,7 @@ fn a_barrier_orders_what_is_before_it_and_what_is_after() {
 
 #[test]
 fn a_pass_sees_what_was_done_between_the_passes() {
-    model(3, || {
+    model(6, || {
         let mut team = Team::new(2).unwrap();
         let row = Row::new(0);
         for pass in 0..2 {
@@ -75,7 +75,7 @@ fn a_pass_sees_what_was_done_between_the_passes() {
 
 #[test]
 fn workers_that_are_left_out_miss_no_later_pass() {
-    model(1, || {
+    model(3, || {
         let mut team = Team::new(3).unwrap();
         for count in [2, 3] {
             let rows = [Row::new(0), Row::new(0), Row::new(0)];
@@ -91,7 +91,7 @@ fn workers_that_are_left_out_miss_no_later_pass() {
 #[test]
 fn a_panic_of_either_worker_ends_the_pass_of_both() {
     for culprit in [0, 1] {
-        model(2, move || {
+        model(6, move || {
             let mut team = Team::new(2).unwrap();
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
                 team.run(&|worker| {

@@ -9,8 +9,10 @@ use super::weights::{Elements, Matrix};
 /// One stage: every worker does its share.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Stage {
-    /// An op of the graph; `Head` is split into the two below.
+    /// An op of the graph; `Head` is split into the three below.
     Op(Op),
+    /// Cosines and sines of the tokens' positions.
+    Angles,
     /// Norms the rows whose logits are wanted.
     HeadNorm {
         /// F32 in.
@@ -66,6 +68,7 @@ pub enum Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resource {
     Buffer(BufferId),
+    Angles,
     Kv(u32),
     HeadRows,
     Logits,
@@ -73,7 +76,7 @@ enum Resource {
 
 /// Orders the op into stages, with everything that it writes in its buffers.
 pub fn stages_of_op(op: Op) -> Vec<Stage> {
-    order(split(op), |_| false)
+    order(with_angles(split(op)), |_| false)
 }
 
 /// Orders the ops of a graph into stages.
@@ -81,7 +84,7 @@ pub fn stages_of_op(op: Op) -> Vec<Stage> {
 /// A barrier stands before a stage that touches what an earlier one wrote, or writes what an earlier one
 /// read, since the last barrier. Rows that only the next op reads stay in a worker's scratch.
 pub fn stages(ops: &[Op]) -> Vec<Stage> {
-    order(fused(ops, |_| true), |_| false)
+    order(with_angles(fused(ops, |_| true)), |_| false)
 }
 
 /// Orders `ops` into the stages of a step of one token.
@@ -104,7 +107,15 @@ pub fn stages_of_one(ops: &[Op], buffers: &[BufferSpec]) -> Vec<Stage> {
         }
         index += 1;
     }
-    order(stages, own)
+    order(with_angles(stages), own)
+}
+
+/// Puts the angles first where a stage rotates.
+fn with_angles(mut stages: Vec<Stage>) -> Vec<Stage> {
+    if stages.iter().any(|stage| touches(stage).0.contains(&Resource::Angles)) {
+        stages.insert(0, Stage::Angles);
+    }
+    stages
 }
 
 /// Returns the stages of an op.
@@ -225,8 +236,9 @@ pub fn lifetimes(stages: &[Stage], buffers: usize) -> Vec<Vec<Range<usize>>> {
 }
 
 fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
-    use Resource::{Buffer, HeadRows, Kv, Logits};
+    use Resource::{Angles, Buffer, HeadRows, Kv, Logits};
     let op = match *stage {
+        Stage::Angles => return (vec![], vec![Angles]),
         Stage::HeadNorm { x, .. } => return (vec![Buffer(x)], vec![HeadRows]),
         Stage::HeadProduct { .. } => return (vec![HeadRows], vec![Logits]),
         Stage::HeadRescore { .. } => return (vec![HeadRows, Logits], vec![Logits]),
@@ -234,7 +246,8 @@ fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
             return (vec![Buffer(gate), Buffer(up)], vec![Buffer(gated), Buffer(out)]);
         }
         Stage::RopeAttention { q, k, v, layer, out } => {
-            return ([q, k, v].map(Buffer).to_vec(), vec![Buffer(q), Buffer(k), Kv(layer), Buffer(out)]);
+            let reads = vec![Buffer(q), Buffer(k), Buffer(v), Angles];
+            return (reads, vec![Buffer(q), Buffer(k), Kv(layer), Buffer(out)]);
         }
         Stage::Barrier => return (vec![], vec![]),
         Stage::Op(op) => op,
@@ -243,7 +256,10 @@ fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
     let mut reads = touched.reads.map(Buffer).to_vec();
     let mut writes: Vec<_> = touched.writes.iter().flatten().copied().map(Buffer).collect();
     match op {
-        Op::RopeAppend { layer, .. } => writes.push(Kv(layer)),
+        Op::RopeAppend { layer, .. } => {
+            reads.push(Angles);
+            writes.push(Kv(layer));
+        }
         Op::Attention { layer, .. } => reads.push(Kv(layer)),
         _ => {}
     }
@@ -353,10 +369,10 @@ mod tests {
                 Op::Linear { x: id(1), weights: LinearId(0), out: id(out), accumulate: false },
             ];
             let one = stages_of_one(&ops, &buffers);
-            assert!(
-                matches!(one[..], [Stage::RopeAttention { .. }, Stage::Barrier, Stage::Op(..)]),
-                "{one:?}"
-            );
+            let (after, rotated) = (&one[one.len() - 2..], &one[..one.len() - 2]);
+            assert_eq!(rotated[..2], [Stage::Angles, Stage::Barrier]);
+            assert!(matches!(rotated[2..], [Stage::RopeAttention { .. }]), "{one:?}");
+            assert!(matches!(after, [Stage::Barrier, Stage::Op(..)]), "{one:?}");
         }
     }
 

@@ -239,6 +239,14 @@ fn greedy_takes_the_lowest_id_among_equals() {
 }
 
 #[test]
+fn ranks_descend_with_the_value_and_rise_with_the_place() {
+    let values = [f32::MAX, 3.5, 1.0, f32::MIN_POSITIVE, 1e-45, 0.0, -1e-45, -1.0, -2.5, f32::MIN];
+    let ranks: Vec<u64> =
+        values.iter().flat_map(|&value| [0, 7, u32::MAX].map(|at| Candidate { at, value }.rank())).collect();
+    assert!(ranks.is_sorted_by(|a, b| a < b), "{ranks:x?}");
+}
+
+#[test]
 fn ties_are_cut_by_id() {
     for params in [SamplingParams { top_k: 2, ..OFF }, SamplingParams { top_p: 0.3, ..OFF }] {
         let mut sampler = Sampler::new(params, 6).unwrap();
