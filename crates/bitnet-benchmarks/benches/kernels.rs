@@ -30,7 +30,7 @@ fn kernels(c: &mut Criterion) {
                 let mut outputs = case.outputs(1);
                 group.throughput(Throughput::Elements(case.operations() as u64));
                 group.bench_function(BenchmarkId::new(format!("{rows}x{cols}"), tokens), |b| {
-                    b.iter(|| case.run(kernels, &mut outputs, 1));
+                    b.iter_custom(|count| case.run(kernels, &mut outputs, count as usize).span);
                 });
             }
         }
