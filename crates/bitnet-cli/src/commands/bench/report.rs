@@ -133,7 +133,8 @@ impl SpeedLine {
             self.decode_tokens,
             rate(self.decode_tok_per_s),
         ))?;
-        if !self.prompt_gops.is_nan() {
+        // One token stands for no prompt.
+        if self.prompt_tokens > 1 && !self.prompt_gops.is_nan() {
             let share = match probe.filter(|_| !self.prompt_share.is_nan()) {
                 Some(probe) => format!(", {:.2} of {probe}", self.prompt_share),
                 None => String::new(),
