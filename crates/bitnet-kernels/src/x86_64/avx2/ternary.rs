@@ -119,6 +119,9 @@ fn pass<const T: usize, const Q: usize, const FIRST: usize>(codes: &[u8], x: &[i
         for (step, codes) in steps.iter().enumerate() {
             // SAFETY: as above, within `rest`.
             unsafe { add_step::<T, Q, FIRST>(&mut sums, codes, x.as_ptr().add(start + step * WIDTH), cols) };
+            if FIRST == 0 && step % 2 == 0 {
+                prefetch(codes, AHEAD);
+            }
         }
         if !last.is_empty() {
             // The rest of a row, padded by codes and activations of 0, which add nothing.
