@@ -190,8 +190,8 @@ pub enum WeightsArg {
     Copy,
     /// Read once into memory that all processes of this user share while one of them runs (Linux).
     Shared,
-    /// Copied for 512 tokens to decode and more, where weights are used as the file has them and leave half of
-    /// the free memory; else mapped, where the build can.
+    /// Copied for 512 tokens to decode and more (a chat counts four replies), where weights are used as the file
+    /// has them and leave half of the free memory; else mapped, where the build can.
     Auto,
 }
 

@@ -196,11 +196,14 @@ impl Matrix {
             return Err(BitNetError::mismatch(purpose, expected, self.cols));
         }
         let row_bytes = width.row_bytes(self.cols);
-        let mut codes = PoolBuffer::<u8>::zeroed(pool, self.rows * row_bytes, &Device::Cpu, &purpose)?;
-        let vector = || PoolBuffer::<f32>::zeroed(pool, self.rows, &Device::Cpu, &purpose);
+        // Of what follows every element is written.
+        let mut codes = PoolBuffer::<u8>::for_overwrite(pool, self.rows * row_bytes, &Device::Cpu, &purpose)?;
+        let vector = || PoolBuffer::<f32>::for_overwrite(pool, self.rows, &Device::Cpu, &purpose);
         let (mut steps, mut errors, mut norms) = (vector()?, vector()?, vector()?);
-        let mut wide = PoolBuffer::<f32>::zeroed(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
-        let mut loose = PoolBuffer::<i8>::zeroed(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
+        let mut wide =
+            PoolBuffer::<f32>::for_overwrite(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
+        let mut loose =
+            PoolBuffer::<i8>::for_overwrite(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
         let (shared_codes, shared_wide) = (SharedSlice::new(&mut codes), SharedSlice::new(&mut wide));
         let shared_loose = SharedSlice::new(&mut loose);
         let per_row = [&mut steps, &mut errors, &mut norms].map(|vector| SharedSlice::new(vector));
@@ -304,7 +307,7 @@ fn fifths(
     team: &mut Team,
 ) -> Result<PoolBuffer<u8>> {
     let lines = row_fifths::lines(rows);
-    let mut out = PoolBuffer::zeroed(pool, lines * cols, &Device::Cpu, name)?;
+    let mut out = PoolBuffer::for_overwrite(pool, lines * cols, &Device::Cpu, name)?;
     let shared = SharedSlice::new(&mut out);
     team.run(&|worker| {
         let share = worker.share(lines, 1);
@@ -327,7 +330,7 @@ fn dense(name: &str, dtype: BitNetDType, bytes: WeightBytes, pool: &HybridMemory
     if bytes.as_ptr().addr().is_multiple_of(align) {
         return Ok(Elements::Dense(dtype, Bytes::InPlace(bytes)));
     }
-    let mut copy = PoolBuffer::zeroed(pool, bytes.len(), &Device::Cpu, name)?;
+    let mut copy = PoolBuffer::for_overwrite(pool, bytes.len(), &Device::Cpu, name)?;
     copy.copy_from_slice(&bytes);
     Ok(Elements::Dense(dtype, Bytes::Copied(copy)))
 }
