@@ -23,9 +23,12 @@ pub fn doc() -> Result<()> {
     run(cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// Runs all tests.
+/// Runs all tests, and the suites of the speed of kernels and models as tests: once, on little data.
+///
+/// The whole workspace is selected, so that what [`TEST`] compiled serves again.
 pub fn test() -> Result<()> {
-    run(&mut cargo(TEST))
+    run(&mut cargo(TEST))?;
+    run(&mut cargo(["test", "--workspace", "--bench", "kernels", "--bench", "decode", "--bench", "prefill"]))
 }
 
 /// Runs the tests with the scalar kernels forced.

@@ -439,6 +439,16 @@ impl Backend for CpuBackend {
         }
     }
 
+    fn weights(&self, logits: bool) -> Vec<&[u8]> {
+        let ops = self.loaded.iter().flat_map(|loaded| &loaded.graph.ops);
+        let read = ops.filter_map(|op| match *op {
+            Op::Linear { weights, .. } => Some(weights),
+            Op::Head { weights, .. } if logits => Some(weights),
+            _ => None,
+        });
+        read.flat_map(|id| self.matrices[id.0 as usize].slices()).collect()
+    }
+
     fn execute(&mut self, op: &Op, step: &Step) -> Result<()> {
         self.run(step, Some(op))
     }
@@ -482,7 +492,7 @@ impl Backend for CpuBackend {
     }
 
     fn memory(&self) -> Vec<MemoryPart> {
-        let weights = self.matrices.iter().map(Matrix::bytes).sum::<usize>()
+        let weights = self.matrices.iter().flat_map(Matrix::slices).map(<[u8]>::len).sum::<usize>()
             + self.vectors.iter().map(|vector| vector.len() * 4).sum::<usize>();
         let mut parts = vec![MemoryPart { part: "weights", bytes: weights }];
         if let Some(loaded) = &self.loaded {

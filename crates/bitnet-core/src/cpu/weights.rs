@@ -271,13 +271,18 @@ impl Matrix {
         }
     }
 
-    /// Returns the bytes of the elements and the bias.
-    pub fn bytes(&self) -> usize {
-        let elements = match &self.elements {
-            Elements::Ternary(_, bytes, _) | Elements::Dense(_, bytes) => bytes.len(),
-            Elements::Narrow(rows) => rows.codes.len() + 3 * size_of_val(&*rows.steps),
+    /// Lends all that a product reads: elements, what is known of the rows, bias.
+    pub fn slices(&self) -> Vec<&[u8]> {
+        let mut slices: Vec<&[u8]> = match &self.elements {
+            Elements::Ternary(_, bytes, _) | Elements::Dense(_, bytes) => vec![bytes],
+            Elements::Narrow(rows) => {
+                let of_rows =
+                    [&rows.steps, &rows.errors, &rows.norms].map(|facts| bytemuck::cast_slice(facts));
+                [&rows.codes[..]].into_iter().chain(of_rows).collect()
+            }
         };
-        elements + self.bias.as_ref().map_or(0, |bias| size_of_val(bias.as_slice()))
+        slices.extend(self.bias.as_deref().map(bytemuck::cast_slice));
+        slices
     }
 }
 
