@@ -105,7 +105,8 @@ pub fn repack(quarters: &[u8], rows: usize, cols: usize, first: usize, out: &mut
     if cols == 0 {
         return;
     }
-    assert!(out.len().is_multiple_of(cols) && first + out.len() / cols <= lines(rows), "lines of {rows}");
+    let end = first.checked_add(out.len() / cols);
+    assert!(out.len().is_multiple_of(cols) && end.is_some_and(|end| end <= lines(rows)), "lines of {rows}");
     let (lines, quads) = (lines(rows), row_quarters::quads(rows));
     for (r, line) in out.chunks_exact_mut(cols).enumerate() {
         // An absent row holds code 1 everywhere.

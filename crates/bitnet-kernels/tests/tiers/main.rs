@@ -15,5 +15,6 @@ mod int6;
 mod int8;
 mod narrow_rows;
 mod quantize_i16;
+mod refusals;
 mod ternary;
 mod ternary_float;

@@ -1,6 +1,8 @@
 //! Ternary products of int8 activations against their definition in 64 bits.
 
-use crate::inputs::{BLOCK_COLS, COLS, FIFTHS, LINES, Layout, QUARTERS, TOKENS, codes, int8, tiers};
+use crate::inputs::{
+    BLOCK_COLS, COLS, EVERY_TOKENS, FIFTHS, LINES, Layout, QUARTERS, TOKENS, codes, int8, tiers,
+};
 
 /// `[lines, tokens]` of the rows of a line, by definition.
 fn products<const N: usize>(codes: &[[u8; N]], cols: usize, x: &[i8]) -> Vec<[i32; N]> {
@@ -41,11 +43,15 @@ fn every_count<const N: usize>(layout: &Layout<N>) {
             }
         }
     }
+    for tokens in EVERY_TOKENS {
+        check(layout, 2, tokens, 97);
+    }
 }
 
 fn every_length<const N: usize>(layout: &Layout<N>) {
     for cols in (1..=130).chain(COLS).chain(BLOCK_COLS) {
-        for (lines, tokens) in [(1, 1), (2, 2), (3, 5), (2, 16), (3, 17)] {
+        // One token of two lines and more, as it is decoded, takes ways of its own.
+        for (lines, tokens) in [(1, 1), (2, 1), (3, 1), (2, 2), (3, 5), (2, 16), (3, 17)] {
             check(layout, lines, tokens, cols);
         }
     }

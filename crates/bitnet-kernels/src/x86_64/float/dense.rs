@@ -25,7 +25,7 @@ const FEW: usize = 3;
 #[inline(always)]
 pub unsafe fn dense<V: Register, E: Element>(row: &[E], x: &[f32], out: &mut [f32]) {
     let cols = row.len();
-    assert!(x.len() >= out.len() * cols);
+    assert!(out.len().checked_mul(cols).is_some_and(|len| len <= x.len()));
     let mut t = 0;
     // SAFETY: `x` holds the rows of all tokens, asserted; features by the contract.
     unsafe {
