@@ -18,7 +18,8 @@ use crate::targets;
 /// Lines of the two products: every executed instruction is a line of a log, so few.
 const LINES: [usize; 2] = [4, 8];
 const COLS: usize = 2560;
-const TOKENS: [usize; 3] = [1, 4, 32];
+/// One token, a tile, several tiles, and a prompt, for which codes are spread once.
+const TOKENS: [usize; 4] = [1, 4, 32, 128];
 /// Layouts, and the weights in a byte of each.
 const LAYOUTS: [(&str, usize); 2] = [("quarters", 4), ("fifths", 5)];
 
@@ -59,7 +60,9 @@ pub fn count() -> Result<()> {
         bail!("cannot emulate {}: {reason}", targets::EMULATED);
     }
     println!("instructions for 128 weights and one token");
-    println!("{:<10} {:<10} {:>9} {:>9} {:>9}", "tier", "layout", "1 token", "4 tokens", "32 tokens");
+    let columns = TOKENS
+        .map(|tokens| format!("{:>11}", format!("{tokens} token{}", if tokens == 1 { "" } else { "s" })));
+    println!("{:<10} {:<10} {}", "tier", "layout", columns.join(" "));
     for machine in &MACHINES {
         let program = build(machine.target, "product")?;
         let single = single_step_flag(machine.emulator)?;
@@ -71,7 +74,7 @@ pub fn count() -> Result<()> {
                         executed(machine, single, &program, &[tier, layout], &[lines, COLS, tokens])
                     });
                     let weights = (LINES[1] - LINES[0]) * COLS * packed * tokens;
-                    row += &format!(" {:>9.1}", (large? - small?) as f64 * 128.0 / weights as f64);
+                    row += &format!(" {:>11.1}", (large? - small?) as f64 * 128.0 / weights as f64);
                 }
                 println!("{row}");
             }

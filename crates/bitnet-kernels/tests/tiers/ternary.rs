@@ -92,3 +92,43 @@ fn empty_calls_write_zeros_or_nothing() {
         assert_eq!((quarters, fifths), ([[0; 4]; 6], [[0; 5]; 6]), "{}", kernels.isa);
     }
 }
+
+/// Loaders refuse code 3; what a backend is given unseen must not reach other rows, or memory that is not there.
+fn invalid<const N: usize>(layout: &Layout<N>, bytes: &[u8], lines: usize, tokens: usize, cols: usize) {
+    let x = int8(tokens * cols);
+    let sums: Vec<i32> = x.chunks_exact(cols).map(|x| x.iter().map(|&x| i32::from(x)).sum()).collect();
+    // The first line is valid, and so are the lower two rows of the others.
+    let codes = codes::<N>(lines * cols);
+    let mut packed = layout.pack(&codes);
+    packed[cols..].iter_mut().zip(bytes.iter().cycle()).for_each(|(packed, byte)| *packed |= byte);
+    let expected = products(&codes, cols, &x);
+    for kernels in tiers() {
+        let (isa, name) = (kernels.isa, layout.name);
+        let text = format!("{isa} {name}: {lines} lines, {tokens} tokens, {cols} columns");
+        let mut out = vec![[7; N]; lines * tokens];
+        ((layout.of)(kernels).i8)(&packed, &x, &sums, &mut out);
+        assert_eq!(out[..tokens], expected[..tokens], "{text}");
+        if N == 4 {
+            let lower = |of: &[[i32; N]]| of.iter().map(|rows| [rows[0], rows[1]]).collect::<Vec<_>>();
+            assert_eq!(lower(&out), lower(&expected), "{text}");
+        }
+        let x: Vec<f32> = x.iter().map(|&x| f32::from(x)).collect();
+        let mut floats = vec![[7.0; N]; lines * tokens];
+        ((layout.of)(kernels).f32)(&packed, cols, &x, &mut floats);
+        let exact = expected[..tokens].iter().map(|rows| rows.map(|sum| sum as f32));
+        assert!(floats[..tokens].iter().copied().eq(exact), "{text}");
+    }
+}
+
+#[test]
+fn invalid_codes_stay_in_their_rows_on_every_tier() {
+    let upper: Vec<u8> = (0..16).map(|code| code << 4).collect();
+    for (lines, tokens) in [(2, 1), (3, 1), (3, 2), (3, 5), (5, 16), (3, 65)] {
+        for cols in [1, 31, 97, 512, 2560] {
+            for bytes in [&[0xf0][..], &[0xc0], &upper] {
+                invalid(&QUARTERS, bytes, lines, tokens, cols);
+            }
+            invalid(&FIFTHS, &[0xff], lines, tokens, cols);
+        }
+    }
+}
