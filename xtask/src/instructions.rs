@@ -18,10 +18,9 @@ use crate::targets;
 /// Lines of the two products: every executed instruction is a line of a log, so few.
 const LINES: [usize; 2] = [4, 8];
 const COLS: usize = 2560;
-/// One token, a tile, several tiles, and a prompt, for which codes are spread once.
-const TOKENS: [usize; 4] = [1, 4, 32, 128];
-/// Layouts, and the weights in a byte of each.
-const LAYOUTS: [(&str, usize); 2] = [("quarters", 4), ("fifths", 5)];
+/// Layouts, the weights in a byte of each, and the tokens: one, a tile, several tiles, and so many that codes are spread
+/// once for all of them, which is done of quarters alone.
+const LAYOUTS: [(&str, usize, &[usize]); 2] = [("quarters", 4, &[1, 4, 32, 128]), ("fifths", 5, &[1, 4, 32])];
 
 /// Flat passes, and the values of two runs of each.
 const PASSES: [&str; 8] = [
@@ -60,21 +59,20 @@ pub fn count() -> Result<()> {
         bail!("cannot emulate {}: {reason}", targets::EMULATED);
     }
     println!("instructions for 128 weights and one token");
-    let columns = TOKENS
-        .map(|tokens| format!("{:>11}", format!("{tokens} token{}", if tokens == 1 { "" } else { "s" })));
-    println!("{:<10} {:<10} {}", "tier", "layout", columns.join(" "));
+    let heads = ["1 token", "4 tokens", "32 tokens", "128 tokens"].map(|head| format!(" {head:>10}"));
+    println!("{:<10} {:<10}{}", "tier", "layout", heads.concat());
     for machine in &MACHINES {
         let program = build(machine.target, "product")?;
         let single = single_step_flag(machine.emulator)?;
         for tier in machine.tiers {
-            for (layout, packed) in LAYOUTS {
+            for (layout, packed, counts) in LAYOUTS {
                 let mut row = format!("{tier:<10} {layout:<10}");
-                for tokens in TOKENS {
+                for &tokens in counts {
                     let [small, large] = LINES.map(|lines| {
                         executed(machine, single, &program, &[tier, layout], &[lines, COLS, tokens])
                     });
                     let weights = (LINES[1] - LINES[0]) * COLS * packed * tokens;
-                    row += &format!(" {:>11.1}", (large? - small?) as f64 * 128.0 / weights as f64);
+                    row += &format!(" {:>10.1}", (large? - small?) as f64 * 128.0 / weights as f64);
                 }
                 println!("{row}");
             }

@@ -17,7 +17,7 @@ fn usage_errors_exit_with_2() {
         &["run", "x", "--threads", "0"],
         &["run", "x", "--device", "toaster"],
         &["run", "x", "--kv", "i8"],
-        &["run", "x", "--head", "i6"],
+        &["run", "x", "--head", "i5"],
         &["run", "x", "--stop", ""],
         &["run", "x", "--system", "without --chat"],
         &["run", "x", "--json", "--jsonl"],

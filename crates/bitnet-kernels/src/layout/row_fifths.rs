@@ -39,14 +39,15 @@ pub const fn codes(byte: u8) -> [u8; 5] {
 #[inline(always)]
 pub fn separate(bytes: &[u8], lower: &mut [u8], fifth: &mut [u8]) {
     // Exact for bytes; the products fit 16 bits.
-    let third = |n: u8| (u16::from(n) * 171 >> 9) as u8;
+    let third = |n: u8| ((u16::from(n) * 171) >> 9) as u8;
     for ((&byte, lower), fifth) in bytes.iter().zip(lower).zip(fifth) {
         *fifth = u8::from(byte >= 81) + u8::from(byte >= 162);
         let abcd = byte - 81 * *fifth;
         let bcd = third(abcd);
         let cd = third(bcd);
         let d = third(cd) & 3;
-        *lower = abcd - 3 * bcd | (bcd - 3 * cd) << 2 | (cd - 3 * third(cd)) << 4 | d << 6;
+        let (a, b, c) = (abcd - 3 * bcd, bcd - 3 * cd, cd - 3 * third(cd));
+        *lower = a | b << 2 | c << 4 | d << 6;
     }
 }
 
