@@ -18,9 +18,9 @@ use crate::targets;
 /// Lines of the two products: every executed instruction is a line of a log, so few.
 const LINES: [usize; 2] = [4, 8];
 const COLS: usize = 2560;
-const TOKENS: [usize; 3] = [1, 4, 32];
-/// Layouts, and the weights in a byte of each.
-const LAYOUTS: [(&str, usize); 2] = [("quarters", 4), ("fifths", 5)];
+/// Layouts, the weights in a byte of each, and the tokens: one, a tile, several tiles, and so many that codes are spread
+/// once for all of them, which is done of quarters alone.
+const LAYOUTS: [(&str, usize, &[usize]); 2] = [("quarters", 4, &[1, 4, 32, 128]), ("fifths", 5, &[1, 4, 32])];
 
 /// Flat passes, and the values of two runs of each.
 const PASSES: [&str; 8] = [
@@ -59,19 +59,20 @@ pub fn count() -> Result<()> {
         bail!("cannot emulate {}: {reason}", targets::EMULATED);
     }
     println!("instructions for 128 weights and one token");
-    println!("{:<10} {:<10} {:>9} {:>9} {:>9}", "tier", "layout", "1 token", "4 tokens", "32 tokens");
+    let heads = ["1 token", "4 tokens", "32 tokens", "128 tokens"].map(|head| format!(" {head:>10}"));
+    println!("{:<10} {:<10}{}", "tier", "layout", heads.concat());
     for machine in &MACHINES {
         let program = build(machine.target, "product")?;
         let single = single_step_flag(machine.emulator)?;
         for tier in machine.tiers {
-            for (layout, packed) in LAYOUTS {
+            for (layout, packed, counts) in LAYOUTS {
                 let mut row = format!("{tier:<10} {layout:<10}");
-                for tokens in TOKENS {
+                for &tokens in counts {
                     let [small, large] = LINES.map(|lines| {
                         executed(machine, single, &program, &[tier, layout], &[lines, COLS, tokens])
                     });
                     let weights = (LINES[1] - LINES[0]) * COLS * packed * tokens;
-                    row += &format!(" {:>9.1}", (large? - small?) as f64 * 128.0 / weights as f64);
+                    row += &format!(" {:>10.1}", (large? - small?) as f64 * 128.0 / weights as f64);
                 }
                 println!("{row}");
             }

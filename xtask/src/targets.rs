@@ -21,6 +21,8 @@ pub const SYSROOT: &str = "/usr/aarch64-linux-gnu";
 /// With `-cpu max` the emulated processor has every extension that the emulator knows, `asimddp` and `i8mm`
 /// among them, so that each AArch64 tier is available to the tests.
 const RUNNER: &str = "qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu";
+/// What these tests have to find: an emulator that lacks one fails a test of `bitnet-kernels`.
+const TIERS: &str = "neon,dotprod,i8mm";
 
 /// Checks every target that can be installed.
 ///
@@ -77,7 +79,8 @@ fn emulated(select: &[&str], options: &[&str]) -> Result<()> {
         .arg("--")
         .args(options)
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
-        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", RUNNER))
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", RUNNER)
+        .env("BITNET_EXPECT_ISA", TIERS))
 }
 
 /// Installs what emulated programs need.

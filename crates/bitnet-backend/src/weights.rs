@@ -73,7 +73,9 @@ impl WeightScale {
 #[non_exhaustive]
 pub enum TernaryWire {
     /// Two-bit codes (value + 1), `[ceil(rows / 4), cols]` bytes; byte `(r, c)` holds rows `r`,
-    /// `r + R`, `r + 2R`, `r + 3R` of column `c`, low bits first (Hugging Face `bitnet`).
+    /// `r + R`, `r + 2R`, `r + 3R` of column `c`, low bits first (Hugging Face `bitnet`). Code 3 does not occur in a row
+    /// that is there: who makes the weights looks, as the loader does, since a backend would read them all again. Where
+    /// it occurs, products of the rows of its byte are wrong, on each instruction set in its own way, and nothing else.
     RowQuarters,
 }
 

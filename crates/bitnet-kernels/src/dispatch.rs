@@ -1,5 +1,7 @@
 //! The kernel table: one entry a tier, resolved once.
 
+use std::sync::OnceLock;
+
 use crate::affine::{self, AffineKernels};
 use crate::casts::{self, CastKernels};
 use crate::flat::{self, FlatKernels};
@@ -156,11 +158,13 @@ impl Kernels {
         }
     }
 
-    /// Returns the table of the tier that `BITNET_ISA` forces, or of the best one here.
+    /// Returns the table of the tier that `BITNET_ISA` forces, or of the best one here: decided by the first call of
+    /// the process and kept, an error too, so that all of a process runs on one tier.
     ///
     /// # Errors
     /// As [`Isa::select`].
     pub fn select() -> Result<&'static Kernels, IsaError> {
-        Kernels::for_isa(Isa::select()?)
+        static SELECTED: OnceLock<Result<&'static Kernels, IsaError>> = OnceLock::new();
+        SELECTED.get_or_init(|| Kernels::for_isa(Isa::select()?)).clone()
     }
 }

@@ -261,7 +261,10 @@ fn element_types() {
 #[test]
 fn codes_scales_and_norms_that_cannot_be() {
     let code = packed().edit(Q, |bytes| bytes[5000] = 0b00_11_00_01);
-    code.refuse(Kind::Values, &[FILE, Q, "codes 0, 1 and 2 (byte offset 5000), found code 3 in byte 0x31"]);
+    code.refuse(
+        Kind::Values,
+        &[FILE, Q, "codes 0, 1 and 2 (byte offset 5000), found code 3 in byte 0x31, row 147, column 136"],
+    );
     let scale = format!("{Q}_scale");
     for (value, text) in [
         (f32::NAN, "found NaN"),

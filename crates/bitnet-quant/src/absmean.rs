@@ -9,7 +9,6 @@ use bitnet_kernels::Kernels;
 
 use crate::matrix::{Element, Visitor, find_block, for_quads};
 use crate::pack::{map_rows, pack_quarters, room};
-use crate::packing::kernels;
 use crate::{FloatMatrix, QuantError};
 
 /// The least mean magnitude: an all-zero matrix still has a scale.
@@ -57,7 +56,7 @@ impl Visitor for Quantize<'_> {
 
     fn run<E: Element>(self) -> Self::Out {
         let (rows, cols) = (self.0.rows(), self.0.cols());
-        let kernels = kernels()?;
+        let kernels = Kernels::select()?;
         let mean_abs = mean_abs::<E>(kernels, self.0)?;
         let inverse = 1.0 / mean_abs;
         let scale = 1.0 / inverse;
@@ -112,7 +111,7 @@ pub(crate) fn mean_magnitude(matrix: &FloatMatrix<'_>) -> Result<f32, QuantError
     impl Visitor for Mean<'_> {
         type Out = Result<f32, QuantError>;
         fn run<E: Element>(self) -> Self::Out {
-            mean_abs::<E>(kernels()?, self.0)
+            mean_abs::<E>(Kernels::select()?, self.0)
         }
     }
     matrix.visit(Mean(matrix))
@@ -127,7 +126,7 @@ pub(crate) fn row_magnitudes(matrix: &FloatMatrix<'_>) -> Result<Vec<f64>, Quant
     impl Visitor for Sums<'_> {
         type Out = Result<Vec<f64>, QuantError>;
         fn run<E: Element>(self) -> Self::Out {
-            row_sums::<E>(kernels()?, self.0)
+            row_sums::<E>(Kernels::select()?, self.0)
         }
     }
     matrix.visit(Sums(matrix))

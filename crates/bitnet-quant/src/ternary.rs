@@ -5,7 +5,6 @@ use bitnet_kernels::Kernels;
 
 use crate::matrix::{Byte, Element, Visitor, check_bytes, find_block};
 use crate::pack::{find_row, pack_quarters, room};
-use crate::packing::kernels;
 use crate::{FloatMatrix, QuantError};
 
 /// A float matrix that was found to be ternary.
@@ -141,7 +140,7 @@ fn pack_unit<'a, E: Element>(
     if let Some((row, col, value)) = find_row(rows, cols, odd) {
         return Err(QuantError::NotTernary { row, col, magnitude: 1.0, value });
     }
-    pack_quarters::<E>(kernels()?, (rows, cols), 1.0, bytes, packed);
+    pack_quarters::<E>(Kernels::select()?, (rows, cols), 1.0, bytes, packed);
     Ok(())
 }
 

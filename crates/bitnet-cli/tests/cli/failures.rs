@@ -17,7 +17,7 @@ fn usage_errors_exit_with_2() {
         &["run", "x", "--threads", "0"],
         &["run", "x", "--device", "toaster"],
         &["run", "x", "--kv", "i8"],
-        &["run", "x", "--head", "i6"],
+        &["run", "x", "--head", "i5"],
         &["run", "x", "--stop", ""],
         &["run", "x", "--system", "without --chat"],
         &["run", "x", "--json", "--jsonl"],
@@ -39,6 +39,18 @@ fn usage_errors_exit_with_2() {
     command.env("BITNET_ISA", "nonsense");
     let outcome = finish(command);
     assert!(outcome.failed(2).contains("nonsense"), "{outcome:?}");
+    // A tier that is known and that no processor of this architecture has.
+    let (isa, reason) = match std::env::consts::ARCH {
+        "aarch64" => ("avx2", "the processor is not x86-64"),
+        _ => ("neon", "the processor is not AArch64"),
+    };
+    for arguments in [&["run", "x"][..], &["bench", "kernels"]] {
+        let mut command = bitnet(arguments);
+        command.env("BITNET_ISA", isa);
+        let outcome = finish(command);
+        let line = outcome.failed(2);
+        assert!(line.contains(isa) && line.contains(reason), "{arguments:?}: {outcome:?}");
+    }
 }
 
 #[test]

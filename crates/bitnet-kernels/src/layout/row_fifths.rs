@@ -34,6 +34,23 @@ pub const fn codes(byte: u8) -> [u8; 5] {
     CODES[byte as usize]
 }
 
+/// Writes the lower four codes of every byte, two bits each as [`row_quarters`](super::row_quarters) has them, and the
+/// fifth, plain. Slices have one length; of bytes that do not occur nothing is said.
+#[inline(always)]
+pub fn separate(bytes: &[u8], lower: &mut [u8], fifth: &mut [u8]) {
+    // Exact for bytes; the products fit 16 bits.
+    let third = |n: u8| ((u16::from(n) * 171) >> 9) as u8;
+    for ((&byte, lower), fifth) in bytes.iter().zip(lower).zip(fifth) {
+        *fifth = u8::from(byte >= 81) + u8::from(byte >= 162);
+        let abcd = byte - 81 * *fifth;
+        let bcd = third(abcd);
+        let cd = third(bcd);
+        let d = third(cd) & 3;
+        let (a, b, c) = (abcd - 3 * bcd, bcd - 3 * cd, cd - 3 * third(cd));
+        *lower = a | b << 2 | c << 4 | d << 6;
+    }
+}
+
 /// Returns the number of lines.
 pub const fn lines(rows: usize) -> usize {
     rows.div_ceil(5)
@@ -105,7 +122,8 @@ pub fn repack(quarters: &[u8], rows: usize, cols: usize, first: usize, out: &mut
     if cols == 0 {
         return;
     }
-    assert!(out.len().is_multiple_of(cols) && first + out.len() / cols <= lines(rows), "lines of {rows}");
+    let end = first.checked_add(out.len() / cols);
+    assert!(out.len().is_multiple_of(cols) && end.is_some_and(|end| end <= lines(rows)), "lines of {rows}");
     let (lines, quads) = (lines(rows), row_quarters::quads(rows));
     for (r, line) in out.chunks_exact_mut(cols).enumerate() {
         // An absent row holds code 1 everywhere.

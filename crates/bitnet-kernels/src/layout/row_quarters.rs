@@ -9,9 +9,9 @@
 //! ```
 //!
 //! A code is the value + 1: 0, 1, 2 for -1, 0, +1; 3 does not occur. Rows at or past `rows` (only in the
-//! last quarters, when `rows` is no multiple of 4) hold code 1 where we pack, and anything where others did. One packed row is a stream of `cols`
-//! bytes that meets each activation once and feeds four outputs, so a product reads the file's own bytes
-//! in order and nothing is repacked. Two bits a weight. Source: `pack_weights` in
+//! last quarters, when `rows` is no multiple of 4) hold code 1 where we pack, and anything where others did. One
+//! packed row is a stream of `cols` bytes that meets each activation once and feeds four outputs, so a product reads
+//! the file's own bytes in order and nothing is repacked. Two bits a weight. Source: `pack_weights` in
 //! `transformers/integrations/bitnet.py`.
 
 /// Columns up to which 32-bit sums of `scaled code x int8` provably cannot overflow.
@@ -100,15 +100,28 @@ pub fn find_invalid(packed: &[u8]) -> Option<usize> {
     None
 }
 
-/// Returns row and column of the first code 3 of a matrix, in the order of packed bytes. Absent rows do not count, whatever a
-/// packer left there.
+/// Returns row and column of the first code 3 of a matrix, in the order of packed bytes. Absent rows do not count,
+/// whatever a packer left there.
 ///
 /// # Panics
 /// When `packed` is not [`packed_len`] long.
 pub fn find_odd_code(packed: &[u8], rows: usize, cols: usize) -> Option<[usize; 2]> {
     assert_eq!(Some(packed.len()), packed_len(rows, cols), "packed bytes of {rows} x {cols}");
+    find_odd_code_from(0, packed, rows, cols)
+}
+
+/// As [`find_odd_code`] in some packed rows of the matrix: from `first` on, as many as `lines` holds.
+///
+/// # Panics
+/// When these are not whole packed rows of the matrix.
+pub fn find_odd_code_from(first: usize, lines: &[u8], rows: usize, cols: usize) -> Option<[usize; 2]> {
+    if cols == 0 {
+        return None;
+    }
     let quads = quads(rows);
-    for (r, line) in packed.chunks_exact(cols.max(1)).enumerate() {
+    let end = first.checked_add(lines.len() / cols);
+    assert!(lines.len().is_multiple_of(cols) && end.is_some_and(|end| end <= quads), "packed rows of {rows}");
+    for (r, line) in (first..).zip(lines.chunks_exact(cols)) {
         let there =
             (0..4).filter(|quarter| quarter * quads + r < rows).fold(0, |bits, q| bits | 1u8 << (2 * q));
         let threes = |byte: u8| byte & (byte >> 1) & there;

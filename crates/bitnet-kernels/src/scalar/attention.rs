@@ -14,7 +14,7 @@ use super::lanes::{self, LANES, Lanes};
 
 /// Positions in a block.
 pub const BLOCK: usize = 64;
-/// The widest head that callers have to expect.
+/// Elements of a head, at most.
 pub const MAX_HEAD_DIM: usize = 512;
 /// Query rows of a call, at most.
 pub const ROWS: usize = 64;
@@ -26,6 +26,16 @@ pub enum KvRows<'a> {
     F32(&'a [f32]),
     /// binary16.
     F16(&'a [f16]),
+}
+
+impl KvRows<'_> {
+    /// Returns the number of elements.
+    fn len(&self) -> usize {
+        match self {
+            KvRows::F32(rows) => rows.len(),
+            KvRows::F16(rows) => rows.len(),
+        }
+    }
 }
 
 /// Running maximum and sum of one query row.
@@ -72,6 +82,9 @@ pub const fn scratch_len(rows: usize, head_dim: usize) -> usize {
 ///
 /// # Shapes
 /// `queries` and `out` `[counts.len(), stride(head_dim)]`, `scratch` [`scratch_len`].
+///
+/// # Panics
+/// When a length, a count, the rows or the width of the head are not what they have to be.
 #[inline(always)]
 pub fn attend(
     block: AttentionBlock<'_>,
@@ -81,6 +94,7 @@ pub fn attend(
     out: &mut [f32],
     scratch: &mut [f32],
 ) {
+    check(&block, counts, queries, states, out);
     let (head_dim, stride) = (block.head_dim, stride(block.head_dim));
     let (scores, rest) = scratch.split_at_mut(counts.len() * BLOCK);
     let (wide, sum) = rest.split_at_mut(BLOCK * stride);
@@ -107,6 +121,27 @@ pub fn attend(
         }
         merge_row(own, sum, state, out);
     }
+}
+
+/// Checks what a call is given besides its scratch: offsets that follow from it neither wrap nor pass an end.
+///
+/// # Panics
+/// As [`attend`].
+#[inline(always)]
+pub(crate) fn check(
+    block: &AttentionBlock<'_>,
+    counts: &[usize],
+    queries: &[f32],
+    states: &[AttentionState],
+    out: &[f32],
+) {
+    let (rows, head_dim) = (counts.len(), block.head_dim);
+    assert!(rows <= ROWS && (1..=MAX_HEAD_DIM).contains(&head_dim), "{rows} rows of heads of {head_dim}");
+    assert!(counts.iter().all(|count| (1..=BLOCK).contains(count)), "positions of a block");
+    let queried = rows * stride(head_dim);
+    assert!(queries.len() == queried && out.len() == queried && states.len() == rows, "rows of a call");
+    let seen = counts.iter().copied().max().unwrap_or(0) * head_dim;
+    assert!(block.keys.len() >= seen && block.values.len() >= seen, "keys and values of a block");
 }
 
 /// Writes the first `count` rows as f32, `stride` apart and zero between them.

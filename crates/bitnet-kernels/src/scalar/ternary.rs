@@ -6,6 +6,11 @@
 use super::lanes::{LANES, Lanes};
 use crate::layout::{row_fifths, row_quarters};
 
+/// Columns widened at a time for float activations; a multiple of the lanes.
+const PIECE: usize = 8 * LANES;
+/// Tokens that share a widened piece.
+const TOKENS: usize = 8;
+
 /// Writes, for each line and token, the exact products of the line's four ternary rows with int8
 /// activations; codes in row quarters.
 ///
@@ -27,19 +32,26 @@ pub fn row_fifths_i8(codes: &[u8], x: &[i8], sums: &[i32], out: &mut [[i32; 5]])
 /// Writes, for each line and token, the products of the line's four ternary rows with f32 activations;
 /// codes in row quarters.
 ///
-/// Each product with -1, 0 or +1 is exact; sums run over virtual lanes.
+/// Each product with -1, 0 or +1 is exact; sums run over virtual lanes, so a token's product does not depend on the
+/// tokens beside it.
 ///
 /// # Shapes
 /// `codes` `[lines, cols]`, `x` `[tokens, cols]`, `out` `[lines, tokens]` of the rows of a line.
 #[inline(always)]
 pub fn row_quarters_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 4]]) {
-    products_f32(codes, cols, x, out, row_quarters::codes);
+    products_f32(codes, cols, x, out, |piece, wide| widen(piece, wide));
 }
 
 /// As [`row_quarters_f32`] for five rows a line; bytes are below 243.
 #[inline(always)]
 pub fn row_fifths_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 5]]) {
-    products_f32(codes, cols, x, out, row_fifths::codes);
+    products_f32(codes, cols, x, out, |piece, wide| {
+        let (mut lower, mut fifth) = ([0; PIECE], [0; PIECE]);
+        let (lower, fifth) = (&mut lower[..piece.len()], &mut fifth[..piece.len()]);
+        row_fifths::separate(piece, lower, fifth);
+        widen(lower, &mut wide[..4]);
+        widen(fifth, &mut wide[4..]);
+    });
 }
 
 #[inline(always)]
@@ -77,32 +89,38 @@ fn products_f32<const N: usize>(
     cols: usize,
     x: &[f32],
     out: &mut [[f32; N]],
-    unpack: impl Fn(u8) -> [u8; N] + Copy,
+    widen: impl Fn(&[u8], &mut [[f32; PIECE]; N]),
 ) {
     if cols == 0 || x.is_empty() {
         out.fill([0.0; N]);
         return;
     }
     for (line, out) in codes.chunks_exact(cols).zip(out.chunks_exact_mut(x.len() / cols)) {
-        for (x, out) in x.chunks_exact(cols).zip(out) {
-            for (row, out) in out.iter_mut().enumerate() {
-                *out = dot(line, x, |byte| f32::from(unpack(byte)[row]) - 1.0);
+        for (x, out) in x.chunks(TOKENS * cols).zip(out.chunks_mut(TOKENS)) {
+            let mut lanes = [[Lanes::ZERO; N]; TOKENS];
+            let mut wide = [[0.0; PIECE]; N];
+            for (index, piece) in line.chunks(PIECE).enumerate() {
+                widen(piece, &mut wide);
+                for (token, lanes) in lanes.iter_mut().enumerate().take(out.len()) {
+                    let x = &x[token * cols + index * PIECE..][..piece.len()];
+                    for (lanes, wide) in lanes.iter_mut().zip(&wide) {
+                        lanes.multiply_add_all(&wide[..piece.len()], x);
+                    }
+                }
+            }
+            for (out, lanes) in out.iter_mut().zip(lanes) {
+                *out = lanes.map(Lanes::reduce);
             }
         }
     }
 }
 
+/// Writes the values of row `i`, whose codes are bits `2 i` of each byte.
 #[inline(always)]
-fn dot(codes: &[u8], x: &[f32], value: impl Fn(u8) -> f32) -> f32 {
-    let mut lanes = Lanes::ZERO;
-    let (codes_whole, codes_rest) = codes.as_chunks::<LANES>();
-    let (x_whole, x_rest) = x.as_chunks::<LANES>();
-    for (codes, x) in codes_whole.iter().zip(x_whole) {
-        let values: [f32; LANES] = std::array::from_fn(|l| value(codes[l]));
-        lanes.multiply_add(&values, x);
+pub(crate) fn widen<const WIDTH: usize>(codes: &[u8], rows: &mut [[f32; WIDTH]]) {
+    for (row, wide) in rows.iter_mut().enumerate() {
+        for (wide, &byte) in wide.iter_mut().zip(codes) {
+            *wide = f32::from(byte >> (2 * row) & 3) - 1.0;
+        }
     }
-    for (index, (&byte, &x)) in codes_rest.iter().zip(x_rest).enumerate() {
-        lanes.add(index, value(byte) * x);
-    }
-    lanes.reduce()
 }

@@ -1,6 +1,6 @@
 //! The row-fifths layout: round trips, agreement with its definition, repacking from row quarters.
 
-use bitnet_kernels::layout::row_fifths::{BYTES, codes, lines, pack, packed_len, repack, unpack};
+use bitnet_kernels::layout::row_fifths::{BYTES, codes, lines, pack, packed_len, repack, separate, unpack};
 use bitnet_kernels::layout::row_quarters;
 
 const COLS: [usize; 4] = [1, 2, 33, 70];
@@ -130,4 +130,15 @@ fn sizes_that_do_not_fit_are_none() {
 #[should_panic(expected = "lines of 11")]
 fn lines_past_the_last_are_refused() {
     repack(&[0; 3 * 2], 11, 2, 2, &mut [0; 4]);
+}
+
+#[test]
+fn every_byte_is_separated_into_its_codes() {
+    let bytes: Vec<u8> = (0..=255).collect();
+    let (mut lower, mut fifth) = ([99; 256], [99; 256]);
+    separate(&bytes, &mut lower, &mut fifth);
+    for byte in 0..BYTES {
+        let [a, b, c, d, e] = codes(byte as u8);
+        assert_eq!((lower[byte], fifth[byte]), (a | b << 2 | c << 4 | d << 6, e), "{byte}");
+    }
 }

@@ -10,8 +10,11 @@ pub const COLS: [usize; 18] =
 pub const BLOCK_COLS: [usize; 12] = [1023, 1024, 1025, 1055, 1537, 2047, 2048, 2049, 2079, 4095, 4096, 4097];
 /// Packed lines, or rows, of a call.
 pub const LINES: [usize; 5] = [1, 2, 3, 5, 17];
-/// Tokens of a call: every count to one past a tile, then whole tiles and one to either side.
+/// Tokens of a call that meet every count of lines: around whole tiles.
 pub const TOKENS: [usize; 20] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16, 17, 23, 33, 63, 64, 65, 130];
+
+/// Tokens of a call of two lines: every count to past the longest tile, and to where spreading codes pays.
+pub const EVERY_TOKENS: std::ops::RangeInclusive<usize> = 1..=66;
 
 pub fn tiers() -> Vec<&'static Kernels> {
     Isa::available().map(|isa| Kernels::for_isa(isa).unwrap()).collect()

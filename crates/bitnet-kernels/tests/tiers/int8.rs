@@ -2,7 +2,10 @@
 
 use bitnet_kernels::scalar::int8::limit;
 
-use crate::inputs::{BLOCK_COLS, COLS, LINES, TOKENS, period, tiers};
+use crate::inputs::{BLOCK_COLS, COLS, EVERY_TOKENS, LINES, TOKENS, period, tiers};
+
+/// Rows and tokens that meet at the ends of their ranges: one row, pairs of them and what is left, tiles of tokens.
+const ENDS: [(usize, usize); 4] = [(1, 1), (2, 1), (3, 1), (2, 5)];
 
 fn check(rows: &[i8], cols: usize, x: &[i16], text: &str) {
     let tokens = x.len() / cols;
@@ -42,12 +45,15 @@ fn any_count_of_rows_and_tokens_is_exact() {
             }
         }
     }
+    for tokens in EVERY_TOKENS {
+        check(&weights(2 * 97), 97, &activations(tokens * 97, 97), "counts");
+    }
 }
 
 #[test]
 fn any_length_of_a_row_is_exact() {
     for cols in (1..=130).chain(COLS).chain(BLOCK_COLS).chain([65_535, 65_536]) {
-        for (rows, tokens) in [(1, 1), (2, 2), (3, 5)] {
+        for (rows, tokens) in [(1, 1), (2, 1), (3, 1), (2, 2), (3, 5)] {
             check(&weights(rows * cols), cols, &activations(tokens * cols, cols), "lengths");
         }
     }
@@ -59,14 +65,16 @@ fn the_greatest_sums_are_exact() {
         let limit = limit(cols) as i16;
         for weight in [-127i8, 127] {
             for value in [-limit, limit] {
-                check(&vec![weight; 2 * cols], cols, &vec![value; 5 * cols], "ends");
+                for (rows, tokens) in ENDS {
+                    check(&vec![weight; rows * cols], cols, &vec![value; tokens * cols], "ends");
+                }
             }
             // Signs that alternate with their activations give the same sums by other partial ones.
             let rows: Vec<i8> = (0..cols).map(|i| if i % 3 == 0 { weight } else { -weight }).collect();
             let x: Vec<i16> = (0..cols).map(|i| if i % 3 == 0 { limit } else { -limit }).collect();
-            check(&rows, cols, &x, "matching signs");
+            check(&rows.repeat(3), cols, &x, "matching signs");
             let half: Vec<i16> = (0..cols).map(|i| if i < cols / 2 { limit } else { -limit }).collect();
-            check(&vec![weight; cols], cols, &half, "two halves");
+            check(&vec![weight; 3 * cols], cols, &half, "two halves");
         }
     }
 }

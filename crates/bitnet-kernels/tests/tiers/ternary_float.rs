@@ -1,6 +1,8 @@
 //! Ternary products of float activations: one definition, one text of bits.
 
-use crate::inputs::{BLOCK_COLS, COLS, FIFTHS, Layout, QUARTERS, bits, codes, floats, period, scalar, tiers};
+use crate::inputs::{
+    BLOCK_COLS, COLS, EVERY_TOKENS, FIFTHS, Layout, QUARTERS, bits, codes, floats, period, scalar, tiers,
+};
 
 fn check<const N: usize>(layout: &Layout<N>, lines: usize, tokens: usize, cols: usize) {
     let (codes, x) = (codes::<N>(lines * cols), floats(tokens * cols));
@@ -33,12 +35,17 @@ fn check<const N: usize>(layout: &Layout<N>, lines: usize, tokens: usize, cols: 
 
 fn run<const N: usize>(layout: &Layout<N>) {
     for cols in COLS.into_iter().chain(BLOCK_COLS) {
-        for (lines, tokens) in [(1, 1), (2, 3), (3, 2)] {
+        for (lines, tokens) in [(1, 1), (2, 1), (3, 1), (2, 3), (3, 2)] {
             check(layout, lines, tokens, cols);
         }
     }
-    for tokens in [7, 8, 9, 17] {
-        check(layout, 5, tokens, 97);
+    for tokens in EVERY_TOKENS {
+        check(layout, 2, tokens, 97);
+    }
+    for (lines, tokens) in [(5, 9), (3, 13), (1, 65)] {
+        for cols in [255, 256, 257, 600] {
+            check(layout, lines, tokens, cols);
+        }
     }
 }
 

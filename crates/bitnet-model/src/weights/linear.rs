@@ -132,9 +132,10 @@ impl<'a> Reader<'a, '_> {
     fn packed(&mut self, matrix: &Matrix<'_>, scale_name: &str) -> Result<WeightStorage, LoadError> {
         let Matrix { tensor, rows, cols, .. } = *matrix;
         self.check_shape(&matrix.name, tensor, &[rows.div_ceil(4), cols])?;
-        if let Some(at) = scan::find_invalid(&tensor.bytes) {
+        if let Some([row, col]) = scan::find_odd_code(&tensor.bytes, rows, cols) {
+            let at = row % rows.div_ceil(4) * cols + col;
             let expected = format!("packed codes 0, 1 and 2 (byte offset {at})");
-            let found = format!("code 3 in byte {:#04x}", tensor.bytes[at]);
+            let found = format!("code 3 in byte {:#04x}, row {row}, column {col}", tensor.bytes[at]);
             return Err(self.refuse(LoadErrorKind::Values, &matrix.name, expected, found));
         }
         self.ternary(matrix, tensor.bytes.clone(), scale_name, "packed, left in place")

@@ -5,12 +5,17 @@ use bitnet_quant::packing::row_quarters;
 
 /// Bytes that one thread searches at a time, and below which one thread searches all. A multiple of every
 /// element's size.
-#[cfg(feature = "parallel")]
 const CHUNK: usize = 1 << 18;
 
-/// Returns the offset of the first byte that holds code 3.
-pub(super) fn find_invalid(packed: &[u8]) -> Option<usize> {
-    find_first(packed, 1, row_quarters::find_invalid)
+/// Returns row and column of the first code 3 of a matrix in row quarters; absent rows may hold anything.
+///
+/// # Panics
+/// When `packed` is not that of `rows` x `cols`.
+pub(super) fn find_odd_code(packed: &[u8], rows: usize, cols: usize) -> Option<[usize; 2]> {
+    let lines = (CHUNK / cols.max(1)).max(1);
+    find_first(packed, lines * cols.max(1), |index, run| {
+        row_quarters::find_odd_code_from(index * lines, run, rows, cols)
+    })
 }
 
 /// Returns the index of the first NaN or infinity among the little-endian floats of `bytes`.
@@ -19,46 +24,41 @@ pub(super) fn find_invalid(packed: &[u8]) -> Option<usize> {
 pub(super) fn find_non_finite(dtype: BitNetDType, bytes: &[u8]) -> Option<usize> {
     // NaN and infinity are those whose exponent bits are all ones: one integer comparison an element.
     match dtype {
-        BitNetDType::F16 => find_first(bytes, 2, |run| {
-            find_element(run, |element| u16::from_le_bytes(element) & 0x7c00 == 0x7c00)
-        }),
-        BitNetDType::BF16 => find_first(bytes, 2, |run| {
-            find_element(run, |element| u16::from_le_bytes(element) & 0x7f80 == 0x7f80)
-        }),
-        _ => find_first(bytes, 4, |run| {
-            find_element(run, |element| u32::from_le_bytes(element) & 0x7f80_0000 == 0x7f80_0000)
-        }),
+        BitNetDType::F16 => find_element(bytes, |element| u16::from_le_bytes(element) & 0x7c00 == 0x7c00),
+        BitNetDType::BF16 => find_element(bytes, |element| u16::from_le_bytes(element) & 0x7f80 == 0x7f80),
+        _ => find_element(bytes, |element| u32::from_le_bytes(element) & 0x7f80_0000 == 0x7f80_0000),
     }
 }
 
-/// Returns the first finding of `find`, which searches a run of elements of `size` bytes and answers with
-/// an index of elements.
-fn find_first(
+/// Returns the first finding of `find`, which searches runs of `len` bytes and is told the index of each.
+fn find_first<T: Send>(
     bytes: &[u8],
-    size: usize,
-    find: impl Fn(&[u8]) -> Option<usize> + Sync + Send,
-) -> Option<usize> {
+    len: usize,
+    find: impl Fn(usize, &[u8]) -> Option<T> + Sync + Send,
+) -> Option<T> {
     #[cfg(feature = "parallel")]
     if bytes.len() > CHUNK {
         use rayon::prelude::*;
-        return bytes
-            .par_chunks(CHUNK)
-            .enumerate()
-            .find_map_first(|(index, chunk)| find(chunk).map(|at| index * (CHUNK / size) + at));
+        return bytes.par_chunks(len).enumerate().find_map_first(|(index, run)| find(index, run));
     }
-    let _ = size;
-    find(bytes)
+    bytes.chunks(len).enumerate().find_map(|(index, run)| find(index, run))
 }
 
 /// Returns the index of the first element for which `wanted` holds.
-fn find_element<const N: usize>(run: &[u8], wanted: impl Fn([u8; N]) -> bool) -> Option<usize> {
+fn find_element<const N: usize>(
+    bytes: &[u8],
+    wanted: impl Fn([u8; N]) -> bool + Sync + Send,
+) -> Option<usize> {
     // Whole blocks without an early exit vectorise; the exact element is looked for only when one is there.
     const BLOCK: usize = 4096;
-    run.as_chunks::<N>().0.chunks(BLOCK).enumerate().find_map(|(index, block)| {
-        if !block.iter().fold(false, |seen, &element| seen | wanted(element)) {
-            return None;
-        }
-        block.iter().position(|&element| wanted(element)).map(|at| index * BLOCK + at)
+    find_first(bytes, CHUNK, |index, run| {
+        run.as_chunks::<N>().0.chunks(BLOCK).enumerate().find_map(|(block, elements)| {
+            if !elements.iter().fold(false, |seen, &element| seen | wanted(element)) {
+                return None;
+            }
+            let at = elements.iter().position(|&element| wanted(element))?;
+            Some(index * (CHUNK / N) + block * BLOCK + at)
+        })
     })
 }
 
@@ -68,14 +68,21 @@ mod tests {
     use half::{bf16, f16};
 
     #[test]
-    fn the_first_invalid_code_of_a_large_run_is_found() {
-        let mut packed = vec![0b10_01_00_10u8; (1 << 20) + 17];
-        assert_eq!(find_invalid(&packed), None);
-        packed[(1 << 20) + 16] = 0b00_11_00_00;
-        assert_eq!(find_invalid(&packed), Some((1 << 20) + 16));
-        packed[700_001] = 0b11_00_00_00;
-        packed[700_003] = 0b00_00_00_11;
-        assert_eq!(find_invalid(&packed), Some(700_001));
+    fn the_first_code_3_of_a_row_that_is_there_is_found() {
+        // Chunks of many lines, and lines longer than a chunk.
+        for (rows, cols) in [(2054usize, 1029), (13, CHUNK + 5)] {
+            let quads = rows.div_ceil(4);
+            let mut packed = vec![0b10_01_00_10u8; quads * cols];
+            assert_eq!(find_odd_code(&packed, rows, cols), None);
+            // Rows of the last packed row that are not there.
+            let absent = quads * cols - 1;
+            packed[absent] = 0b11_01_00_10;
+            assert!(4 * quads > rows && find_odd_code(&packed, rows, cols).is_none());
+            packed[absent] = 0b11_01_11_10;
+            assert_eq!(find_odd_code(&packed, rows, cols), Some([2 * quads - 1, cols - 1]));
+            (packed[3], packed[4]) = (0b11_00_00_00, 0b00_00_00_11);
+            assert_eq!(find_odd_code(&packed, rows, cols), Some([3 * quads, 3]));
+        }
     }
 
     #[test]

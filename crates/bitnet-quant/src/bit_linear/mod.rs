@@ -130,7 +130,7 @@ impl BitLinear {
         in_features: usize,
     ) -> Result<Self, QuantError> {
         let mut values = vec![0i8; packed.len()];
-        packed.unpack_into(crate::packing::kernels()?, &mut values)?;
+        packed.unpack_into(Kernels::select()?, &mut values)?;
         let bytes: Vec<u8> = values.into_iter().map(|value| value as u8).collect();
         let packed = ternary::pack_bytes(&bytes, out_features, in_features)?;
         Self::from_row_quarters(packed, scale, out_features, in_features)

@@ -16,9 +16,8 @@ mod quarters;
 mod ternary;
 mod types;
 
+use bitnet_kernels::Kernels;
 use half::f16;
-
-use crate::packing::kernels;
 
 pub use error::GgmlError;
 pub use quarters::{TernaryRows, TernaryTensor};
@@ -39,7 +38,7 @@ pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), Ggm
     ty.check(bytes.len(), out.len())?;
     let decode: fn(&[u8], &mut [f32]) = match ty {
         GgmlType::F16 | GgmlType::BF16 => {
-            let casts = &kernels().map_err(GgmlError::Isa)?.casts;
+            let casts = &Kernels::select().map_err(GgmlError::Isa)?.casts;
             let widen = if ty == GgmlType::F16 { casts.f16_to_f32 } else { casts.bf16_to_f32 };
             plain::widen(widen, bytes, out);
             return Ok(());
@@ -105,7 +104,7 @@ pub fn quantize(ty: GgmlType, values: &[f32], out: &mut [u8]) -> Result<(), Ggml
     let encode: fn(&[f32], &mut [u8]) = match ty {
         GgmlType::F16 | GgmlType::BF16 => {
             ty.check(out.len(), values.len())?;
-            let casts = &kernels().map_err(GgmlError::Isa)?.casts;
+            let casts = &Kernels::select().map_err(GgmlError::Isa)?.casts;
             let narrow = if ty == GgmlType::F16 { casts.f32_to_f16 } else { casts.f32_to_bf16 };
             plain::narrow(narrow, values, out);
             return Ok(());

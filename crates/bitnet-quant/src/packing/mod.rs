@@ -32,10 +32,8 @@ mod sparse;
 mod wire;
 mod writer;
 
-use std::sync::OnceLock;
-
+use bitnet_kernels::Kernels;
 pub use bitnet_kernels::layout::{flat_base3, flat_sparse, flat_two_bit, row_quarters};
-use bitnet_kernels::{IsaError, Kernels};
 
 pub use error::PackError;
 pub use packed::{Chunks, TernaryPackedWeights};
@@ -217,20 +215,11 @@ impl TernaryPacker for StrategyPacker {
     }
 
     fn is_suitable(&self, weights: &[i8], config: &TernaryPackingConfig) -> bool {
-        let Ok(kernels) = kernels() else { return false };
+        let Ok(kernels) = Kernels::select() else { return false };
         (kernels.flat.find_odd)(weights).is_none()
             && match self.0 {
                 Strategy::Uncompressed | Strategy::ByteAligned => true,
                 strategy => select::size(strategy, kernels, weights, config) <= weights.len().div_ceil(4),
             }
     }
-}
-
-/// Returns the kernels of the best tier, or of the one that `BITNET_ISA` forces, which is read once.
-///
-/// # Errors
-/// `BITNET_ISA` names an unknown or unavailable tier.
-pub(crate) fn kernels() -> Result<&'static Kernels, IsaError> {
-    static KERNELS: OnceLock<Result<&'static Kernels, IsaError>> = OnceLock::new();
-    KERNELS.get_or_init(Kernels::select).clone()
 }

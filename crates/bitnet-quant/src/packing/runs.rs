@@ -229,7 +229,6 @@ pub(crate) fn decode(bytes: &[u8], out: &mut [i8]) -> Result<usize, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packing::kernels;
 
     /// Values with a share of zeros, runs of what came before with another, from a seed.
     fn values(len: usize, zeros: u64, repeats: u64, mut state: u64) -> Vec<i8> {
@@ -261,7 +260,7 @@ mod tests {
                     while at < len {
                         at = token(&values, at, &mut expected);
                     }
-                    let bits = Bitmaps::of(kernels().unwrap(), &values);
+                    let bits = Bitmaps::of(Kernels::select().unwrap(), &values);
                     let bits = bits.part(0, len);
                     let mut found = Vec::new();
                     encode(&values, bits, &mut found);

@@ -2,9 +2,7 @@
 
 use bitnet_kernels::Kernels;
 
-use super::{
-    PackError, Strategy, TernaryPackingConfig, TernaryPackingStrategy, codec, entropy, flat_sparse, kernels,
-};
+use super::{PackError, Strategy, TernaryPackingConfig, TernaryPackingStrategy, codec, entropy, flat_sparse};
 
 /// The size that a strategy comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +19,7 @@ pub struct Candidate {
 /// # Errors
 /// A forced instruction set that is missing.
 pub fn candidates(weights: &[i8], config: &TernaryPackingConfig) -> Result<Vec<Candidate>, PackError> {
-    let kernels = kernels()?;
+    let kernels = Kernels::select()?;
     if (kernels.flat.find_odd)(weights).is_some() {
         return Ok(Vec::new());
     }

@@ -13,9 +13,11 @@
 //! 24     u32 for each chunk of a packing of variable size: its bytes; then the packed bytes
 //! ```
 
+use bitnet_kernels::Kernels;
+
 use super::codec;
 use super::writer::is_variable;
-use super::{PackError, Strategy, TernaryPackedWeights, kernels};
+use super::{PackError, Strategy, TernaryPackedWeights};
 
 const MAGIC: [u8; 4] = *b"BTP1";
 const HEADER: usize = 24;
@@ -80,7 +82,7 @@ impl TernaryPackedWeights {
 
     /// Checks all bytes and counts -1, 0 and +1.
     fn check(&self) -> Result<[u64; 3], PackError> {
-        let kernels = kernels()?;
+        let kernels = Kernels::select()?;
         if self.ends.is_empty()
             && let Some(fault) = codec::fixed_fault(self.strategy, kernels, &self.data, self.len)
         {

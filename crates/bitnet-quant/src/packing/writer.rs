@@ -4,7 +4,6 @@ use bitnet_kernels::Kernels;
 
 use super::{
     PackError, Strategy, TernaryPackedWeights, TernaryPackingConfig, TernaryPackingStrategy, codec, hybrid,
-    kernels,
 };
 
 /// Packs weights that arrive part by part; what it gives does not depend on where the parts were cut.
@@ -32,7 +31,7 @@ impl TernaryPackWriter {
             return Err(PackError::Block { expected: &hybrid::BLOCKS, found });
         }
         Ok(TernaryPackWriter {
-            kernels: kernels()?,
+            kernels: Kernels::select()?,
             strategy,
             hybrid_block,
             pending: Vec::new(),

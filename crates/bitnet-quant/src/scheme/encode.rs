@@ -6,9 +6,7 @@ use bitnet_kernels::Kernels;
 use super::{
     AffineParams, Bits, Granularity, QuantizedMatrix, Rows, Scheme, Symmetry, ValueRange, not_finite,
 };
-use crate::packing::{
-    TernaryPackWriter, TernaryPackedWeights, TernaryPackingConfig, TernaryPackingStrategy, kernels,
-};
+use crate::packing::{TernaryPackWriter, TernaryPackedWeights, TernaryPackingConfig, TernaryPackingStrategy};
 use crate::{FloatMatrix, QuantError, absmean};
 
 type Encoded = (Codes, Vec<AffineParams>);
@@ -37,7 +35,7 @@ pub(super) fn quantize(
     if !integer && !matches!(ranges, Ranges::Dynamic) {
         return Err(QuantError::Ranged { scheme: scheme.name() });
     }
-    let kernels = kernels()?;
+    let kernels = Kernels::select()?;
     let (codes, params) = match scheme {
         Scheme::Ternary => {
             let means = means(kernels, matrix, granularity)?;

@@ -4,7 +4,6 @@ use bitnet_kernels::Kernels;
 
 use super::{AffineParams, Bits, Symmetry};
 use crate::QuantError;
-use crate::packing::kernels;
 
 /// The range that codes cover.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,7 +71,7 @@ impl Observer {
             return Err(QuantError::Percentile { found });
         }
         let bins = vec![0; 2 * HALF];
-        Ok(Observer { kernels: kernels()?, calibration, range: None, reach: 0.0, bins, count: 0 })
+        Ok(Observer { kernels: Kernels::select()?, calibration, range: None, reach: 0.0, bins, count: 0 })
     }
 
     /// Takes values in.

@@ -1,11 +1,12 @@
 //! A quantised matrix.
 
+use bitnet_kernels::Kernels;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::{AffineParams, ErrorMetrics, ErrorSums, Granularity, Rows, Scheme, Symmetry};
+use crate::packing::TernaryPackedWeights;
 use crate::packing::flat_sparse::VALUES as SIGNS;
-use crate::packing::{TernaryPackedWeights, kernels};
 use crate::{FloatMatrix, QuantError};
 
 /// Codes and parameters of a matrix.
@@ -115,7 +116,7 @@ impl QuantizedMatrix {
 
     /// Writes the values of a row that is there, with a buffer for its codes.
     fn dequantize_with(&self, row: usize, buffer: &mut Vec<i8>, out: &mut [f32]) -> Result<(), QuantError> {
-        let (cols, kernels) = (self.cols, kernels()?);
+        let (cols, kernels) = (self.cols, Kernels::select()?);
         buffer.resize(cols, 0);
         let codes: &[i8] = match &self.codes {
             Codes::Float(bits) => {

@@ -16,11 +16,11 @@ pub fn dequantize(
     accumulate: bool,
     out: &mut [&mut [f32]; 4],
 ) {
+    scalar::check(acc, step, out);
     let whole = out.iter().map(|out| out.len()).min().unwrap_or(0) / LINES * LINES;
-    assert!(whole == 0 || (whole - 1) * step < acc.len());
     let (divisor, factor) = (_mm256_set1_ps(scale.0), _mm256_set1_ps(scale.1));
     for line in (0..whole).step_by(LINES) {
-        // SAFETY: lines below `whole` were asserted to exist; each is 16 bytes.
+        // SAFETY: lines below `whole` were checked to exist; each is 16 bytes.
         let pair = |l: usize| unsafe {
             let at = |l: usize| _mm_loadu_ps(acc.as_ptr().add((line + l) * step).cast());
             _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(at(l)), at(l + 4))

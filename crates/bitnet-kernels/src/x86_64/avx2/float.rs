@@ -1,4 +1,4 @@
-//! `avx2-dense`, `avx2-dense-rows` and `avx2-attend`: [`crate::x86_64::float`] on registers of eight.
+//! `avx2-dense`, `avx2-dense-rows`, `avx2-ternary-f32` and `avx2-attend`: [`crate::x86_64::float`] on registers of eight.
 
 use std::arch::x86_64::*;
 
@@ -51,6 +51,22 @@ impl Register for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn load_bytes(at: *const u8) -> Self {
+        // SAFETY: see above.
+        unsafe { _mm256_castsi256_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn values(self, shift: u32) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let codes = _mm256_srl_epi32(_mm256_castps_si256(self), _mm_cvtsi32_si128(shift as i32));
+            // The look-up sees the lower two bits alone.
+            _mm256_permutevar_ps(_mm256_setr_ps(-1.0, 0.0, 1.0, 2.0, -1.0, 0.0, 1.0, 2.0), codes)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: see above.
         unsafe { _mm256_add_ps(self, other) }
@@ -92,6 +108,20 @@ pub fn dense_rows(rows: DenseRow<'_>, cols: usize, x: &[f32], out: &mut [f32]) {
             DenseRow::BF16(rows) => float::dense::dense_rows::<__m256, _, TILE>(rows, cols, x, out),
         }
     }
+}
+
+/// The contract of `scalar::ternary::row_quarters_f32`.
+#[target_feature(enable = "avx2,f16c")]
+pub fn row_quarters_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 4]]) {
+    // SAFETY: the features are this function's own.
+    unsafe { float::ternary::products::<__m256, 4, TILE>(codes, cols, x, out) }
+}
+
+/// The contract of `scalar::ternary::row_fifths_f32`.
+#[target_feature(enable = "avx2,f16c")]
+pub fn row_fifths_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 5]]) {
+    // SAFETY: the features are this function's own.
+    unsafe { float::ternary::products::<__m256, 5, TILE>(codes, cols, x, out) }
 }
 
 /// The contract of `scalar::attention::attend`.

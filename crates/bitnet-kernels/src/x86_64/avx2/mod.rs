@@ -22,7 +22,7 @@ use crate::scalar::attention::{self, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
 use crate::scalar::narrow::{self, RowFacts, TokenFacts};
 use crate::scalar::quantize::{self, QuantizedRow};
-use crate::scalar::{exp, gate, int8 as scalar_int8, norm, rope, ternary as scalar_ternary};
+use crate::scalar::{exp, gate, int8 as scalar_int8, norm, rope};
 use crate::{Isa, Kernels, TernaryKernels};
 
 /// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of
@@ -36,13 +36,13 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         // SAFETY: for each entry, AVX2 and F16C were detected (see above).
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
         // SAFETY: as above.
-        f32: |codes, cols, x, out| unsafe { row_quarters_f32(codes, cols, x, out) },
+        f32: |codes, cols, x, out| unsafe { float::row_quarters_f32(codes, cols, x, out) },
     },
     row_fifths: TernaryKernels {
         // SAFETY: as above.
         i8: |codes, x, sums, out| unsafe { row_fifths::row_fifths_i8(codes, x, sums, out) },
         // SAFETY: as above.
-        f32: |codes, cols, x, out| unsafe { row_fifths_f32(codes, cols, x, out) },
+        f32: |codes, cols, x, out| unsafe { float::row_fifths_f32(codes, cols, x, out) },
     },
     flat: flat::ENTRIES,
     affine: affine::ENTRIES,
@@ -90,16 +90,6 @@ pub(crate) const ENTRIES: Kernels = Kernels {
         dequantize::dequantize(acc, step, scale, accumulate, out)
     },
 };
-
-#[target_feature(enable = "avx2,f16c")]
-fn row_quarters_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 4]]) {
-    scalar_ternary::row_quarters_f32(codes, cols, x, out);
-}
-
-#[target_feature(enable = "avx2,f16c")]
-fn row_fifths_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 5]]) {
-    scalar_ternary::row_fifths_f32(codes, cols, x, out);
-}
 
 #[target_feature(enable = "avx2,f16c")]
 fn narrow_logits(acc: &[i32], steps: &[f32], token_step: f32, out: &mut [f32]) -> f32 {

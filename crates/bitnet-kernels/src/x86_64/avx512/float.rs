@@ -1,4 +1,4 @@
-//! `avx512-dense`, `avx512-dense-rows` and `avx512-attend`: [`crate::x86_64::float`] on registers of sixteen.
+//! `avx512-dense`, `avx512-dense-rows`, `avx512-ternary-f32` and `avx512-attend`: [`crate::x86_64::float`] on registers of sixteen.
 
 use std::arch::x86_64::*;
 
@@ -51,6 +51,23 @@ impl Register for __m512 {
     }
 
     #[inline(always)]
+    unsafe fn load_bytes(at: *const u8) -> Self {
+        // SAFETY: see above.
+        unsafe { _mm512_castsi512_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn values(self, shift: u32) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let codes = _mm512_srl_epi32(_mm512_castps_si512(self), _mm_cvtsi32_si128(shift as i32));
+            // The look-up sees the lower two bits alone.
+            let values = _mm512_broadcast_f32x4(_mm_setr_ps(-1.0, 0.0, 1.0, 2.0));
+            _mm512_permutevar_ps(values, codes)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: see above.
         unsafe { _mm512_add_ps(self, other) }
@@ -96,6 +113,20 @@ pub fn dense_rows(rows: DenseRow<'_>, cols: usize, x: &[f32], out: &mut [f32]) {
             DenseRow::BF16(rows) => float::dense::dense_rows::<__m512, _, TILE>(rows, cols, x, out),
         }
     }
+}
+
+/// The contract of `scalar::ternary::row_quarters_f32`.
+#[target_feature(enable = "avx512f,avx512bw,avx2,f16c")]
+pub fn row_quarters_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 4]]) {
+    // SAFETY: the features are this function's own.
+    unsafe { float::ternary::products::<__m512, 4, TILE>(codes, cols, x, out) }
+}
+
+/// The contract of `scalar::ternary::row_fifths_f32`.
+#[target_feature(enable = "avx512f,avx512bw,avx2,f16c")]
+pub fn row_fifths_f32(codes: &[u8], cols: usize, x: &[f32], out: &mut [[f32; 5]]) {
+    // SAFETY: the features are this function's own.
+    unsafe { float::ternary::products::<__m512, 5, TILE>(codes, cols, x, out) }
 }
 
 /// The contract of `scalar::attention::attend`.

@@ -23,7 +23,13 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     row_quarters: TernaryKernels {
         // SAFETY: AVX-512 F, BW and VNNI were detected (see above).
         i8: |codes, x, sums, out| unsafe { ternary::row_quarters_i8(codes, x, sums, out) },
-        ..avx2::ENTRIES.row_quarters
+        // SAFETY: as above.
+        f32: |codes, cols, x, out| unsafe { float::row_quarters_f32(codes, cols, x, out) },
+    },
+    row_fifths: TernaryKernels {
+        // SAFETY: as above.
+        f32: |codes, cols, x, out| unsafe { float::row_fifths_f32(codes, cols, x, out) },
+        ..avx2::ENTRIES.row_fifths
     },
     flat: flat::ENTRIES,
     casts: casts::ENTRIES,

@@ -3,7 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::{Element, Register, products, reduce};
-use crate::scalar::attention::{AttentionBlock, AttentionState, BLOCK, merged, scratch_len, softmax, stride};
+use crate::scalar::attention::{
+    AttentionBlock, AttentionState, BLOCK, check, merged, scratch_len, softmax, stride,
+};
 use crate::scalar::lanes::LANES;
 
 /// Rows up to which keys and values are widened in registers, once a row, rather than once in memory.
@@ -26,14 +28,13 @@ pub unsafe fn attend<V: Register, E: Element, const Q: usize, const W: usize>(
     out: &mut [f32],
     scratch: &mut [f32],
 ) {
+    check(&block, counts, queries, states, out);
     let (head_dim, stride, rows) = (block.head_dim, stride(block.head_dim), counts.len());
-    assert!(counts.iter().all(|count| (1..=BLOCK).contains(count)));
-    assert!(queries.len() == rows * stride && out.len() == queries.len() && states.len() == rows);
     let longest = counts.iter().copied().max().unwrap_or(0);
     assert!(keys.len() >= longest * head_dim && values.len() >= longest * head_dim);
     let scratch = &mut scratch[..scratch_len(rows, head_dim)];
     let (scores, wide) = scratch.split_at_mut(rows * BLOCK);
-    // SAFETY: the lengths were asserted, of `wide` there are 64 rows; features by the contract.
+    // SAFETY: the lengths were checked, of `wide` there are 64 rows; features by the contract.
     unsafe {
         if rows <= DIRECT && head_dim == stride {
             // Too few rows for the widening to pay.

@@ -8,13 +8,13 @@ use crate::scalar::lanes::LANES;
 use crate::x86_64::streams::two_streams;
 
 /// Bytes by which a row is prefetched ahead of its use.
-const AHEAD: usize = 4096;
+pub(super) const AHEAD: usize = 4096;
 /// Columns of a block; a block of rows and tokens stays in the first-level cache.
-const COLS: usize = 256;
+pub(super) const COLS: usize = 256;
 /// Rows of a block.
-const ROWS: usize = 8;
+pub(super) const ROWS: usize = 8;
 /// Tokens of a block.
-const TOKENS: usize = 12;
+pub(super) const TOKENS: usize = 12;
 /// Tokens from which blocks pay.
 const FEW: usize = 3;
 
@@ -25,7 +25,7 @@ const FEW: usize = 3;
 #[inline(always)]
 pub unsafe fn dense<V: Register, E: Element>(row: &[E], x: &[f32], out: &mut [f32]) {
     let cols = row.len();
-    assert!(x.len() >= out.len() * cols);
+    assert!(out.len().checked_mul(cols).is_some_and(|len| len <= x.len()));
     let mut t = 0;
     // SAFETY: `x` holds the rows of all tokens, asserted; features by the contract.
     unsafe {
@@ -96,7 +96,7 @@ unsafe fn total<V: Register, E: Element>(sums: [V; 4], row: &[E], x: &[f32]) -> 
 /// # Safety
 /// AVX2 is there.
 #[inline(always)]
-unsafe fn finish<E: Element>(lanes: &mut [f32; LANES], row: &[E], x: &[f32]) -> f32 {
+pub(super) unsafe fn finish<E: Element>(lanes: &mut [f32; LANES], row: &[E], x: &[f32]) -> f32 {
     for (lane, (value, x)) in lanes.iter_mut().zip(row.iter().zip(x)) {
         *lane += value.widen() * x;
     }
@@ -142,7 +142,11 @@ pub unsafe fn dense_rows<V: Register, E: Element, const Q: usize>(
             let count = TOKENS.min(tokens - first);
             let x = &x[first * cols..(first + count) * cols];
             // SAFETY: whole rows and tokens; features by the contract.
-            unsafe { block::<V, E, Q>(rows, cols, x, out, (first, tokens)) };
+            unsafe {
+                block::<V, _, Q>(&Stored { rows, cols }, cols, x, |row, t, product| {
+                    out[row * tokens + first + t] = product;
+                });
+            }
         }
     }
 }
@@ -196,33 +200,71 @@ unsafe fn pair<V: Register, E: Element>(rows: [&[E]; 2], x: &[f32]) -> [f32; 2] 
 
 /// Values that start at a cache line: a register never crosses one.
 #[repr(align(64))]
-struct Lines<T>(T);
+pub(super) struct Lines<T>(pub(super) T);
 
-/// Up to `ROWS` rows with up to `TOKENS` tokens; row `r` and token `t` go to `out[r * tokens + first + t]`.
+/// Up to [`ROWS`] rows that are read as f32 a block of columns at a time.
+pub(super) trait Rows {
+    /// Returns how many there are.
+    fn count(&self) -> usize;
+
+    /// Writes `len` columns from `start` on of every row, whole lanes of both.
+    ///
+    /// # Safety
+    /// The columns exist; features as [`dense`].
+    unsafe fn widen<V: Register>(&self, start: usize, len: usize, wide: &mut [[f32; COLS]; ROWS]);
+
+    /// Writes the columns from `start` to the end, fewer than the lanes, of one row.
+    fn widen_rest(&self, row: usize, start: usize, out: &mut [f32]);
+}
+
+/// Rows of elements, one after the other.
+struct Stored<'a, E> {
+    rows: &'a [E],
+    cols: usize,
+}
+
+impl<E: Element> Rows for Stored<'_, E> {
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.rows.len() / self.cols
+    }
+
+    #[inline(always)]
+    unsafe fn widen<V: Register>(&self, start: usize, len: usize, wide: &mut [[f32; COLS]; ROWS]) {
+        for (row, wide) in self.rows.chunks_exact(self.cols).zip(wide) {
+            for at in (0..len).step_by(V::WIDTH) {
+                // SAFETY: by the contract.
+                unsafe { E::load::<V>(row.as_ptr().add(start + at)).store(wide.as_mut_ptr().add(at)) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn widen_rest(&self, row: usize, start: usize, out: &mut [f32]) {
+        let rest = &self.rows[row * self.cols + start..(row + 1) * self.cols];
+        out.iter_mut().zip(rest).for_each(|(out, value)| *out = value.widen());
+    }
+}
+
+/// Hands `put` the product of each row, by its number, with each of up to [`TOKENS`] tokens, by its own.
 ///
 /// # Safety
-/// As [`dense`]; `rows` and `x` hold whole rows of `cols` elements, at most `ROWS` and `TOKENS`.
+/// As [`dense`]; `x` holds whole tokens of `cols` elements, at most [`TOKENS`], and so many columns has each row.
 #[inline(always)]
-unsafe fn block<V: Register, E: Element, const Q: usize>(
-    rows: &[E],
+pub(super) unsafe fn block<V: Register, R: Rows, const Q: usize>(
+    rows: &R,
     cols: usize,
     x: &[f32],
-    out: &mut [f32],
-    (first, tokens): (usize, usize),
+    mut put: impl FnMut(usize, usize, f32),
 ) {
-    let (row_count, count, whole) = (rows.len() / cols, x.len() / cols, cols / LANES * LANES);
+    let (row_count, count, whole) = (rows.count(), x.len() / cols, cols / LANES * LANES);
     let mut lanes = Lines([[[0.0f32; LANES]; ROWS]; TOKENS]);
     let mut wide = Lines([[0.0f32; COLS]; ROWS]);
     for start in (0..whole).step_by(COLS) {
         let len = COLS.min(whole - start);
         // SAFETY: `start + len` is at most the length of each row and token; features by the contract.
         unsafe {
-            for (r, wide) in wide.0.iter_mut().enumerate().take(row_count) {
-                for at in (0..len).step_by(V::WIDTH) {
-                    let from = rows.as_ptr().add(r * cols + start + at);
-                    E::load::<V>(from).store(wide.as_mut_ptr().add(at));
-                }
-            }
+            rows.widen::<V>(start, len, &mut wide.0);
             let token = |t: usize| x.as_ptr().add(t * cols + start);
             for r in (0..row_count).step_by(2) {
                 // A row that is not there is computed from what stands in its place, and not used.
@@ -243,11 +285,13 @@ unsafe fn block<V: Register, E: Element, const Q: usize>(
             }
         }
     }
-    for (t, lanes) in lanes.0.iter_mut().enumerate().take(count) {
-        for (r, lanes) in lanes.iter_mut().enumerate().take(row_count) {
-            let (row, x) = (&rows[r * cols + whole..(r + 1) * cols], &x[t * cols + whole..(t + 1) * cols]);
+    let mut rest = [0.0f32; LANES];
+    let rest = &mut rest[..cols - whole];
+    for r in 0..row_count {
+        rows.widen_rest(r, whole, rest);
+        for (t, lanes) in lanes.0.iter_mut().enumerate().take(count) {
             // SAFETY: by the contract.
-            out[r * tokens + first + t] = unsafe { finish(lanes, row, x) };
+            put(r, t, unsafe { finish(&mut lanes[r], rest, &x[t * cols + whole..(t + 1) * cols]) });
         }
     }
 }

@@ -9,6 +9,7 @@
 pub mod attention;
 pub mod dense;
 mod reduce;
+pub mod ternary;
 
 use std::arch::x86_64::*;
 
@@ -32,6 +33,10 @@ pub trait Register: Copy {
     unsafe fn load_f16(at: *const f16) -> Self;
     unsafe fn load_bf16(at: *const bf16) -> Self;
     unsafe fn store(self, at: *mut f32);
+    /// Widens bytes to integers, which are kept as the bits of floats.
+    unsafe fn load_bytes(at: *const u8) -> Self;
+    /// Returns the values of codes of two bits in such integers, from bit `shift` on: the code less 1.
+    unsafe fn values(self, shift: u32) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     /// Adds lanes until eight are left: `l` and `l + 8` of sixteen.
