@@ -37,7 +37,7 @@ enum Step {
     Clippy,
     /// Build the documentation, warnings denied
     Doc,
-    /// Run all tests: exactly `cargo test --workspace`
+    /// Run all tests, `cargo test --workspace`, and benches as tests
     Test,
     /// Run the tests again with the scalar kernels forced
     TestScalar,

@@ -23,9 +23,12 @@ pub fn doc() -> Result<()> {
     run(cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// Runs all tests.
+/// Runs all tests, and the suites of the speed of kernels and models as tests: once, on little data.
+///
+/// The whole workspace is selected, so that what [`TEST`] compiled serves again.
 pub fn test() -> Result<()> {
-    run(&mut cargo(TEST))
+    run(&mut cargo(TEST))?;
+    run(&mut cargo(["test", "--workspace", "--bench", "kernels", "--bench", "decode", "--bench", "prefill"]))
 }
 
 /// Runs the tests with the scalar kernels forced.
@@ -135,7 +138,10 @@ fn miri() -> Result<()> {
     Ok(())
 }
 
-/// Runs the model checks of the memory pool, which replace its atomics and locks.
+/// Folders of `bitnet-core` that have model checks.
+const LOOM: [&str; 2] = ["memory", "cpu"];
+
+/// Runs the model checks of the memory pool and of the team of workers, which replace their atomics and locks.
 fn loom() -> Result<()> {
     let args = ["test", "--package", "bitnet-core", "--lib", "--release", "loom_tests"];
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
@@ -144,14 +150,17 @@ fn loom() -> Result<()> {
     command.env("RUSTFLAGS", format!("{flags} --cfg loom")).env("CARGO_TARGET_DIR", "target/loom");
     let output = capture(&mut command)?;
     if !output.success {
-        bail!("the model checks of the memory pool did not all pass\n{}{}", output.stdout, output.stderr);
+        bail!("the model checks did not all pass\n{}{}", output.stdout, output.stderr);
     }
-    let source = std::fs::read_to_string(root().join("crates/bitnet-core/src/memory/loom_tests.rs"))?;
-    let (written, ran) = (source.matches("#[test]").count(), passed(&output.stdout, "loom_tests::"));
-    if written == 0 || ran != written {
-        bail!("model checks of the memory pool: expected {written}, found {ran} that passed");
+    for part in LOOM {
+        let source = root().join(format!("crates/bitnet-core/src/{part}/loom_tests.rs"));
+        let written = std::fs::read_to_string(source)?.matches("#[test]").count();
+        let ran = passed(&output.stdout, &format!("{part}::loom_tests::"));
+        if written == 0 || ran != written {
+            bail!("model checks of {part}: expected {written}, found {ran} that passed");
+        }
+        println!("passed: {ran} model checks of {part}");
     }
-    println!("passed: {ran} model checks of the memory pool");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The trait that a backend implements.
 
-use crate::{BitNetError, BufferId, Device, Graph, LinearId, LinearWeights, Op, Result, Step, VectorId};
+use crate::logits::greatest_logit;
+use crate::{BufferId, Device, Graph, LinearId, LinearWeights, Op, Result, Step, VectorId};
 
 /// What a backend is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,13 @@ pub trait Backend: Send {
     /// they are reserved again.
     fn release_kv_blocks(&mut self, count: usize);
 
+    /// Lends the weights that a pass of the loaded graph reads whole, the head's only where it computes `logits`: the
+    /// very bytes, for measurements of the memory that they are in. Empty where that is not the host's.
+    fn weights(&self, logits: bool) -> Vec<&[u8]> {
+        let _ = logits;
+        Vec::new()
+    }
+
     /// Enqueues one op of the loaded graph for the tokens of `step`.
     ///
     /// # Errors
@@ -112,16 +120,13 @@ pub trait Backend: Send {
     /// token instead of a row of logits.
     ///
     /// # Errors
-    /// As [`logits`](Self::logits); a mismatch when a row holds a NaN.
+    /// As [`logits`](Self::logits); a mismatch when a row holds a NaN or +inf, or -inf alone: what a sampler
+    /// refuses as well.
     fn argmax(&mut self, out: &mut Vec<u32>) -> Result<()> {
         let vocab = self.vocab()?;
         for row in self.logits()?.chunks_exact(vocab) {
-            match greatest(row) {
-                Ok(best) => out.push(best as u32),
-                Err(id) => {
-                    return Err(BitNetError::mismatch(format!("logit of token {id}"), "a number", row[id]));
-                }
-            }
+            let best = greatest_logit(row).map_err(|unusable| unusable.error(row))?;
+            out.push(best as u32);
         }
         Ok(())
     }
@@ -137,46 +142,4 @@ pub trait Backend: Send {
 
     /// Reports the device memory held, by part.
     fn memory(&self) -> Vec<MemoryPart>;
-}
-
-/// Returns the first index of the greatest value, or else the index of a NaN.
-fn greatest(row: &[f32]) -> std::result::Result<usize, usize> {
-    // As many values side by side as two of the narrowest registers hold, so that the compiler uses them.
-    const LANES: usize = 8;
-    let (whole, rest) = row.as_chunks::<LANES>();
-    let (mut lanes, mut unordered) = ([f32::NEG_INFINITY; LANES], [0u32; LANES]);
-    for values in whole {
-        for l in 0..LANES {
-            lanes[l] = if values[l] > lanes[l] { values[l] } else { lanes[l] };
-            unordered[l] |= u32::from(values[l].is_nan());
-        }
-    }
-    let max = rest.iter().chain(&lanes).fold(f32::NEG_INFINITY, |max, &value| max.max(value));
-    if unordered != [0; LANES] || rest.iter().any(|value| value.is_nan()) {
-        return Err(row.iter().position(|value| value.is_nan()).unwrap_or(0));
-    }
-    let holds = |values: &[f32; LANES]| values.iter().fold(false, |found, &value| found | (value == max));
-    let start = whole.iter().position(holds).unwrap_or(whole.len()) * LANES;
-    Ok(start + row[start..].iter().position(|&value| value == max).unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_of_the_greatest_is_found() {
-        for len in 1..40 {
-            for at in 0..len {
-                let mut row: Vec<f32> = (0..len).map(|i| (i * 31 % 7) as f32).collect();
-                row[at] = 9.0;
-                row[len - 1] = 9.0;
-                assert_eq!(greatest(&row), Ok(at));
-                row[at] = f32::NAN;
-                assert_eq!(greatest(&row), Err(at));
-            }
-            assert_eq!(greatest(&vec![f32::NEG_INFINITY; len]), Ok(0));
-        }
-        assert_eq!(greatest(&[-0.0, 0.0, -0.0]), Ok(0));
-    }
 }

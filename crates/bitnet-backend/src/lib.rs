@@ -13,6 +13,7 @@ mod device;
 mod dtype;
 mod error;
 mod graph;
+mod logits;
 mod pool;
 mod step;
 mod weights;
@@ -25,6 +26,7 @@ pub use graph::{
     Activation, AttentionShape, BufferId, BufferKind, BufferSpec, Graph, LinearId, Norm, Op, Touched,
     VectorId,
 };
+pub use logits::{UnusableLogits, greatest_logit};
 pub use pool::{DeviceMemory, MemoryRegion};
 pub use step::{BlockId, KV_BLOCK_TOKENS, LogitsWanted, Step};
 pub use weights::{LinearWeights, TernaryWire, WeightBytes, WeightScale, WeightStorage};

@@ -3,7 +3,7 @@
 
 use bitnet_benchmarks::BenchError;
 use bitnet_benchmarks::conversion::{CACHED, CASES, LARGE, conversion};
-use bitnet_benchmarks::packing::{Effort, effort};
+use bitnet_benchmarks::rounds::{Effort, effort};
 use bitnet_kernels::Kernels;
 
 fn main() -> Result<(), BenchError> {

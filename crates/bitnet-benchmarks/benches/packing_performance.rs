@@ -2,7 +2,8 @@
 #![allow(missing_docs)]
 
 use bitnet_benchmarks::BenchError;
-use bitnet_benchmarks::packing::{CACHED, Effort, effort, packing, unpacking, weights};
+use bitnet_benchmarks::packing::{CACHED, packing, unpacking, weights};
+use bitnet_benchmarks::rounds::{Effort, effort};
 use bitnet_kernels::Kernels;
 use bitnet_quant::prelude::*;
 

@@ -2,7 +2,8 @@
 #![allow(missing_docs)]
 
 use bitnet_benchmarks::BenchError;
-use bitnet_benchmarks::packing::{Effort, Figure, absmean_quantisation, dequantisation, effort, scheme};
+use bitnet_benchmarks::packing::{absmean_quantisation, dequantisation, scheme};
+use bitnet_benchmarks::rounds::{Effort, Figure, effort};
 use bitnet_quant::prelude::*;
 
 fn main() -> Result<(), BenchError> {

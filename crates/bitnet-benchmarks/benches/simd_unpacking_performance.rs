@@ -2,7 +2,8 @@
 #![allow(missing_docs)]
 
 use bitnet_benchmarks::BenchError;
-use bitnet_benchmarks::packing::{CACHED, Effort, effort, naive_two_bit, unpacking, weights};
+use bitnet_benchmarks::packing::{CACHED, cold, naive_two_bit, unpacking, weights};
+use bitnet_benchmarks::rounds::{Effort, Figure, effort};
 use bitnet_kernels::{Isa, Kernels};
 use bitnet_quant::prelude::*;
 
@@ -13,9 +14,9 @@ fn main() -> Result<(), BenchError> {
     let best = Kernels::select()?.isa;
     println!("one thread, half of the weights zero; GB/s of i8 output, and the share of");
     println!("memcpy (cache) or of a probe that moves the same bytes the same way (memory)");
-    let all = weights(effort.cold(), 0.5);
+    let all = weights(cold(effort), 0.5);
     let cached = &all[..CACHED.min(all.len())];
-    let show = |figure: &bitnet_benchmarks::packing::Figure| {
+    let show = |figure: &Figure| {
         let (rate, ratio) = (figure.rate, figure.ratio);
         println!("{:<40} {:>7.2} ({:.2}-{:.2})  {:.2}", figure.name, rate.median, rate.min, rate.max, ratio);
     };

@@ -8,9 +8,11 @@
 // Only candle is added to a list of contenders.
 #![cfg_attr(not(feature = "tensor-peers"), allow(unused_mut))]
 
+use std::convert::Infallible;
 use std::hint::black_box;
-use std::time::Instant;
 
+use bitnet_benchmarks::rounds::{alternate, seconds};
+use bitnet_benchmarks::statistics::Summary;
 use bitnet_core::backend::{BitNetDType, Device};
 use bitnet_core::memory::HybridMemoryPool;
 use bitnet_core::tensor::BitNetTensor;
@@ -32,27 +34,13 @@ impl Suite {
         if !self.chosen.is_empty() && !self.chosen.iter().any(|word| work.contains(word.as_str())) {
             return;
         }
-        let mut samples = vec![Vec::new(); contenders.len()];
-        let mut order: Vec<usize> = (0..contenders.len()).collect();
-        for round in 0..=self.rounds {
-            for &at in &order {
-                let begin = Instant::now();
-                (contenders[at].1)();
-                // The first round warms up.
-                if round > 0 || self.rounds == 0 {
-                    samples[at].push(begin.elapsed().as_secs_f64() * 1e3);
-                }
-            }
-            // What runs after a work of one thread finds the others asleep: nobody always follows the same.
-            order.reverse();
-        }
-        let medians: Vec<f64> = samples
-            .into_iter()
-            .map(|mut samples| {
-                samples.sort_by(f64::total_cmp);
-                samples[samples.len() / 2]
-            })
+        let mut timed: Vec<_> = contenders
+            .iter_mut()
+            .map(|(_, run)| move || Ok::<f64, Infallible>(seconds(&mut *run) * 1e3))
             .collect();
+        let mut timed: Vec<_> = timed.iter_mut().map(|timed| timed as &mut dyn FnMut() -> _).collect();
+        let Ok(samples) = alternate(self.rounds, &mut timed);
+        let medians: Vec<f64> = samples.iter().map(|samples| Summary::of(samples).median).collect();
         print!("{work:<34} {:>8.2} ms", medians[0]);
         for ((name, _), median) in contenders.iter().zip(&medians).skip(1) {
             print!("   {name} {median:.2} ms ({:.2}x)", median / medians[0]);
@@ -65,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let test = args.iter().any(|arg| arg == "--test");
     let chosen = args.into_iter().filter(|arg| !arg.starts_with("--")).collect();
-    let suite = Suite { rounds: if test { 0 } else { ROUNDS }, chosen };
+    let suite = Suite { rounds: if test { 1 } else { ROUNDS }, chosen };
     let side = if test { 128 } else { 4096 };
     println!("f32 [{side}, {side}], {} threads", rayon::current_num_threads());
     elementwise(&suite, side)?;

@@ -5,13 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use bitnet_core::backend::LogitsWanted;
 use bitnet_inference::model::Model;
-use bitnet_inference::runner::Feed;
 
 use crate::BenchError;
-use crate::speed::{Settings, runner};
-use crate::statistics::Summary;
+use crate::speed::{Settings, generate, runner};
+use crate::statistics::{Summary, ratio};
 
 /// Decoding alone and beside busy threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,8 +40,7 @@ pub fn measure(
         alone.push(decode(model, settings, tokens, 0)?);
         beside.push(decode(model, settings, tokens, busy)?);
     }
-    let shares: Vec<f64> = beside.iter().zip(&alone).map(|(beside, alone)| beside / alone).collect();
-    Ok(Beside { idle: Summary::of(&alone), busy: Summary::of(&beside), share: Summary::of(&shares).median })
+    Ok(Beside { idle: Summary::of(&alone), busy: Summary::of(&beside), share: ratio(&beside, &alone) })
 }
 
 /// Returns the tokens a second of a new engine beside `busy` threads, the first token not counted.
@@ -51,13 +48,7 @@ fn decode(model: &Model, settings: Settings, tokens: usize, busy: usize) -> Resu
     let mut runner = runner(model, settings, tokens + 2)?;
     let sequence = runner.start();
     let mut next = vec![0];
-    let mut one = || {
-        let token = next[0];
-        runner.forward(&[Feed { sequence, tokens: &[token], logits: LogitsWanted::Last }])?;
-        next.clear();
-        runner.argmax(&mut next)
-    };
-    one()?;
+    generate(&mut runner, sequence, &mut next, 1)?;
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
@@ -65,7 +56,7 @@ fn decode(model: &Model, settings: Settings, tokens: usize, busy: usize) -> Resu
             scope.spawn(|| while !black_box(stop.load(Ordering::Relaxed)) {});
         }
         let started = Instant::now();
-        (0..tokens).try_for_each(|_| one())?;
+        generate(&mut runner, sequence, &mut next, tokens)?;
         Ok(tokens as f64 / started.elapsed().as_secs_f64())
     })
 }

@@ -12,7 +12,7 @@ use bitnet_core::memory::conversion::{ConversionConfig, ConversionEngine, Conver
 use bitnet_core::memory::tensor::BitNetTensor;
 
 use crate::BenchError;
-use crate::packing::{Effort, Figure, beside};
+use crate::rounds::{Effort, Figure, beside};
 
 /// Elements of a tensor far past any cache.
 pub const LARGE: usize = 32 << 20;

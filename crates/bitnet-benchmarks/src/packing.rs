@@ -5,15 +5,15 @@
 //! the caches, in the same pieces. The two alternate, so that a ratio is of the same moments.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use bitnet_core::backend::BitNetDType;
-use bitnet_kernels::{Isa, Kernels, Pieces, probe};
+use bitnet_kernels::probe::ReadMethod;
+use bitnet_kernels::{Isa, Kernels, Pieces};
 use bitnet_quant::packing::CHUNK;
 use bitnet_quant::prelude::*;
 
 use crate::BenchError;
-use crate::statistics::Summary;
+use crate::rounds::{Effort, Figure, beside};
 
 /// Values that stay in a second-level cache with what they are unpacked from.
 pub const CACHED: usize = 16 * CHUNK;
@@ -21,59 +21,13 @@ pub const CACHED: usize = 16 * CHUNK;
 pub const COLD: usize = 8192 * CHUNK;
 /// Values between two writes of the probe.
 const PIECE: usize = CHUNK;
-const ROUNDS: usize = 7;
-/// Seconds of a round at least.
-const ROUND_SECONDS: f64 = 0.02;
 
-/// How much is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effort {
-    /// Figures to quote.
-    Full,
-    /// One short round of little data: that it works.
-    Smoke,
-}
-
-impl Effort {
-    /// Returns the values of a case past the caches.
-    pub fn cold(self) -> usize {
-        match self {
-            Effort::Full => COLD,
-            Effort::Smoke => 4 * CHUNK,
-        }
+/// Returns the values of a case past the caches.
+pub fn cold(effort: Effort) -> usize {
+    match effort {
+        Effort::Full => COLD,
+        Effort::Smoke => 4 * CHUNK,
     }
-
-    fn rounds(self) -> (usize, f64) {
-        match self {
-            Effort::Full => (ROUNDS, ROUND_SECONDS),
-            Effort::Smoke => (1, 0.0),
-        }
-    }
-}
-
-/// Reads the arguments that cargo gives a suite: `None` where a filter names another, the smoke effort where the
-/// suite runs as a test.
-pub fn effort(suite: &str, arguments: impl Iterator<Item = String>) -> Option<Effort> {
-    let (mut bench, mut selected) = (false, true);
-    for argument in arguments {
-        match argument.as_str() {
-            "--bench" => bench = true,
-            flag if flag.starts_with('-') => {}
-            filter => selected = suite.contains(filter),
-        }
-    }
-    selected.then_some(if bench { Effort::Full } else { Effort::Smoke })
-}
-
-/// One line of a suite.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Figure {
-    /// What was measured.
-    pub name: String,
-    /// Billions of weights a second.
-    pub rate: Summary,
-    /// The rate over that of the yardstick in the same rounds.
-    pub ratio: f64,
 }
 
 /// Independent ternary weights with a share of zeros and even signs.
@@ -94,37 +48,6 @@ pub fn weights(len: usize, zeros: f64) -> Vec<i8> {
         .collect()
 }
 
-/// Times `work` beside `yardstick`, both of `units` units a call, in alternating rounds.
-pub fn beside(
-    name: String,
-    units: usize,
-    effort: Effort,
-    mut work: impl FnMut() -> Result<(), BenchError>,
-    mut yardstick: impl FnMut(),
-) -> Result<Figure, BenchError> {
-    let (rounds, least) = effort.rounds();
-    // The first calls touch the pages and are not counted.
-    work()?;
-    yardstick();
-    let started = Instant::now();
-    work()?;
-    let repeats = (least / started.elapsed().as_secs_f64().max(1e-9)).ceil().max(1.0) as usize;
-    let (mut rates, mut ratios) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        let started = Instant::now();
-        for _ in 0..repeats {
-            work()?;
-        }
-        let own = started.elapsed().as_secs_f64();
-        let started = Instant::now();
-        (0..repeats).for_each(|_| yardstick());
-        let other = started.elapsed().as_secs_f64();
-        rates.push((units * repeats) as f64 / own / 1e9);
-        ratios.push(other / own);
-    }
-    Ok(Figure { name, rate: Summary::of(&rates), ratio: Summary::of(&ratios).median })
-}
-
 fn pack(strategy: TernaryPackingStrategy, weights: &[i8]) -> Result<TernaryPackedWeights, BenchError> {
     Ok(TernaryPackerFactory::create_packer(strategy).pack(weights, &TernaryPackingConfig::default())?)
 }
@@ -137,7 +60,7 @@ struct Moved<'a> {
 
 impl Pieces for Moved<'_> {
     fn next(&mut self) -> Option<&[i8]> {
-        black_box(probe::read_plain(self.packed.next()?));
+        black_box(ReadMethod::Plain.read(self.packed.next()?));
         Some(self.piece)
     }
 }
@@ -226,7 +149,7 @@ pub fn packing(
             Ok(())
         },
         || {
-            black_box(probe::read_plain(&bytes));
+            black_box(ReadMethod::Plain.read(&bytes));
         },
     )
 }
@@ -247,8 +170,8 @@ pub fn absmean_quantisation(rows: usize, cols: usize, effort: Effort) -> Result<
             Ok(())
         },
         || {
-            black_box(probe::read_plain(&bytes));
-            black_box(probe::read_plain(&bytes));
+            black_box(ReadMethod::Plain.read(&bytes));
+            black_box(ReadMethod::Plain.read(&bytes));
         },
     )
 }
@@ -344,16 +267,6 @@ impl From<QuantError> for BenchError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn suites_obey_the_filter_and_the_flag() {
-        let effort =
-            |arguments: &[&str]| effort("packing_performance", arguments.iter().map(|a| (*a).to_owned()));
-        assert_eq!(effort(&["--bench"]), Some(Effort::Full));
-        assert_eq!(effort(&[]), Some(Effort::Smoke));
-        assert_eq!(effort(&["--bench", "packing"]), Some(Effort::Full));
-        assert_eq!(effort(&["quantization_performance", "--bench"]), None);
-    }
 
     #[test]
     fn weights_have_their_share_of_zeros() {

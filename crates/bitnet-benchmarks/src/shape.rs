@@ -80,6 +80,12 @@ impl Shape {
         SHAPES.into_iter().find(|shape| shape.name == name)
     }
 
+    /// Returns output and input features of the greatest ternary matrices of a layer.
+    pub fn products(&self) -> [(usize, usize); 3] {
+        let Shape { hidden, intermediate, .. } = *self;
+        [(hidden, hidden), (intermediate, hidden), (hidden, intermediate)]
+    }
+
     /// Returns the elements of a head.
     pub fn head_dim(&self) -> usize {
         self.hidden / self.heads

@@ -28,6 +28,12 @@ impl Summary {
     }
 }
 
+/// Returns the median of the ratios of neighbours, of measurements in turn; NaN as [`Summary::of`].
+pub fn ratio(above: &[f64], below: &[f64]) -> f64 {
+    let ratios: Vec<f64> = above.iter().zip(below).map(|(above, below)| above / below).collect();
+    Summary::of(&ratios).median
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,6 +43,14 @@ mod tests {
         assert_eq!(Summary::of(&[3.0, 1.0, 2.0]), Summary { median: 2.0, min: 1.0, max: 3.0 });
         assert_eq!(Summary::of(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
         assert_eq!(Summary::of(&[5.0]), Summary { median: 5.0, min: 5.0, max: 5.0 });
+    }
+
+    #[test]
+    fn a_ratio_is_of_neighbours() {
+        // That of the medians is 3.
+        assert_eq!(ratio(&[8.0, 2.0, 6.0], &[2.0, 2.0, 3.0]), 2.0);
+        assert_eq!(ratio(&[1.0, 10.0, 100.0], &[1.0, 100.0, 10.0]), 1.0);
+        assert!(ratio(&[], &[]).is_nan() && ratio(&[f64::NAN], &[1.0]).is_nan());
     }
 
     #[test]

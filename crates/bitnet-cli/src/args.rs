@@ -190,8 +190,8 @@ pub enum WeightsArg {
     Copy,
     /// Read once into memory that all processes of this user share while one of them runs (Linux).
     Shared,
-    /// Copied for 512 tokens to decode and more, where weights are used as the file has them and leave half of
-    /// the free memory; else mapped, where the build can.
+    /// Copied for 512 tokens to decode and more (a chat counts four replies), where weights are used as the file
+    /// has them and leave half of the free memory; else mapped, where the build can.
     Auto,
 }
 
@@ -578,7 +578,7 @@ pub struct InspectArgs {
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Suite {
-    /// Ternary products alone, on one thread.
+    /// Products alone: of ternary weights, and of the output matrix.
     Kernels,
     /// Decoding after a prompt of one token.
     Decode,
@@ -589,11 +589,13 @@ pub enum Suite {
 /// Measure speed beside the machine's own limits.
 ///
 /// Without a suite, a prompt and decoding after it. Weights are synthetic in a published shape unless a model
-/// is named. The logits of the first two layers are compared with the scalar tier, bit for bit, before
-/// anything is timed. Figures are medians over rounds, with limits of the machine measured between the rounds
-/// on as many threads. The roofline of decoding is the read bandwidth: the better of plain and prefetched reads
-/// of the same weights. Prompts and products of warm weights stand beside a probe that multiplies in registers
-/// with the instructions of the tier.
+/// is named. Before anything is timed, logits of the first two layers (a prompt of 70 tokens and one after it, with each
+/// number of threads) and every product are compared with the scalar tier, bit for bit. Figures are medians over rounds,
+/// with limits of the machine measured between the rounds on as many threads. The roofline of decoding and of cold
+/// products is the read bandwidth: the best of four ways of reading the very bytes that were worked on, with and without
+/// prefetch, one stream or two. Prompts and warm ternary products stand beside a probe that multiplies in registers with
+/// the instructions of the tier. Billions of operations a second (GOPS) count ternary products, two for a weight and
+/// token.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// What to measure [default: prefill and decode]
@@ -605,25 +607,26 @@ pub struct BenchArgs {
     /// Shape of the synthetic model: 2b-4t, large, 3b or tiny
     #[arg(long, value_name = "SHAPE", default_value = "2b-4t")]
     pub shape: String,
-    /// Tokens of the prompt
-    #[arg(short = 'p', value_name = "N", default_value_t = 128)]
-    pub prompt: usize,
-    /// Tokens to decode
-    #[arg(short = 'n', value_name = "N", default_value_t = 64)]
-    pub tokens: usize,
-    /// Thread counts to measure, one after the other [default: 1 and every core this process may use]
+    /// Tokens of the prompt; not with kernels or decode [default: 128]
+    #[arg(short = 'p', value_name = "N")]
+    pub prompt: Option<usize>,
+    /// Tokens to decode; not with kernels or prefill [default: 64]
+    #[arg(short = 'n', value_name = "N")]
+    pub tokens: Option<usize>,
+    /// Thread counts to measure, one after the other [default: 1 and every core this process may use; with kernels 1]
     #[arg(short = 't', long = "threads", value_name = "N,...", value_delimiter = ',', value_parser = value_parser!(u16).range(1..=1024))]
     pub thread_counts: Vec<u16>,
     /// Decode beside this many busy threads too, in turn with decoding alone, and print the share of its speed
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     pub busy: Option<u16>,
-    /// Fail when decoding reaches less than 0.5 of the roofline, or a cold product less than 0.7
+    /// Fail when decoding reaches less than 0.5 of the roofline, a cold product less than 0.7, or decoding beside busy
+    /// threads less than 0.4 of decoding alone
     #[arg(long)]
     pub assert: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Element type of the KV cache [default: what a .bitnet file records, else f16]
+    /// Element type of the KV cache; not with kernels [default: what a .bitnet file records, else f16]
     #[arg(long, value_name = "TYPE", value_enum)]
     pub kv: Option<KvType>,
     /// Element type of the output matrix
@@ -633,7 +636,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = LayoutArg::Quarters)]
     pub layout: LayoutArg,
     /// How the weight files of a named model are brought into memory; synthetic weights are made in memory, and
-    /// copied to huge pages for `copy`, or for `auto` by the same rule
+    /// copied to huge pages for `copy`, or for `auto` by the same rule. With kernels `copy` puts those weights on huge
+    /// pages that a model has in its file; those that loading makes are there always
     #[arg(long, value_name = "HOW", value_enum, default_value_t = WeightsArg::Auto)]
     pub weights: WeightsArg,
     /// Order of the elements in I2_S tensors of a named GGUF file
@@ -646,6 +650,9 @@ impl BenchArgs {
     pub fn threads(&self) -> Vec<usize> {
         if !self.thread_counts.is_empty() {
             return self.thread_counts.iter().map(|&threads| usize::from(threads)).collect();
+        }
+        if self.suite == Some(Suite::Kernels) {
+            return vec![1];
         }
         let most = match cfg!(feature = "parallel") {
             true => std::thread::available_parallelism().map_or(1, usize::from),

@@ -11,8 +11,10 @@ fn bench(args: &[&str]) -> Output {
 
 #[test]
 fn speed_of_a_synthetic_model_is_one_json_object() {
-    for suite in [&[][..], &["decode"], &["prefill"]] {
-        let common = ["--shape", "tiny", "-p", "8", "-n", "4", "-t", "1,2", "--head", "i8", "--json"];
+    let suites: [&[&str]; 3] = [&["-p", "8", "-n", "4"], &["decode", "-n", "4"], &["prefill", "-p", "8"]];
+    for suite in suites {
+        let is_prefill = suite[0] == "prefill";
+        let common = ["--shape", "tiny", "-t", "1,2", "--head", "i8", "--json"];
         let output = bench(&[suite, &common].concat());
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -25,8 +27,17 @@ fn speed_of_a_synthetic_model_is_one_json_object() {
             let bytes = line["bytes_per_token"].as_u64().unwrap();
             assert!((46_000_000..48_000_000).contains(&bytes), "{bytes}");
             assert!(line["prompt_tok_per_s"].as_f64().unwrap() > 0.0);
-            assert_eq!(line["decode_tok_per_s"].is_null(), suite == ["prefill"], "{line}");
-            assert_eq!(line["share"].is_null(), suite == ["prefill"], "{line}");
+            // 12 layers of 7.1 M weights, two operations each.
+            let operations =
+                line["prompt_gops"].as_f64().unwrap() / line["prompt_tok_per_s"].as_f64().unwrap();
+            assert!((0.169..0.171).contains(&operations), "{line}");
+            if !is_prefill {
+                let read =
+                    line["decode_gb_per_s"].as_f64().unwrap() / line["decode_tok_per_s"].as_f64().unwrap();
+                assert!((read * 1e9 / bytes as f64 - 1.0).abs() < 1e-9, "{line}");
+            }
+            assert_eq!(line["decode_tok_per_s"].is_null(), is_prefill, "{line}");
+            assert_eq!(line["share"].is_null(), is_prefill, "{line}");
             let number = |key: &str| line[key].as_u64().unwrap();
             assert_eq!(number("weight_bytes_per_token") + number("kv_bytes_per_token"), bytes);
             assert_eq!(line["prompt_share"].is_null(), report["compute_probe"].is_null(), "{line}");
@@ -52,10 +63,11 @@ fn decoding_beside_busy_threads_is_a_share_of_decoding_alone() {
 
 #[test]
 fn what_cannot_be_measured_is_a_usage_error() {
-    let cases: [&[&str]; 9] = [
+    let cases: [&[&str]; 18] = [
         &["kernels", "--busy", "2"],
         &["prefill", "--shape", "tiny", "--busy", "2"],
         &["--shape", "9b"],
+        &["kernels", "--shape", "9b"],
         &["cpu"],
         &["-p", "0"],
         &["--shape", "tiny", "-p", "4096", "-n", "64"],
@@ -63,6 +75,15 @@ fn what_cannot_be_measured_is_a_usage_error() {
         // Nothing there that a floor could judge.
         &["prefill", "--shape", "tiny", "--assert"],
         &["--shape", "tiny", "-n", "0", "--assert"],
+        // Options that the suite would not obey.
+        &["kernels", "-p", "8"],
+        &["kernels", "-n", "8"],
+        &["kernels", "--model", "x"],
+        &["kernels", "--kv", "f32"],
+        &["kernels", "--weights", "shared"],
+        &["decode", "--shape", "tiny", "-p", "8"],
+        &["decode", "--shape", "tiny", "-n", "0"],
+        &["prefill", "--shape", "tiny", "-n", "8"],
     ];
     for args in cases {
         let output = bench(args);

@@ -20,19 +20,28 @@
 //!
 //! The result is a function of parameters, logits, history and step alone. The random number of a
 //! draw is computed from (seed, step), not taken from a running state, so that neither thread count,
-//! batch nor chunking can shift it. Logits are widened to f64; the exponential is `libm`'s, plain
-//! IEEE arithmetic, where the standard library's last bit depends on the platform. Totals are summed
-//! in ascending order of ids and the nucleus in descending order of probability.
+//! batch nor chunking can shift it. The exponential is a kernel's, the same bits on every tier and
+//! machine. It is taken in f32, and is 0 below about 1e-38 of the greatest probability; a penalised
+//! logit is rounded to f32. Sums are taken in f64 and in a fixed order: totals by ids, in parts, the
+//! nucleus by descending probability.
 //!
 //! # Cost
 //!
-//! One pass over the row. Top-k and the nucleus are found by partial selection, and only what they
-//! keep is ever sorted; without either nothing is. Scratch memory (16 bytes a token, none when
-//! greedy) is kept between calls, which allocate nothing after the first.
+//! A greedy choice reads the row once. Otherwise the row is copied, and what is behind the `top_k`
+//! greatest logits or outside the nucleus is told from the rest by comparing many values at once:
+//! only what may be kept is ever ranked. Scratch memory (16 bytes a token, of which most is touched only
+//! when much of the vocabulary is kept) stays between calls, which allocate nothing after the first.
 
-use std::cmp::Ordering;
+use bitnet_core::backend::{UnusableLogits, greatest_logit};
+use bitnet_kernels::{IsaError, Kernels};
 
-/// Size of the first piece of the nucleus search; each further piece is four times as large.
+/// Values that are compared at once.
+const BLOCK: usize = 64;
+/// Values whose sum is taken at once.
+const PART: usize = 1024;
+/// Relative probabilities down to which the nucleus is looked for, one after the other. What is below the last is 0.
+const FLOORS: [f32; 4] = [1.0 / 256.0, 1.0 / 65_536.0, 1e-9, f32::MIN_POSITIVE];
+/// Size of the first piece of the nucleus that is ranked; each further piece is four times as large.
 const FIRST_PIECE: usize = 64;
 
 /// Configures a [`Sampler`].
@@ -135,6 +144,9 @@ pub enum SamplerError {
         /// Its logit.
         found: f32,
     },
+    /// The instruction-set tier that was asked for is not here.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
     /// Every logit is -inf.
     #[error("row of logits: expected at least one finite value, found {count} times -inf")]
     AllMasked {
@@ -153,18 +165,21 @@ pub enum SamplerError {
     },
 }
 
-/// A token that may still be drawn.
+/// A value of a row, with its place there.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Candidate {
-    id: u32,
-    /// The logit at first; after `exponentiate` the probability, relative to the greatest one.
-    value: f64,
+    at: u32,
+    value: f32,
 }
 
 impl Candidate {
-    /// Ranks by descending value, then ascending id: a total order, as values are never NaN.
-    fn rank(&self, other: &Self) -> Ordering {
-        other.value.total_cmp(&self.value).then(self.id.cmp(&other.id))
+    /// Returns what is the less the earlier it ranks: by descending value, then by place. Values are never NaN, and
+    /// zero has one sign.
+    fn rank(&self) -> u64 {
+        let bits = self.value.to_bits();
+        // Numbers order like their bits, negative ones the other way round.
+        let descending = if self.value < 0.0 { bits } else { !bits & i32::MAX as u32 };
+        u64::from(descending) << 32 | u64::from(self.at)
     }
 }
 
@@ -173,9 +188,15 @@ impl Candidate {
 pub struct Sampler {
     params: SamplingParams,
     vocab: usize,
-    /// One bit a token, set while the token's logit is to be penalised; all clear between calls.
-    penalised: Vec<u64>,
+    kernels: &'static Kernels,
+    /// What remains of the row: logits at first, probabilities relative to the greatest one later.
+    row: Vec<f32>,
+    /// Ids of what remains, ascending; empty while all of the vocabulary does.
+    ids: Vec<u32>,
+    /// Sum of each part of the row.
+    masses: Vec<f64>,
     candidates: Vec<Candidate>,
+    peaks: Vec<f32>,
 }
 
 impl Sampler {
@@ -183,13 +204,16 @@ impl Sampler {
     ///
     /// # Errors
     /// [`SamplerError::Parameter`] for a field out of range, [`SamplerError::Vocabulary`] for an
-    /// empty vocabulary or one of 2³² tokens and more.
+    /// empty vocabulary or one of 2³² tokens and more, [`SamplerError::Isa`] where `BITNET_ISA` names
+    /// no tier of this machine.
     pub fn new(params: SamplingParams, vocab: usize) -> Result<Self, SamplerError> {
         params.validate()?;
         if vocab == 0 || u32::try_from(vocab).is_err() {
             return Err(SamplerError::Vocabulary { found: vocab });
         }
-        Ok(Self { params, vocab, penalised: Vec::new(), candidates: Vec::new() })
+        let kernels = Kernels::select()?;
+        let (row, ids, masses, candidates, peaks) = Default::default();
+        Ok(Self { params, vocab, kernels, row, ids, masses, candidates, peaks })
     }
 
     /// Returns the parameters.
@@ -210,146 +234,212 @@ impl Sampler {
     /// unusable row, [`SamplerError::HistoryToken`] for an id outside the vocabulary among the
     /// tokens that the penalty looks at.
     pub fn sample(&mut self, logits: &[f32], history: &[u32], step: u64) -> Result<u32, SamplerError> {
-        self.check_logits(logits)?;
-        let recent = self.penalised_tokens(history)?;
-        for &token in recent {
-            self.penalised[token as usize / 64] |= 1 << (token % 64);
-        }
-        let choice = if self.params.temperature == 0.0 {
-            self.greatest(logits)
-        } else {
-            self.filter(logits);
-            draw(&self.candidates, uniform(self.params.seed, step))
-        };
-        for &token in recent {
-            self.penalised[token as usize / 64] = 0;
-        }
-        choice.ok_or(SamplerError::AllMasked { count: self.vocab })
-    }
-
-    fn check_logits(&self, logits: &[f32]) -> Result<(), SamplerError> {
         if logits.len() != self.vocab {
             return Err(SamplerError::LogitCount { expected: self.vocab, found: logits.len() });
         }
-        match logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
-            Some(at) => Err(SamplerError::Logit { token: at as u32, found: logits[at] }),
-            None => Ok(()),
+        let best = greatest(logits)?;
+        let recent = self.recent(history)?;
+        if self.params.temperature == 0.0 && recent.is_empty() {
+            return Ok(best as u32);
         }
+        let best = self.penalise(logits, recent, best)?;
+        if self.params.temperature == 0.0 {
+            return Ok(best as u32);
+        }
+        self.filter(self.row[best]);
+        let at = draw(&self.row, &self.masses, uniform(self.params.seed, step));
+        Ok(self.ids.get(at).copied().unwrap_or(at as u32))
     }
 
-    /// Returns the part of the history that the penalty applies to and makes room to mark it.
-    fn penalised_tokens<'h>(&mut self, history: &'h [u32]) -> Result<&'h [u32], SamplerError> {
+    /// Returns the part of the history that the penalty applies to.
+    fn recent<'h>(&self, history: &'h [u32]) -> Result<&'h [u32], SamplerError> {
         if self.params.repeat_penalty == 1.0 {
             return Ok(&[]);
         }
         let start = history.len().saturating_sub(self.params.repeat_window);
         let recent = &history[start..];
-        if let Some(at) = recent.iter().position(|&token| token as usize >= self.vocab) {
-            return Err(SamplerError::HistoryToken {
-                position: start + at,
-                token: recent[at],
-                vocab: self.vocab,
-            });
+        match recent.iter().position(|&token| token as usize >= self.vocab) {
+            Some(at) => {
+                Err(SamplerError::HistoryToken { position: start + at, token: recent[at], vocab: self.vocab })
+            }
+            None => Ok(recent),
         }
-        self.penalised.resize(self.vocab.div_ceil(64), 0);
-        Ok(recent)
     }
 
-    /// Returns the unmasked tokens in ascending order of ids with their logits after the penalty.
-    fn scores(&self, logits: &[f32]) -> impl Iterator<Item = Candidate> {
+    /// Copies the row, with the logits of `recent` tokens penalised, and returns the place of the greatest one.
+    fn penalise(&mut self, logits: &[f32], recent: &[u32], best: usize) -> Result<usize, SamplerError> {
+        self.row.clear();
+        self.row.extend_from_slice(logits);
+        self.ids.clear();
         let penalty = f64::from(self.params.repeat_penalty);
-        let penalised = |i: usize| self.penalised.get(i / 64).is_some_and(|bits| bits >> (i % 64) & 1 == 1);
-        logits.iter().enumerate().filter(|(_, logit)| **logit != f32::NEG_INFINITY).map(move |(i, &logit)| {
-            let value = match f64::from(logit) {
-                value if !penalised(i) => value,
+        for &token in recent {
+            // From the logit as it came: a token is penalised once, however often it occurs.
+            let value = match f64::from(logits[token as usize]) {
+                f64::NEG_INFINITY => continue,
                 value if value > 0.0 => value / penalty,
                 value => value * penalty,
             };
-            // Adding zero turns -0.0 into 0.0, which are equals here but not to `total_cmp`.
-            Candidate { id: i as u32, value: value + 0.0 }
-        })
-    }
-
-    fn greatest(&self, logits: &[f32]) -> Option<u32> {
-        self.scores(logits).reduce(|best, c| if c.value > best.value { c } else { best }).map(|c| c.id)
-    }
-
-    /// Leaves in `candidates` the tokens that may be drawn, in ascending order of ids, with their
-    /// relative probabilities; none when every token is masked.
-    fn filter(&mut self, logits: &[f32]) {
-        let mut kept = std::mem::take(&mut self.candidates);
-        kept.clear();
-        kept.reserve_exact(self.vocab);
-        kept.extend(self.scores(logits));
-        keep_top_k(&mut kept, self.params.top_k);
-        exponentiate(&mut kept, f64::from(self.params.temperature));
-        keep_top_p(&mut kept, f64::from(self.params.top_p));
-        // The greatest relative probability is 1 by construction.
-        let least = f64::from(self.params.min_p);
-        kept.retain(|c| c.value >= least);
-        self.candidates = kept;
-    }
-}
-
-/// Keeps the `k` first-ranked candidates; all of them for `k` = 0.
-///
-/// The temperature, yet to be applied, does not change the ranking.
-fn keep_top_k(kept: &mut Vec<Candidate>, k: usize) {
-    if k != 0 && k < kept.len() {
-        kept.select_nth_unstable_by(k - 1, Candidate::rank);
-        kept.truncate(k);
-        kept.sort_unstable_by_key(|c| c.id);
-    }
-}
-
-/// Turns logits into probabilities relative to the greatest one.
-fn exponentiate(kept: &mut [Candidate], temperature: f64) {
-    let greatest = kept.iter().fold(f64::NEG_INFINITY, |greatest, c| greatest.max(c.value));
-    for c in kept {
-        c.value = libm::exp((c.value - greatest) / temperature);
-    }
-}
-
-/// Keeps the smallest set of first-ranked candidates whose mass reaches the share `p` of the total.
-fn keep_top_p(kept: &mut Vec<Candidate>, p: f64) {
-    if p >= 1.0 || kept.is_empty() {
-        return;
-    }
-    let wanted = p * kept.iter().map(|c| c.value).sum::<f64>();
-    let mut mass = 0.0;
-    let (mut start, mut piece) = (0, FIRST_PIECE);
-    // Ranks one piece after another, so that a small nucleus costs no sort of the vocabulary.
-    let size = loop {
-        let rest = &mut kept[start..];
-        if piece < rest.len() {
-            rest.select_nth_unstable_by(piece - 1, Candidate::rank);
+            self.row[token as usize] = value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
         }
-        let end = piece.min(rest.len());
-        rest[..end].sort_unstable_by(Candidate::rank);
-        let reached = rest[..end].iter().position(|c| {
-            mass += c.value;
-            mass >= wanted
-        });
-        match reached {
-            Some(at) => break start + at + 1,
-            None if start + end == kept.len() => break kept.len(),
-            None => (start, piece) = (start + end, piece * 4),
+        if recent.is_empty() { Ok(best) } else { greatest(&self.row) }
+    }
+
+    /// Leaves in `row` the relative probabilities of the tokens that may be drawn, in ascending order of ids, and
+    /// their sums in `masses`. `greatest` is the greatest logit.
+    fn filter(&mut self, greatest: f32) {
+        let SamplingParams { temperature, top_k, top_p, min_p, .. } = self.params;
+        // At once, so that no later row needs more.
+        self.candidates.clear();
+        self.candidates.reserve_exact(self.vocab);
+        self.ids.reserve_exact(self.vocab);
+        if top_k != 0 && top_k < self.vocab {
+            self.find_top_k(top_k);
+            self.keep_candidates();
         }
-    };
-    kept.truncate(size);
-    kept.sort_unstable_by_key(|c| c.id);
+        self.masses.clear();
+        self.masses.reserve_exact(self.vocab.div_ceil(PART));
+        let parts = self.row.chunks_mut(PART);
+        self.masses.extend(parts.map(|part| (self.kernels.exponentiate)(part, greatest, temperature)));
+        if top_p < 1.0 {
+            self.find_nucleus(f64::from(top_p));
+            self.keep_candidates();
+        }
+        // The greatest relative probability is 1.
+        if min_p > 0.0 {
+            collect(&self.row, min_p, &mut self.candidates);
+            self.keep_candidates();
+        }
+    }
+
+    /// Leaves the candidates alone in the row.
+    fn keep_candidates(&mut self) {
+        self.candidates.sort_unstable_by_key(|candidate| candidate.at);
+        let whole = self.ids.is_empty();
+        for (index, &Candidate { at, value }) in self.candidates.iter().enumerate() {
+            self.row[index] = value;
+            if whole {
+                self.ids.push(at);
+            } else {
+                self.ids[index] = self.ids[at as usize];
+            }
+        }
+        self.row.truncate(self.candidates.len());
+        self.ids.truncate(self.candidates.len());
+        self.masses.clear();
+        self.masses.extend(self.row.chunks(PART).map(sum));
+    }
+
+    /// Makes the `k` first-ranked logits candidates.
+    ///
+    /// The temperature, yet to be applied, does not change the ranking.
+    fn find_top_k(&mut self, k: usize) {
+        self.peaks.clear();
+        self.peaks.extend(self.row.chunks(BLOCK).map(peak));
+        // As many logits as there are blocks with such a peak are not below it.
+        let floor = if k < self.peaks.len() {
+            *self.peaks.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
+        } else {
+            f32::MIN
+        };
+        // Masked tokens are no candidates.
+        collect(&self.row, floor.max(f32::MIN), &mut self.candidates);
+        if k < self.candidates.len() {
+            self.candidates.select_nth_unstable_by_key(k - 1, Candidate::rank);
+            self.candidates.truncate(k);
+        }
+    }
+
+    /// Makes the smallest set of first-ranked probabilities candidates whose mass reaches the share `p` of all.
+    fn find_nucleus(&mut self, p: f64) {
+        let wanted = p * self.masses.iter().sum::<f64>();
+        for floor in FLOORS {
+            collect(&self.row, floor, &mut self.candidates);
+            if self.candidates.iter().map(|c| f64::from(c.value)).sum::<f64>() >= wanted {
+                break;
+            }
+        }
+        let kept = &mut self.candidates;
+        let mut mass = 0.0;
+        let (mut start, mut piece) = (0, FIRST_PIECE);
+        // Ranks one piece after another, so that a small nucleus costs no sort of all candidates.
+        let size = loop {
+            let rest = &mut kept[start..];
+            if piece < rest.len() {
+                rest.select_nth_unstable_by_key(piece - 1, Candidate::rank);
+            }
+            let end = piece.min(rest.len());
+            rest[..end].sort_unstable_by_key(Candidate::rank);
+            let reached = rest[..end].iter().position(|c| {
+                mass += f64::from(c.value);
+                mass >= wanted
+            });
+            match reached {
+                Some(at) => break start + at + 1,
+                None if start + end == kept.len() => break kept.len(),
+                None => (start, piece) = (start + end, piece * 4),
+            }
+        };
+        kept.truncate(size);
+    }
 }
 
-/// Returns the candidate at the share `u` of the total mass, in ascending order of ids.
-fn draw(kept: &[Candidate], u: f64) -> Option<u32> {
-    let target = u * kept.iter().map(|c| c.value).sum::<f64>();
+/// Returns the place of the greatest logit.
+fn greatest(logits: &[f32]) -> Result<usize, SamplerError> {
+    greatest_logit(logits).map_err(|unusable| match unusable {
+        UnusableLogits::Value(at) => SamplerError::Logit { token: at as u32, found: logits[at] },
+        UnusableLogits::AllMasked => SamplerError::AllMasked { count: logits.len() },
+    })
+}
+
+/// Returns the greatest value.
+fn peak(values: &[f32]) -> f32 {
+    const LANES: usize = 8;
+    let greater = |a: f32, b: f32| if b > a { b } else { a };
+    let (whole, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for values in whole {
+        lanes = std::array::from_fn(|l| greater(lanes[l], values[l]));
+    }
+    rest.iter().chain(&lanes).copied().fold(f32::NEG_INFINITY, greater)
+}
+
+/// Makes the values that are not below `floor` candidates, in their order.
+fn collect(values: &[f32], floor: f32, candidates: &mut Vec<Candidate>) {
+    candidates.clear();
+    for (block, values) in values.chunks(BLOCK).enumerate() {
+        // Without an early exit, so that the compiler compares many at once.
+        if !values.iter().fold(false, |any, &value| any | (value >= floor)) {
+            continue;
+        }
+        let places = (block * BLOCK) as u32..;
+        // Adding zero turns -0.0 into 0.0, which are equals here but not to `total_cmp`.
+        let each = places.zip(values).map(|(at, &value)| Candidate { at, value: value + 0.0 });
+        candidates.extend(each.filter(|candidate| candidate.value >= floor));
+    }
+}
+
+fn sum(values: &[f32]) -> f64 {
+    values.iter().map(|&value| f64::from(value)).sum()
+}
+
+/// Returns the place of the probability at the share `u` < 1 of the total mass; `masses` are the sums of the parts.
+fn draw(row: &[f32], masses: &[f64], u: f64) -> usize {
+    let target = u * masses.iter().sum::<f64>();
     let mut mass = 0.0;
-    let at = kept.iter().find(|c| {
-        mass += c.value;
-        mass > target
-    });
-    // `u` < 1 keeps the target below the total, so the search misses only when there is none.
-    at.map(|c| c.id)
+    for (part, (values, &own)) in row.chunks(PART).zip(masses).enumerate() {
+        if mass + own > target {
+            let at = values.iter().position(|&value| {
+                mass += f64::from(value);
+                mass > target
+            });
+            // The sum of the part may have been rounded up.
+            let last = || values.iter().rposition(|&value| value > 0.0);
+            return part * PART + at.or_else(last).unwrap_or(0);
+        }
+        mass += own;
+    }
+    // The target is below the total, and the sum of the parts was taken in the same order above.
+    row.iter().rposition(|&value| value > 0.0).unwrap_or(0)
 }
 
 /// Returns the random number of a step, uniform in [0, 1) with 53 bits.

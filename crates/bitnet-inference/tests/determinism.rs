@@ -197,6 +197,48 @@ fn the_same_seed_gives_the_same_text_whatever_the_threads_or_the_batch() {
 }
 
 #[test]
+fn empty_sequences_change_nothing_beside_them() {
+    for (label, dir) in models() {
+        let ids = ids(270);
+        let mut engine = load(dir.path(), |b| b.threads(Some(1)));
+        let vocab = engine.runner().vocab();
+        let expected = bits(&all_logits(&mut engine, &ids));
+        for threads in [1, 2, 3] {
+            let mut engine = load(dir.path(), |b| b.threads(Some(threads)));
+            let runner = engine.runner();
+            let [first, second, empty] = [(); 3].map(|()| runner.start());
+            // Far enough that the blocks of a sequence with one token are computed apart.
+            for sequence in [first, second] {
+                for tokens in ids[..255].chunks(100) {
+                    runner.forward(&[Feed { sequence, tokens, logits: LogitsWanted::None }]).unwrap();
+                }
+            }
+            let feed = |sequence, tokens| Feed { sequence, tokens, logits: LogitsWanted::All };
+            let none = feed(empty, &[]);
+            // As many tokens as sequences, one alone, and one of each sequence that has any.
+            let passes = [
+                (255..257, vec![feed(first, &ids[255..257]), none]),
+                (257..260, vec![none, none, feed(first, &ids[257..260])]),
+                (260..261, vec![none, feed(first, &ids[260..261])]),
+                (255..256, vec![feed(second, &ids[255..256]), none]),
+            ];
+            for (range, mut feeds) in passes {
+                // A sequence is named once in a step.
+                feeds.iter_mut().filter(|feed| feed.tokens.is_empty()).for_each(|feed| {
+                    feed.sequence = runner.start();
+                });
+                runner.forward(&feeds).unwrap();
+                let expected = &expected[range.start * vocab..range.end * vocab];
+                assert!(bits(runner.logits().unwrap()) == expected, "{label}: {threads} threads, {range:?}");
+            }
+            runner.forward(&[feed(first, &ids[261..262]), none, feed(second, &ids[256..257])]).unwrap();
+            let both = [261, 256].map(|at| &expected[at * vocab..(at + 1) * vocab]).concat();
+            assert!(bits(runner.logits().unwrap()) == both, "{label}: {threads} threads, two beside none");
+        }
+    }
+}
+
+#[test]
 fn a_released_sequence_stays_unknown() {
     let dir = golden_dir("bitnet_packed");
     let (mut engine, mut other) = (load(&dir, |b| b), load(&dir, |b| b));

@@ -10,7 +10,7 @@ use crate::scalar::attention::{self, AttentionBlock, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
 use crate::scalar::narrow::{self, RowFacts, TokenFacts};
 use crate::scalar::quantize::{self, QuantizedRow};
-use crate::scalar::{dequantize, gate, int6, int8, norm, rope, ternary};
+use crate::scalar::{dequantize, exp, gate, int6, int8, norm, rope, ternary};
 use crate::{Isa, IsaError};
 
 /// The products of one ternary layout whose lines hold `N` rows each.
@@ -67,6 +67,8 @@ pub struct Kernels {
     pub squared_relu: fn(gate: &[f32], up: &[f32], out: &mut [f32]),
     /// [`gate::silu`].
     pub silu: fn(gate: &[f32], up: &[f32], out: &mut [f32]),
+    /// [`exp::exponentiate`].
+    pub exponentiate: fn(values: &mut [f32], greatest: f32, temperature: f32) -> f64,
     /// [`rope::rotate`].
     pub rotate: fn(row: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]),
     /// [`attention::attend`].
@@ -109,6 +111,7 @@ pub(crate) const SCALAR: Kernels = Kernels {
     quantize: quantize::quantize,
     squared_relu: gate::squared_relu,
     silu: gate::silu,
+    exponentiate: exp::exponentiate,
     rotate: rope::rotate,
     attend: attention::attend,
     merge: attention::merge,

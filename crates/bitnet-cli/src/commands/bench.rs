@@ -1,96 +1,77 @@
 //! `bitnet bench`: speed beside the machine's own limits.
 
-use anyhow::{Result, anyhow};
+mod report;
+
+use anyhow::Result;
+use bitnet_benchmarks::kernels::{Pages, Plan, Product};
+use bitnet_benchmarks::rounds::Effort;
 use bitnet_benchmarks::shape::{SHAPES, Shape};
 use bitnet_benchmarks::speed::{self, Settings};
-use bitnet_benchmarks::statistics::Summary;
 use bitnet_benchmarks::{busy, kernels, synthetic};
 use bitnet_core::backend::{LinearWeights, WeightStorage};
+use bitnet_core::cpu::TernaryLayout;
 use bitnet_inference::Kv;
 use bitnet_inference::model::{self, KvUse, LoadOptions, Model, ModelFiles};
 use bitnet_kernels::probe::ComputeProbe;
 use bitnet_kernels::{Isa, Kernels};
-use serde::Serialize;
 
-use crate::args::{BenchArgs, Suite};
-use crate::output::{Out, SCHEMA, bytes, note, rate};
+use self::report::{BesideLine, KernelLine, Report, SpeedLine, range};
+use crate::args::{BenchArgs, Suite, WeightsArg};
+use crate::output::{Out, SCHEMA, note};
 use crate::{failure, weights};
 
 /// Layers that are compared with the scalar tier.
 const CHECKED_LAYERS: usize = 2;
 const ROUNDS: usize = 3;
-/// Least shares that `--assert` demands.
-const DECODE_SHARE: f64 = 0.5;
-const KERNEL_SHARE: f64 = 0.7;
+/// Tokens of a prompt, and to decode, where nothing is said.
+const PROMPT: usize = 128;
+const DECODE: usize = 64;
 
-#[derive(Serialize)]
-struct Report {
-    schema: u32,
-    model: String,
-    isa: &'static str,
-    /// What the share of prompts and warm products is one of.
-    compute_probe: Option<&'static str>,
-    kernels: Vec<KernelLine>,
-    speed: Vec<SpeedLine>,
-}
-
-#[derive(Serialize)]
-struct KernelLine {
-    rows: usize,
-    cols: usize,
-    tokens: usize,
-    cold: bool,
-    gops: f64,
-    gops_range: [f64; 2],
-    gb_per_s: f64,
-    /// Of the read bandwidth when cold, else of the compute probe.
-    share: f64,
-}
-
-#[derive(Serialize)]
-struct SpeedLine {
-    threads: usize,
-    kernels: String,
-    prompt_tokens: usize,
-    prompt_tok_per_s: f64,
-    prompt_tok_per_s_range: [f64; 2],
-    compute_ops_per_s: f64,
-    prompt_share: f64,
-    decode_tokens: usize,
-    decode_tok_per_s: f64,
-    decode_tok_per_s_range: [f64; 2],
-    bytes_per_token: usize,
-    weight_bytes_per_token: usize,
-    kv_bytes_per_token: usize,
-    bandwidth_bytes_per_s: f64,
-    share: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    beside: Option<BesideLine>,
-}
-
-/// Decoding beside busy threads.
-#[derive(Serialize)]
-struct BesideLine {
-    busy_threads: usize,
-    idle_tok_per_s: f64,
-    idle_tok_per_s_range: [f64; 2],
-    busy_tok_per_s: f64,
-    busy_tok_per_s_range: [f64; 2],
-    share: f64,
+/// Returns the tokens of the prompt and those to decode; refuses options that the suite would not obey.
+fn counts(args: &BenchArgs) -> Result<(usize, usize)> {
+    let (name, refused) = match args.suite {
+        None => ("prefill and decode", [false; 5]),
+        Some(Suite::Kernels) => ("kernels", [true; 5]),
+        Some(Suite::Decode) => ("decode", [true, false, false, false, false]),
+        Some(Suite::Prefill) => ("prefill", [false, true, false, false, true]),
+    };
+    let given = [
+        ("-p", args.prompt.is_some()),
+        ("-n", args.tokens.is_some()),
+        ("--model", args.model.is_some()),
+        ("--kv", args.kv.is_some()),
+        ("--busy", args.busy.is_some()),
+    ];
+    if let Some(((option, _), _)) = given.iter().zip(refused).find(|((_, given), refused)| *given && *refused)
+    {
+        return Err(failure::usage(format!("{option}: expected a suite that obeys it, found {name}")));
+    }
+    if args.suite == Some(Suite::Kernels) && args.weights == WeightsArg::Shared {
+        return Err(failure::usage("--weights: expected auto, mmap or copy with kernels, found shared"));
+    }
+    let (prompt, decode) = (args.prompt.unwrap_or(PROMPT), args.tokens.unwrap_or(DECODE));
+    let counts = match args.suite {
+        Some(Suite::Decode) => (1, decode),
+        Some(Suite::Prefill) => (prompt, 0),
+        _ => (prompt, decode),
+    };
+    if counts.0 == 0 {
+        return Err(failure::usage("-p: expected at least 1 token, found 0"));
+    }
+    if counts.1 == 0 && args.suite != Some(Suite::Kernels) {
+        if args.assert {
+            return Err(failure::usage("--assert: expected a suite that it judges, kernels or decode"));
+        }
+        if args.busy.is_some() || args.suite == Some(Suite::Decode) {
+            return Err(failure::usage("-n: expected at least 1 token to decode, found 0"));
+        }
+    }
+    Ok(counts)
 }
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<()> {
-    if args.prompt == 0 {
-        return Err(failure::usage("-p: expected at least 1 token, found 0"));
-    }
-    let decodes = args.suite != Some(Suite::Prefill) && args.tokens > 0;
-    if args.assert && args.suite != Some(Suite::Kernels) && !decodes {
-        return Err(failure::usage("--assert: expected a suite that it judges, kernels or decode"));
-    }
-    if args.busy.is_some() && (args.suite == Some(Suite::Kernels) || !decodes) {
-        return Err(failure::usage("--busy: expected a suite that decodes, and tokens to decode"));
-    }
+    let counts = counts(args)?;
     let isa = Isa::select().map_err(|error| failure::usage(error.to_string()))?;
     let mut report = Report {
         schema: SCHEMA,
@@ -101,27 +82,34 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         speed: Vec::new(),
     };
     if args.suite == Some(Suite::Kernels) {
-        "2560 x 2560, 6912 x 2560, 2560 x 6912".clone_into(&mut report.model);
-        report.kernels = kernels::measure(Kernels::for_isa(isa)?).into_iter().map(kernel_line).collect();
+        report.kernels = products(args, Kernels::for_isa(isa)?, &mut report.model)?;
     } else {
-        report.speed = speeds(args, &mut report.model)?;
+        report.speed = speeds(args, counts, &mut report.model)?;
     }
     let mut out = Out::new();
     if args.json {
         out.json(&report)?;
     } else {
-        print(&report, &mut out)?;
+        report.print(&mut out)?;
     }
     out.flush()?;
-    if args.assert { check(&report) } else { Ok(()) }
+    if args.assert { report.check() } else { Ok(()) }
 }
 
-fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
-    let (prompt, decode) = match args.suite {
-        Some(Suite::Decode) => (1, args.tokens),
-        Some(Suite::Prefill) => (args.prompt, 0),
-        _ => (args.prompt, args.tokens),
-    };
+fn products(args: &BenchArgs, kernels: &Kernels, name: &mut String) -> Result<Vec<KernelLine>> {
+    let shape = shape(&args.shape)?;
+    shape.name.clone_into(name);
+    let mut products = vec![Product::from(TernaryLayout::from(args.layout))];
+    products.extend(Product::of_head(args.head.into()));
+    let pages = if args.weights == WeightsArg::Copy { Pages::Huge } else { Pages::Small };
+    let (threads, effort) = (args.threads(), Effort::Full);
+    let plan = Plan { shape, products: &products, pages, threads: &threads, effort };
+    let mut lines = Vec::new();
+    kernels::measure(kernels, &plan, |figure| lines.push(figure.into()))?;
+    Ok(lines)
+}
+
+fn speeds(args: &BenchArgs, (prompt, decode): (usize, usize), name: &mut String) -> Result<Vec<SpeedLine>> {
     let mut kv = Kv::choose(args.kv.map(Into::into), KvUse::Generate, None);
     let model = match &args.model {
         Some(path) => {
@@ -159,30 +147,14 @@ fn speeds(args: &BenchArgs, name: &mut String) -> Result<Vec<SpeedLine>> {
     };
     let first =
         Model { layers: model.layers.iter().take(CHECKED_LAYERS).cloned().collect(), ..model.clone() };
-    speed::check(&first, settings(1))?;
+    let threads = args.threads();
+    speed::check(&first, settings(1), &threads)?;
     let mut lines = Vec::new();
-    for threads in args.threads() {
+    for threads in threads {
         note(&format!("{threads} threads"));
         let speed = speed::measure(&model, settings(threads), (prompt, decode), ROUNDS)?;
         let beside = args.busy.map(|count| beside(&model, settings(threads), decode, count)).transpose()?;
-        lines.push(SpeedLine {
-            threads,
-            prompt_tokens: prompt,
-            prompt_tok_per_s: speed.prompt.median,
-            prompt_tok_per_s_range: range(speed.prompt),
-            compute_ops_per_s: speed.compute,
-            prompt_share: speed.prompt_share,
-            decode_tokens: decode,
-            decode_tok_per_s: speed.decode.median,
-            decode_tok_per_s_range: range(speed.decode),
-            bytes_per_token: speed.weight_bytes + speed.kv_bytes,
-            weight_bytes_per_token: speed.weight_bytes,
-            kv_bytes_per_token: speed.kv_bytes,
-            bandwidth_bytes_per_s: speed.bandwidth,
-            share: speed.share,
-            kernels: speed.kernels,
-            beside,
-        });
+        lines.push(SpeedLine::new(threads, (prompt, decode), speed, beside));
     }
     Ok(lines)
 }
@@ -213,131 +185,4 @@ fn shape(name: &str) -> Result<Shape> {
         let names = SHAPES.map(|shape| shape.name).join(", ");
         failure::usage(format!("--shape: expected one of {names}, found {name:?}"))
     })
-}
-
-fn kernel_line(figure: kernels::Figure) -> KernelLine {
-    let kernels::Figure { rows, cols, tokens, cold, gops, share } = figure;
-    // Two bits a weight, two operations a weight and token.
-    let gb_per_s = gops.median / 8.0 / tokens as f64;
-    KernelLine { rows, cols, tokens, cold, gops: gops.median, gops_range: range(gops), gb_per_s, share }
-}
-
-fn range(summary: Summary) -> [f64; 2] {
-    [summary.min, summary.max]
-}
-
-fn print(report: &Report, out: &mut Out) -> Result<()> {
-    out.line(&format!("model   {}", report.model))?;
-    out.line(&format!("tier    {}", report.isa))?;
-    for line in &report.kernels {
-        let KernelLine { rows, cols, tokens, cold, gops, gb_per_s, share, .. } = line;
-        let kind = if *cold { "cold" } else { "warm" };
-        let share = match (cold, report.compute_probe) {
-            (true, _) => format!("  {share:.2} of the read bandwidth"),
-            (false, Some(probe)) => format!("  {share:.2} of {probe}"),
-            (false, None) => String::new(),
-        };
-        out.line(&format!(
-            "{rows:>5} x {cols:<5} {tokens:>4} tokens {kind}  {gops:>7.1} GOPS  {gb_per_s:>6.1} GB/s{share}"
-        ))?;
-    }
-    for line in &report.speed {
-        out.line(&format!(
-            "threads {}: prompt {} tokens {}, decode {} tokens {}",
-            line.threads,
-            line.prompt_tokens,
-            rate(line.prompt_tok_per_s),
-            line.decode_tokens,
-            rate(line.decode_tok_per_s),
-        ))?;
-        if let Some(probe) = report.compute_probe.filter(|_| !line.prompt_share.is_nan()) {
-            out.line(&format!("           prompt: {:.2} of {probe}", line.prompt_share))?;
-        }
-        if let Some(beside) = &line.beside {
-            out.line(&format!(
-                "           decode beside {} busy threads {}, alone {}: {:.2} of it",
-                beside.busy_threads,
-                rate(beside.busy_tok_per_s),
-                rate(beside.idle_tok_per_s),
-                beside.share,
-            ))?;
-        }
-        if line.share.is_nan() {
-            continue;
-        }
-        out.line(&format!(
-            "           {} a token of {:.1} GB/s read: decode: {:.2} of the roofline",
-            bytes(line.bytes_per_token as u64),
-            line.bandwidth_bytes_per_s / 1e9,
-            line.share,
-        ))?;
-    }
-    Ok(())
-}
-
-/// Holds the figures against the least shares. A share that is not a number has not reached one.
-fn check(report: &Report) -> Result<()> {
-    let short = |share: f64, least: f64| share.is_nan() || share < least;
-    if let Some(line) = report.kernels.iter().find(|line| line.cold && short(line.share, KERNEL_SHARE)) {
-        let (rows, cols, share) = (line.rows, line.cols, line.share);
-        return Err(anyhow!(
-            "cold product {rows} x {cols}: expected {KERNEL_SHARE} of the read bandwidth, found {share:.2}"
-        ));
-    }
-    if let Some(line) = report.speed.iter().find(|line| short(line.share, DECODE_SHARE)) {
-        let (threads, share) = (line.threads, line.share);
-        return Err(anyhow!(
-            "decoding with {threads} threads: expected {DECODE_SHARE} of the roofline, found {share:.2}"
-        ));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report(cold: f64, warm: f64, decode: Option<f64>) -> Report {
-        let kernel = |cold, share| {
-            let gops = Summary { median: 8.0, min: 7.0, max: 9.0 };
-            kernel_line(kernels::Figure { rows: 4, cols: 8, tokens: 1, cold, gops, share })
-        };
-        let speed = decode.map(|share| SpeedLine {
-            threads: 1,
-            kernels: String::new(),
-            prompt_tokens: 1,
-            prompt_tok_per_s: 1.0,
-            prompt_tok_per_s_range: [1.0; 2],
-            compute_ops_per_s: f64::NAN,
-            prompt_share: f64::NAN,
-            decode_tokens: 1,
-            decode_tok_per_s: 1.0,
-            decode_tok_per_s_range: [1.0; 2],
-            bytes_per_token: 1,
-            weight_bytes_per_token: 1,
-            kv_bytes_per_token: 0,
-            bandwidth_bytes_per_s: 1.0,
-            share,
-            beside: None,
-        });
-        let kernels = vec![kernel(true, cold), kernel(false, warm)];
-        let (model, speed) = (String::new(), speed.into_iter().collect());
-        Report { schema: SCHEMA, model, isa: "scalar", compute_probe: None, kernels, speed }
-    }
-
-    #[test]
-    fn shares_below_the_floors_and_shares_that_are_none_fail() {
-        assert!(check(&report(KERNEL_SHARE, f64::NAN, None)).is_ok());
-        assert!(check(&report(1.0, 0.0, Some(DECODE_SHARE))).is_ok());
-        for (cold, decode) in [(0.69, 1.0), (f64::NAN, 1.0), (1.0, 0.49), (1.0, f64::NAN)] {
-            let message = check(&report(cold, 1.0, Some(decode))).unwrap_err().to_string();
-            assert!(message.contains("expected 0."), "{message}");
-        }
-    }
-
-    #[test]
-    fn bytes_of_weights_follow_from_operations() {
-        let report = report(1.0, 1.0, None);
-        assert_eq!((report.kernels[0].gb_per_s, report.kernels[0].gops_range), (1.0, [7.0, 9.0]));
-    }
 }

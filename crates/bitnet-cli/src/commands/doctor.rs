@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use bitnet_core::device::{self, CacheKind, MachineInfo, ReadMethod, read_bandwidth};
+use bitnet_core::device::{self, CacheKind, MachineInfo, read_bandwidth};
 use bitnet_core::error::{BitNetError, ErrorKind};
 use bitnet_kernels::Isa;
 use serde::Serialize;
@@ -188,12 +188,13 @@ fn describe(machine: MachineInfo) -> Machine {
 
 fn measure(threads: usize) -> Bandwidth {
     let found = read_bandwidth(threads);
-    let method = match found.method {
-        ReadMethod::Plain => "plain",
-        ReadMethod::Prefetched => "prefetched",
-    };
     let bytes_per_s = if found.bytes_per_second > 0.0 { found.bytes_per_second } else { f64::NAN };
-    Bandwidth { threads: found.threads, bytes_per_s, method, buffer_bytes: found.buffer_bytes }
+    Bandwidth {
+        threads: found.threads,
+        bytes_per_s,
+        method: found.method.name(),
+        buffer_bytes: found.buffer_bytes,
+    }
 }
 
 fn features() -> Vec<Feature> {

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use bitnet_backend::{AttentionShape, BitNetDType, BlockId, Device, KV_BLOCK_TOKENS, Result};
+use bitnet_backend::{AttentionShape, BitNetDType, BitNetError, BlockId, Device, KV_BLOCK_TOKENS, Result};
 use bitnet_kernels::KvRows;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -17,6 +17,45 @@ pub enum Part {
     Keys,
     /// Values.
     Values,
+}
+
+/// A number that the cache's type does not hold, and where it belongs.
+#[derive(Debug, Clone, Copy)]
+pub struct Unheld {
+    /// Layer.
+    pub layer: usize,
+    /// Token of the step.
+    pub token: usize,
+    /// Key/value head.
+    pub head: usize,
+    /// Key or value.
+    pub part: Part,
+    /// The number.
+    pub found: f32,
+}
+
+impl Unheld {
+    /// Returns the place, in the order in which one worker alone would come to it.
+    pub fn place(&self) -> (usize, usize, usize, usize) {
+        (self.layer, self.token, self.head, self.part as usize)
+    }
+
+    /// Returns the error that says so, of the token at `position` of sequence `seq` of the step.
+    pub fn error(&self, dtype: BitNetDType, seq: u32, position: u32) -> BitNetError {
+        let Unheld { layer, head, part, found, .. } = self;
+        let part = match part {
+            Part::Keys => "key",
+            Part::Values => "value",
+        };
+        let what = format!(
+            "{part} of head {head} in layer {layer}, sequence {seq} of the step, position {position}"
+        );
+        let expected = match dtype {
+            BitNetDType::F16 => "numbers of at most 65504, the greatest of an f16 KV cache (f32 holds more)",
+            _ => "finite numbers",
+        };
+        BitNetError::mismatch(what, expected, found)
+    }
 }
 
 /// Sizes from which offsets follow.
@@ -177,6 +216,10 @@ impl<'a> KvView<'a> {
 
     /// Stores one position's `row` of one head, rounding to the cache's type (half to even).
     ///
+    /// # Errors
+    /// The first number that the type does not hold: an infinite key takes its position out of the softmax, or
+    /// everything else, according to the query's sign.
+    ///
     /// # Safety
     /// No other worker reads or writes this head at this position of this block meanwhile.
     pub unsafe fn append(
@@ -187,7 +230,7 @@ impl<'a> KvView<'a> {
         part: Part,
         head: usize,
         row: &[f32],
-    ) {
+    ) -> Result<(), f32> {
         let head_dim = self.shape.attention.head_dim;
         let start = self.shape.head_at(layer, part, head) + position % KV_BLOCK_TOKENS * head_dim;
         let range = start..start + head_dim;
@@ -199,6 +242,22 @@ impl<'a> KvView<'a> {
                     blocks[block.0 as usize].get_mut(range).convert_from_f32_slice(row);
                 }
             }
+        }
+        let limit = self.limit();
+        let fits = |value: f32| value.abs() < limit;
+        // Without an early exit, so that the compiler looks at many at once.
+        if row.iter().fold(true, |fit, &value| fit & fits(value)) {
+            return Ok(());
+        }
+        Err(row.iter().copied().find(|&value| !fits(value)).unwrap_or(f32::NAN))
+    }
+
+    /// Returns the magnitude from which on a number is infinite in the cache.
+    fn limit(&self) -> f32 {
+        match self.blocks {
+            LentBlocks::F32(_) => f32::INFINITY,
+            // Half way from the greatest number to the next power of two.
+            LentBlocks::F16(_) => 65_520.0,
         }
     }
 }

@@ -11,20 +11,26 @@
 mod buffers;
 mod governor;
 mod kv;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod pass;
 mod plan;
 mod shared;
+mod sync;
 mod team;
+#[cfg(all(test, not(loom)))]
+mod tests;
+mod turn;
 mod weights;
 
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, PoisonError};
 
 use bitnet_backend::{
     Backend, BackendInfo, BitNetDType, BitNetError, BufferId, BufferKind, Device, ErrorKind, Graph,
     KV_BLOCK_TOKENS, LinearId, LinearWeights, MemoryPart, Op, Result, Step, StepLimits, VectorId,
 };
 use bitnet_kernels::scalar::attention::MAX_HEAD_DIM;
-use bitnet_kernels::scalar::rope;
 use bitnet_kernels::{Isa, IsaError, Kernels};
 
 use self::buffers::{Activations, HeadRows, Lent};
@@ -119,8 +125,8 @@ struct Loaded {
     taken: Vec<AtomicUsize>,
     parts: Parts,
     kv: KvCache,
-    cos: PoolBuffer<f32>,
-    sin: PoolBuffer<f32>,
+    cos: Lent<f32>,
+    sin: Lent<f32>,
     head: HeadRows,
     logits: Lent<f32>,
     /// Elements of `logits` that the last pass wrote.
@@ -259,16 +265,6 @@ impl CpuBackend {
             loaded.logits_len = 0;
             return Ok(());
         }
-        let half = loaded.graph.attention.head_dim / 2;
-        for (index, &position) in step.positions.iter().enumerate() {
-            let row = index * half..(index + 1) * half;
-            rope::angles(
-                position,
-                &loaded.graph.rope_frequencies,
-                &mut loaded.cos[row.clone()],
-                &mut loaded.sin[row],
-            );
-        }
         let computes_logits = stages.iter().any(|stage| matches!(stage, Stage::HeadProduct { .. }));
         loaded.logits_len = if computes_logits { step.logits_rows.len() * loaded.graph.vocab } else { 0 };
         loaded.taken.iter_mut().for_each(|taken| *taken.get_mut() = 0);
@@ -280,8 +276,10 @@ impl CpuBackend {
             vectors: &self.vectors,
             buffers: order.activations.lend(),
             kv: loaded.kv.lend(),
-            cos: &loaded.cos,
-            sin: &loaded.sin,
+            unheld: Mutex::new(None),
+            frequencies: &loaded.graph.rope_frequencies,
+            cos: loaded.cos.lend(),
+            sin: loaded.sin.lend(),
             head: loaded.head.lend(),
             logits: loaded.logits.lend(),
             scratch: loaded.scratch.lend(),
@@ -291,6 +289,12 @@ impl CpuBackend {
             alone: one,
         };
         self.team.run_step(step.len(), &|worker| pass.run(stages, worker));
+        let unheld = pass.unheld.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unheld) = unheld {
+            loaded.logits_len = 0;
+            let (seq, position) = (step.seq_of_token[unheld.token], step.positions[unheld.token]);
+            return Err(unheld.error(self.kv_dtype, seq, position));
+        }
         Ok(())
     }
 }
@@ -402,8 +406,8 @@ impl Backend for CpuBackend {
             last_was_one: false,
             parts,
             kv: KvCache::new(KvShape { layers: graph.layers, attention: graph.attention }, self.kv_dtype),
-            cos: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary cosines")?,
-            sin: PoolBuffer::zeroed(pool, angles, &Device::Cpu, "rotary sines")?,
+            cos: Lent::zeroed(pool, angles, "rotary cosines")?,
+            sin: Lent::zeroed(pool, angles, "rotary sines")?,
             head,
             logits,
             logits_len: 0,
@@ -433,6 +437,16 @@ impl Backend for CpuBackend {
         if let Some(loaded) = &mut self.loaded {
             loaded.kv.truncate(count);
         }
+    }
+
+    fn weights(&self, logits: bool) -> Vec<&[u8]> {
+        let ops = self.loaded.iter().flat_map(|loaded| &loaded.graph.ops);
+        let read = ops.filter_map(|op| match *op {
+            Op::Linear { weights, .. } => Some(weights),
+            Op::Head { weights, .. } if logits => Some(weights),
+            _ => None,
+        });
+        read.flat_map(|id| self.matrices[id.0 as usize].slices()).collect()
     }
 
     fn execute(&mut self, op: &Op, step: &Step) -> Result<()> {
@@ -478,7 +492,7 @@ impl Backend for CpuBackend {
     }
 
     fn memory(&self) -> Vec<MemoryPart> {
-        let weights = self.matrices.iter().map(Matrix::bytes).sum::<usize>()
+        let weights = self.matrices.iter().flat_map(Matrix::slices).map(<[u8]>::len).sum::<usize>()
             + self.vectors.iter().map(|vector| vector.len() * 4).sum::<usize>();
         let mut parts = vec![MemoryPart { part: "weights", bytes: weights }];
         if let Some(loaded) = &self.loaded {
@@ -487,7 +501,7 @@ impl Backend for CpuBackend {
                 + loaded.head.bytes()
                 + loaded.parts.bytes()
                 + loaded.logits.bytes();
-            let angles = (loaded.cos.len() + loaded.sin.len()) * 4;
+            let angles = loaded.cos.bytes() + loaded.sin.bytes();
             parts.push(MemoryPart { part: "kv", bytes: loaded.kv.bytes() });
             parts.push(MemoryPart { part: "activations", bytes: activations });
             parts.push(MemoryPart { part: "scratch", bytes: loaded.scratch.bytes() + angles });

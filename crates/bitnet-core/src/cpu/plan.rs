@@ -9,8 +9,10 @@ use super::weights::{Elements, Matrix};
 /// One stage: every worker does its share.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Stage {
-    /// An op of the graph; `Head` is split into the two below.
+    /// An op of the graph; `Head` is split into the three below.
     Op(Op),
+    /// Cosines and sines of the tokens' positions.
+    Angles,
     /// Norms the rows whose logits are wanted.
     HeadNorm {
         /// F32 in.
@@ -66,6 +68,7 @@ pub enum Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resource {
     Buffer(BufferId),
+    Angles,
     Kv(u32),
     HeadRows,
     Logits,
@@ -73,7 +76,7 @@ enum Resource {
 
 /// Orders the op into stages, with everything that it writes in its buffers.
 pub fn stages_of_op(op: Op) -> Vec<Stage> {
-    order(split(op), |_| false)
+    order(with_angles(split(op)), |_| false)
 }
 
 /// Orders the ops of a graph into stages.
@@ -81,7 +84,7 @@ pub fn stages_of_op(op: Op) -> Vec<Stage> {
 /// A barrier stands before a stage that touches what an earlier one wrote, or writes what an earlier one
 /// read, since the last barrier. Rows that only the next op reads stay in a worker's scratch.
 pub fn stages(ops: &[Op]) -> Vec<Stage> {
-    order(fused(ops, |_| true), |_| false)
+    order(with_angles(fused(ops, |_| true)), |_| false)
 }
 
 /// Orders `ops` into the stages of a step of one token.
@@ -91,19 +94,26 @@ pub fn stages(ops: &[Op]) -> Vec<Stage> {
 pub fn stages_of_one(ops: &[Op], buffers: &[BufferSpec]) -> Vec<Stage> {
     let own = |id: BufferId| buffers[id.0 as usize].kind == BufferKind::Int8PerToken;
     // Every worker gates the whole row: an exponential for each element is more than meeting the others.
-    let mut stages = order(fused(ops, |activation| activation == Activation::SquaredRelu), own);
+    let mut stages = fused(ops, |activation| activation == Activation::SquaredRelu);
     let mut index = 0;
-    while index + 3 <= stages.len() {
+    while index + 2 <= stages.len() {
         if let [
             Stage::Op(Op::RopeAppend { q, k, v, layer }),
-            Stage::Barrier,
             Stage::Op(Op::Attention { q: same, layer: cache, out }),
-        ] = stages[index..index + 3]
+        ] = stages[index..index + 2]
             && (q, layer) == (same, cache)
         {
-            stages.splice(index..index + 3, [Stage::RopeAttention { q, k, v, layer, out }]);
+            stages.splice(index..index + 2, [Stage::RopeAttention { q, k, v, layer, out }]);
         }
         index += 1;
+    }
+    order(with_angles(stages), own)
+}
+
+/// Puts the angles first where a stage rotates.
+fn with_angles(mut stages: Vec<Stage>) -> Vec<Stage> {
+    if stages.iter().any(|stage| touches(stage).0.contains(&Resource::Angles)) {
+        stages.insert(0, Stage::Angles);
     }
     stages
 }
@@ -226,8 +236,9 @@ pub fn lifetimes(stages: &[Stage], buffers: usize) -> Vec<Vec<Range<usize>>> {
 }
 
 fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
-    use Resource::{Buffer, HeadRows, Kv, Logits};
+    use Resource::{Angles, Buffer, HeadRows, Kv, Logits};
     let op = match *stage {
+        Stage::Angles => return (vec![], vec![Angles]),
         Stage::HeadNorm { x, .. } => return (vec![Buffer(x)], vec![HeadRows]),
         Stage::HeadProduct { .. } => return (vec![HeadRows], vec![Logits]),
         Stage::HeadRescore { .. } => return (vec![HeadRows, Logits], vec![Logits]),
@@ -235,7 +246,8 @@ fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
             return (vec![Buffer(gate), Buffer(up)], vec![Buffer(gated), Buffer(out)]);
         }
         Stage::RopeAttention { q, k, v, layer, out } => {
-            return ([q, k, v].map(Buffer).to_vec(), vec![Buffer(q), Buffer(k), Kv(layer), Buffer(out)]);
+            let reads = vec![Buffer(q), Buffer(k), Buffer(v), Angles];
+            return (reads, vec![Buffer(q), Buffer(k), Kv(layer), Buffer(out)]);
         }
         Stage::Barrier => return (vec![], vec![]),
         Stage::Op(op) => op,
@@ -244,7 +256,10 @@ fn touches(stage: &Stage) -> (Vec<Resource>, Vec<Resource>) {
     let mut reads = touched.reads.map(Buffer).to_vec();
     let mut writes: Vec<_> = touched.writes.iter().flatten().copied().map(Buffer).collect();
     match op {
-        Op::RopeAppend { layer, .. } => writes.push(Kv(layer)),
+        Op::RopeAppend { layer, .. } => {
+            reads.push(Angles);
+            writes.push(Kv(layer));
+        }
         Op::Attention { layer, .. } => reads.push(Kv(layer)),
         _ => {}
     }
@@ -339,6 +354,26 @@ mod tests {
         let one = stages_of_one(&ops, &buffers);
         assert_eq!((barriers(&stages(&ops)), barriers(&one)), (4, 2));
         assert!(one.iter().any(|stage| matches!(stage, Stage::RopeAttention { layer: 0, .. })), "{one:?}");
+    }
+
+    #[test]
+    fn what_overwrites_a_head_waits_for_those_who_still_rotate_and_attend() {
+        let id = BufferId;
+        let buffer = |kind| BufferSpec { name: "b", width: 4, kind };
+        let mut buffers = vec![buffer(BufferKind::F32); 6];
+        buffers[1] = buffer(BufferKind::Int8PerToken);
+        for out in [2, 3, 4] {
+            let ops = [
+                Op::RopeAppend { q: id(2), k: id(3), v: id(4), layer: 0 },
+                Op::Attention { q: id(2), layer: 0, out: id(5) },
+                Op::Linear { x: id(1), weights: LinearId(0), out: id(out), accumulate: false },
+            ];
+            let one = stages_of_one(&ops, &buffers);
+            let (after, rotated) = (&one[one.len() - 2..], &one[..one.len() - 2]);
+            assert_eq!(rotated[..2], [Stage::Angles, Stage::Barrier]);
+            assert!(matches!(rotated[2..], [Stage::RopeAttention { .. }]), "{one:?}");
+            assert!(matches!(after, [Stage::Barrier, Stage::Op(..)]), "{one:?}");
+        }
     }
 
     #[test]

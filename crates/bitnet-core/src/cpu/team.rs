@@ -8,23 +8,22 @@
 
 #![allow(unsafe_code)]
 
-use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::governor::{Governor, Took};
+use super::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use super::sync::thread::{self, JoinHandle, Thread};
+use super::sync::{Condvar, Mutex, spin_loop};
 
 /// Rounds of spinning before a waiting worker sleeps: long enough for the skew between workers, short beside
 /// the time for which the system takes a core away.
-const SPINS: usize = 4_000;
+const SPINS: usize = if cfg!(loom) { 0 } else { 4_000 };
 /// Rounds of spinning before a wait is timed.
-const SPINS_UNTIMED: usize = 64;
+const SPINS_UNTIMED: usize = if cfg!(loom) { 0 } else { 64 };
 /// Rounds of spinning after a pass before a worker parks; decoding starts the next pass soon.
-const SPINS_BEFORE_PARK: usize = 20_000;
+const SPINS_BEFORE_PARK: usize = if cfg!(loom) { 0 } else { 20_000 };
 
 /// A pass, its lifetime erased: `Team::run` outlives every use.
 type Job = *const (dyn Fn(Worker<'_>) + Sync);
@@ -63,7 +62,7 @@ impl Shared {
     fn wait(&self, done: impl Fn() -> bool) {
         let spin = |rounds| {
             (0..rounds).any(|_| {
-                std::hint::spin_loop();
+                spin_loop();
                 done()
             })
         };
@@ -76,8 +75,9 @@ impl Shared {
             return;
         }
         let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-        // Announced before `done` is asked again: who makes it true either sees the sleeper, or is seen.
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        // Announced before `done` is asked again. Changes of `sleepers` have one order: who makes it true comes
+        // later and sees the sleeper, or came earlier and is seen.
+        self.sleepers.fetch_add(1, Ordering::AcqRel);
         while !done() {
             guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
@@ -86,9 +86,10 @@ impl Shared {
         self.slept.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// Wakes sleepers, after what they wait for became true by a sequentially consistent write.
+    /// Wakes sleepers, after what they wait for became true.
     fn wake(&self) {
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
+        // A change, though of nothing: a load might miss who announced itself just now.
+        if self.sleepers.fetch_add(0, Ordering::AcqRel) > 0 {
             drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
             self.wake.notify_all();
         }
@@ -96,7 +97,7 @@ impl Shared {
 
     /// Tells everyone that a worker panicked.
     fn fail(&self) {
-        self.panicked.store(true, Ordering::SeqCst);
+        self.panicked.store(true, Ordering::Release);
         self.wake();
     }
 }
@@ -135,83 +136,13 @@ impl Worker<'_> {
         let phase = shared.phase.load(Ordering::Acquire);
         if shared.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
             shared.arrived.store(0, Ordering::Relaxed);
-            shared.phase.store(phase.wrapping_add(1), Ordering::SeqCst);
+            shared.phase.store(phase.wrapping_add(1), Ordering::Release);
             shared.wake();
             return;
         }
-        let opened = || shared.phase.load(Ordering::SeqCst) != phase;
-        shared.wait(|| opened() || shared.panicked.load(Ordering::SeqCst));
+        let opened = || shared.phase.load(Ordering::Acquire) != phase;
+        shared.wait(|| opened() || shared.panicked.load(Ordering::Acquire));
         assert!(opened(), "another worker of the pass panicked");
-    }
-
-    /// Returns the size of the pieces in which `0..total` is handed out, `None` for one piece each: see
-    /// [`Turn::pieces`].
-    fn piece(&self, total: usize, cost: usize, unit: usize) -> Option<usize> {
-        let (count, cost) = (self.count(), cost.max(1));
-        let size = total.div_ceil(count * PIECES).min(MOST / cost).max(1).next_multiple_of(unit);
-        let alone = count == 1 || size.saturating_mul(cost) < LEAST || size * count >= total;
-        (!alone).then_some(size)
-    }
-
-    /// Returns the first of the pieces that [`Turn::pieces`] hands to this worker.
-    pub fn first(&self, total: usize, cost: usize, unit: usize) -> Range<usize> {
-        match self.piece(total, cost, unit) {
-            None => self.share(total, 1),
-            Some(size) => self.index * size..(self.index + 1) * size,
-        }
-    }
-
-    /// Returns this worker's share of `0..total`: contiguous, in units of `unit`.
-    pub fn share(&self, total: usize, unit: usize) -> Range<usize> {
-        let units = total.div_ceil(unit);
-        let at = |index: usize| (units * index / self.count() * unit).min(total);
-        at(self.index)..at(self.index + 1)
-    }
-}
-
-/// Pieces that each worker gets of a stage, on average: enough that one which is late or slow leaves its part to
-/// the others.
-const PIECES: usize = 8;
-/// Bytes read for a piece, at least: below this an even cut is better than a piece more or less.
-const LEAST: usize = 48 << 10;
-/// Bytes read for a piece, at most: what the last one to finish may keep the others waiting for.
-const MOST: usize = 16 << 20;
-
-/// A worker at one stage, with the count of pieces that the workers have taken of it.
-#[derive(Clone, Copy)]
-pub struct Turn<'a> {
-    /// The worker.
-    pub worker: Worker<'a>,
-    taken: &'a AtomicUsize,
-}
-
-impl<'a> Turn<'a> {
-    /// Comes to a stage, whose count `taken` was zero before any worker came.
-    pub fn new(worker: Worker<'a>, taken: &'a AtomicUsize) -> Self {
-        Turn { worker, taken }
-    }
-
-    /// Takes the next piece of the stage, by number.
-    pub fn next(self) -> usize {
-        // The barriers around the stage order what is computed.
-        self.taken.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Hands out `0..total`, for each of which about `cost` bytes are read, in contiguous pieces: to each worker its
-    /// [first](Worker::first), then each to the worker that comes first; a stage too small for that, or without other
-    /// workers, in one piece each. Pieces are whole multiples of `unit`, but for the last. Called once a stage.
-    pub fn pieces(self, total: usize, cost: usize, unit: usize) -> impl Iterator<Item = Range<usize>> {
-        let worker = self.worker;
-        let size = worker.piece(total, cost, unit);
-        let mut first = Some(worker.first(total, cost, unit)).filter(|first| !first.is_empty());
-        std::iter::from_fn(move || {
-            let size = match first.take() {
-                Some(first) => return Some(first),
-                None => size?,
-            };
-            let start = (worker.count() + self.next()) * size;
-            (start < total).then(|| start..total.min(start + size))
-        })
     }
 }
 
@@ -253,6 +184,12 @@ impl Team {
         Ok(team)
     }
 
+    /// Runs every further step on `active` workers.
+    #[cfg(all(test, not(loom)))]
+    pub fn fix(&mut self, active: usize) {
+        self.governor.fix(active);
+    }
+
     /// Returns the number of workers, the caller included.
     pub fn size(&self) -> usize {
         self.shared.size
@@ -280,7 +217,7 @@ impl Team {
     }
 
     /// Runs `pass` on the first `count` workers.
-    fn run_on(&mut self, count: usize, pass: &(dyn Fn(Worker<'_>) + Sync)) {
+    pub(super) fn run_on(&mut self, count: usize, pass: &(dyn Fn(Worker<'_>) + Sync)) {
         let shared = &*self.shared;
         shared.slept.store(0, Ordering::Relaxed);
         if count == 1 {
@@ -305,7 +242,7 @@ impl Team {
         if own.is_err() {
             shared.fail();
         }
-        shared.wait(|| shared.running.load(Ordering::SeqCst) == 0);
+        shared.wait(|| shared.running.load(Ordering::Acquire) == 0);
         if let Err(payload) = own {
             panic::resume_unwind(payload);
         }
@@ -332,7 +269,7 @@ fn work(shared: &Shared, index: usize) {
         while shared.generation.load(Ordering::Acquire) == seen {
             if spins < SPINS_BEFORE_PARK {
                 spins += 1;
-                std::hint::spin_loop();
+                spin_loop();
             } else {
                 thread::park();
             }
@@ -356,12 +293,12 @@ fn work(shared: &Shared, index: usize) {
             shared.fail();
         }
         spins = 0;
-        shared.running.fetch_sub(1, Ordering::SeqCst);
+        shared.running.fetch_sub(1, Ordering::AcqRel);
         shared.wake();
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -410,44 +347,6 @@ mod tests {
         });
         let slept = Duration::from_nanos(team.shared.slept.load(Ordering::Relaxed));
         assert!(slept > Duration::from_millis(10) && slept < Duration::from_secs(60), "{slept:?}");
-    }
-
-    #[test]
-    fn shares_cover_the_range_once() {
-        let mut team = Team::new(3).unwrap();
-        for (total, unit) in [(0, 1), (1, 1), (10, 1), (10, 4), (64, 8), (7, 16)] {
-            let hits: Vec<AtomicUsize> = (0..total).map(|_| AtomicUsize::new(0)).collect();
-            team.run(&|worker| {
-                worker.share(total, unit).for_each(|i| {
-                    hits[i].fetch_add(1, Ordering::Relaxed);
-                });
-            });
-            assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1), "{total} by {unit}");
-        }
-    }
-
-    #[test]
-    fn pieces_cover_the_range_once() {
-        let mut team = Team::new(3).unwrap();
-        let stages = [
-            (0, 1, 1),
-            (1, 1, 1),
-            (10, LEAST, 1),
-            (10, 1, 4),
-            (640, LEAST, 16),
-            (641, 2560, 1),
-            (1000, MOST, 7),
-        ];
-        for (total, cost, unit) in stages {
-            let hits: Vec<AtomicUsize> = (0..total).map(|_| AtomicUsize::new(0)).collect();
-            let taken = AtomicUsize::new(0);
-            team.run(&|worker| {
-                Turn::new(worker, &taken).pieces(total, cost, unit).flatten().for_each(|i| {
-                    hits[i].fetch_add(1, Ordering::Relaxed);
-                });
-            });
-            assert!(hits.iter().all(|hit| hit.load(Ordering::Relaxed) == 1), "{total} by {cost}");
-        }
     }
 
     #[test]

@@ -196,11 +196,14 @@ impl Matrix {
             return Err(BitNetError::mismatch(purpose, expected, self.cols));
         }
         let row_bytes = width.row_bytes(self.cols);
-        let mut codes = PoolBuffer::<u8>::zeroed(pool, self.rows * row_bytes, &Device::Cpu, &purpose)?;
-        let vector = || PoolBuffer::<f32>::zeroed(pool, self.rows, &Device::Cpu, &purpose);
+        // Of what follows every element is written.
+        let mut codes = PoolBuffer::<u8>::for_overwrite(pool, self.rows * row_bytes, &Device::Cpu, &purpose)?;
+        let vector = || PoolBuffer::<f32>::for_overwrite(pool, self.rows, &Device::Cpu, &purpose);
         let (mut steps, mut errors, mut norms) = (vector()?, vector()?, vector()?);
-        let mut wide = PoolBuffer::<f32>::zeroed(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
-        let mut loose = PoolBuffer::<i8>::zeroed(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
+        let mut wide =
+            PoolBuffer::<f32>::for_overwrite(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
+        let mut loose =
+            PoolBuffer::<i8>::for_overwrite(pool, self.cols * team.size(), &Device::Cpu, &purpose)?;
         let (shared_codes, shared_wide) = (SharedSlice::new(&mut codes), SharedSlice::new(&mut wide));
         let shared_loose = SharedSlice::new(&mut loose);
         let per_row = [&mut steps, &mut errors, &mut norms].map(|vector| SharedSlice::new(vector));
@@ -268,13 +271,18 @@ impl Matrix {
         }
     }
 
-    /// Returns the bytes of the elements and the bias.
-    pub fn bytes(&self) -> usize {
-        let elements = match &self.elements {
-            Elements::Ternary(_, bytes, _) | Elements::Dense(_, bytes) => bytes.len(),
-            Elements::Narrow(rows) => rows.codes.len() + 3 * size_of_val(&*rows.steps),
+    /// Lends all that a product reads: elements, what is known of the rows, bias.
+    pub fn slices(&self) -> Vec<&[u8]> {
+        let mut slices: Vec<&[u8]> = match &self.elements {
+            Elements::Ternary(_, bytes, _) | Elements::Dense(_, bytes) => vec![bytes],
+            Elements::Narrow(rows) => {
+                let of_rows =
+                    [&rows.steps, &rows.errors, &rows.norms].map(|facts| bytemuck::cast_slice(facts));
+                [&rows.codes[..]].into_iter().chain(of_rows).collect()
+            }
         };
-        elements + self.bias.as_ref().map_or(0, |bias| size_of_val(bias.as_slice()))
+        slices.extend(self.bias.as_deref().map(bytemuck::cast_slice));
+        slices
     }
 }
 
@@ -299,7 +307,7 @@ fn fifths(
     team: &mut Team,
 ) -> Result<PoolBuffer<u8>> {
     let lines = row_fifths::lines(rows);
-    let mut out = PoolBuffer::zeroed(pool, lines * cols, &Device::Cpu, name)?;
+    let mut out = PoolBuffer::for_overwrite(pool, lines * cols, &Device::Cpu, name)?;
     let shared = SharedSlice::new(&mut out);
     team.run(&|worker| {
         let share = worker.share(lines, 1);
@@ -322,7 +330,7 @@ fn dense(name: &str, dtype: BitNetDType, bytes: WeightBytes, pool: &HybridMemory
     if bytes.as_ptr().addr().is_multiple_of(align) {
         return Ok(Elements::Dense(dtype, Bytes::InPlace(bytes)));
     }
-    let mut copy = PoolBuffer::zeroed(pool, bytes.len(), &Device::Cpu, name)?;
+    let mut copy = PoolBuffer::for_overwrite(pool, bytes.len(), &Device::Cpu, name)?;
     copy.copy_from_slice(&bytes);
     Ok(Elements::Dense(dtype, Bytes::Copied(copy)))
 }

@@ -1,20 +1,20 @@
 //! Measured memory read bandwidth: the roofline of decoding.
 //!
-//! Plain and prefetched passes alternate over one buffer well above the caches, so that a disturbance
-//! meets both; the best pass of either counts. Each thread writes its part of the buffer first: pages that
+//! Passes of every method alternate over one buffer well above the caches, so that a disturbance
+//! meets all; the best pass of any counts. Each thread writes its part of the buffer first: pages that
 //! were never written are all the same page of zeros, and on machines with several memory nodes the
 //! writer's node is where a page goes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bitnet_backend::Device;
-use bitnet_kernels::probe;
+use bitnet_kernels::probe::ReadMethod;
 
 use super::MachineInfo;
+use super::together::{Pass, share_out, together};
 use crate::memory::{HybridMemoryPool, PoolBuffer};
 
 /// The buffer is this many times the last-level caches, so that hardly a line survives a pass.
@@ -22,34 +22,18 @@ const CACHE_MULTIPLE: u64 = 4;
 const LEAST_BUFFER: u64 = 256 << 20;
 const MOST_BUFFER: u64 = 2 << 30;
 /// Passes of each method: more until the time is up.
-const LEAST_ROUNDS: usize = 3;
+const LEAST_ROUNDS: usize = 2;
 const MOST_ROUNDS: usize = 12;
 const TIME_CAP: Duration = Duration::from_millis(800);
-
-/// How the reading that measured best was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ReadMethod {
-    /// Loads alone.
-    Plain,
-    /// Loads with software prefetch.
-    Prefetched,
-}
-
-impl ReadMethod {
-    fn read(self, bytes: &[u8]) -> u64 {
-        match self {
-            ReadMethod::Plain => probe::read_plain(bytes),
-            ReadMethod::Prefetched => probe::read_prefetched(bytes),
-        }
-    }
-}
+/// Bytes that a thread takes at once.
+const BLOCK: usize = 1 << 20;
 
 /// A measured read bandwidth.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReadBandwidth {
     /// Bytes a second, of all threads together; 0 when the system gave no buffer to read.
     pub bytes_per_second: f64,
-    /// The better way of reading.
+    /// The way of reading that measured best.
     pub method: ReadMethod,
     /// Size of the buffer, in bytes.
     pub buffer_bytes: usize,
@@ -94,27 +78,31 @@ fn measure(threads: usize, bytes: usize) -> ReadBandwidth {
         part.iter_mut().enumerate().for_each(|(index, byte)| *byte = (index % 251) as u8);
         part.len()
     });
-    let methods: &[ReadMethod] = match probe::has_prefetch() {
-        true => &[ReadMethod::Plain, ReadMethod::Prefetched],
-        false => &[ReadMethod::Plain],
-    };
     let started = Instant::now();
     for round in 0..MOST_ROUNDS {
         if round >= LEAST_ROUNDS && started.elapsed() > TIME_CAP {
             break;
         }
-        for &method in methods {
-            let pass = together(buffer.chunks(part), |part| {
-                std::hint::black_box(method.read(part));
-                part.len()
-            });
-            let rate = pass.done as f64 / pass.span.as_secs_f64().max(f64::MIN_POSITIVE);
+        for &method in ReadMethod::available() {
+            let pass = read_pass(method, &[&buffer[..]], 1, threads);
+            let rate = pass.rate();
             if rate > best.bytes_per_second {
                 best = ReadBandwidth { bytes_per_second: rate, method, threads: pass.workers, ..best };
             }
         }
     }
     best
+}
+
+/// Reads `parts` `repeats` times over with up to `threads` threads at the same time; done are bytes.
+///
+/// Each thread reads its own share, the same one each time, and then what the others have not come to.
+pub fn read_pass(method: ReadMethod, parts: &[&[u8]], repeats: usize, threads: usize) -> Pass {
+    let blocks: Vec<&[u8]> = parts.iter().flat_map(|part| part.chunks(BLOCK)).collect();
+    share_out(&mut vec![(); threads.max(1)], blocks.len(), repeats, |(), block| {
+        black_box(method.read(blocks[block]));
+        blocks[block].len()
+    })
 }
 
 /// Takes a buffer of `bytes`, or the largest half, quarter and so on that the system grants.
@@ -127,55 +115,6 @@ fn take_buffer(mut bytes: usize) -> Option<PoolBuffer<u8>> {
         }
     }
     None
-}
-
-struct Pass {
-    workers: usize,
-    /// What the work returned, added up: a part whose thread was refused does not count.
-    done: usize,
-    /// From the start of the first worker to the end of the last.
-    span: Duration,
-}
-
-/// Runs `work` on every part at the same time, the first on this thread.
-fn together<P: Send>(parts: impl Iterator<Item = P>, work: impl Fn(P) -> usize + Sync) -> Pass {
-    let (ready, go) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let timed = |part| {
-        let start = Instant::now();
-        let done = work(part);
-        (start, Instant::now(), done)
-    };
-    let mut parts = parts;
-    let Some(own) = parts.next() else {
-        return Pass { workers: 0, done: 0, span: Duration::ZERO };
-    };
-    let times = thread::scope(|scope| {
-        let mut workers = Vec::new();
-        for part in parts {
-            let worker = || {
-                ready.fetch_add(1, Ordering::AcqRel);
-                while !go.load(Ordering::Acquire) {
-                    thread::yield_now();
-                }
-                timed(part)
-            };
-            match thread::Builder::new().spawn_scoped(scope, worker) {
-                Ok(worker) => workers.push(worker),
-                Err(_) => break,
-            }
-        }
-        while ready.load(Ordering::Acquire) < workers.len() {
-            thread::yield_now();
-        }
-        go.store(true, Ordering::Release);
-        let own = timed(own);
-        let others = workers.into_iter().filter_map(|worker| worker.join().ok());
-        others.chain([own]).collect::<Vec<_>>()
-    });
-    let start = times.iter().map(|time| time.0).min();
-    let end = times.iter().map(|time| time.1).max();
-    let span = start.zip(end).map_or(Duration::ZERO, |(start, end)| end.duration_since(start));
-    Pass { workers: times.len(), done: times.iter().map(|time| time.2).sum(), span }
 }
 
 #[cfg(test)]
@@ -204,19 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn device_bandwidth_workers_run_together_on_distinct_parts() {
-        let mut parts = vec![0usize; 5];
-        let arrived = AtomicUsize::new(0);
-        let pass = together(parts.iter_mut(), |part| {
-            *part += 1;
-            arrived.fetch_add(1, Ordering::SeqCst);
-            // Ends only if all five are running.
-            while arrived.load(Ordering::SeqCst) < 5 {
-                thread::yield_now();
+    fn device_bandwidth_passes_read_every_byte_of_every_part() {
+        let (small, large) = (vec![1u8; 1000], vec![2u8; 5 * BLOCK + 7]);
+        for method in ReadMethod::available() {
+            for threads in [0, 1, 2, 7] {
+                let pass = read_pass(*method, &[&small, &[], &large], 3, threads);
+                assert_eq!(pass.done, 3 * (small.len() + large.len()), "{method:?}, {threads} threads");
             }
-            10
-        });
-        assert_eq!((pass.workers, pass.done, parts), (5, 50, vec![1; 5]));
+        }
+        assert_eq!(read_pass(ReadMethod::Plain, &[], 1, 2).done, 0);
     }
 
     #[test]

@@ -12,10 +12,13 @@ pub(crate) mod memory;
 #[cfg(test)]
 mod metal_device_availability_tests;
 mod resident;
+mod together;
 
 pub use availability::{auto_select_device, availability, candidates, get_cpu_device, get_device_info};
-pub use bandwidth::{ReadBandwidth, ReadMethod, read_bandwidth};
+pub use bandwidth::{ReadBandwidth, read_bandwidth, read_pass};
 pub use bitnet_backend::{Device, MlxDeviceType};
+pub use bitnet_kernels::probe::ReadMethod;
 pub use caches::{Cache, CacheKind};
 pub use machine::MachineInfo;
 pub use resident::peak_resident_bytes;
+pub use together::{Pass, share_out, together};

@@ -28,6 +28,29 @@ pub fn exp_whole(x: f32) -> f32 {
     if x.is_nan() { x } else { y }
 }
 
+/// Replaces each value by `exp((value - greatest) / temperature)`, 0 for -inf, and returns their sum over eight lanes.
+///
+/// `greatest` is finite and not below any value, `temperature` is above 0.
+#[inline(always)]
+pub fn exponentiate(values: &mut [f32], greatest: f32, temperature: f32) -> f64 {
+    const LANES: usize = 8;
+    let mut sums = [0.0f64; LANES];
+    let add = |sum: &mut f64, value: &mut f32| {
+        *value = exp((*value - greatest) / temperature);
+        *sum += f64::from(*value);
+    };
+    let (whole, rest) = values.as_chunks_mut::<LANES>();
+    for values in whole {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            add(sum, value);
+        }
+    }
+    for (sum, value) in sums.iter_mut().zip(rest) {
+        add(sum, value);
+    }
+    sums.iter().sum()
+}
+
 /// Returns `e^r` and `n` of `x = n ln 2 + r` with `|r| <= ln 2 / 2` (Cody and Waite's two-part ln 2), by a polynomial of
 /// degree 7 in `r` (Cephes' minimax coefficients).
 #[inline(always)]

@@ -21,13 +21,20 @@ fn float_kernels_give_the_same_bits_on_every_tier() {
                 let (mut relu, mut silu) = (vec![0.0; cols], vec![0.0; cols]);
                 (k.squared_relu)(&x, y, &mut relu);
                 (k.silu)(&x, y, &mut silu);
-                (norm, q, quantized.scale.to_bits(), quantized.sum, relu, silu)
+                let mut exps = x.iter().map(|x| 9.0 * x).collect::<Vec<_>>();
+                exps[0] = f32::NEG_INFINITY;
+                let greatest = exps.iter().copied().fold(0.0, f32::max);
+                let sum = (k.exponentiate)(&mut exps, greatest, 0.8).to_bits();
+                (norm, q, quantized.scale.to_bits(), quantized.sum, relu, silu, exps, sum)
             };
             let (a, b) = (run(kernels), run(scalar()));
             assert_eq!(bits(&a.0), bits(&b.0), "rms_norm {} {cols}", kernels.isa);
             assert_eq!((&a.1, a.2, a.3), (&b.1, b.2, b.3), "quantize {} {cols}", kernels.isa);
             assert_eq!(bits(&a.4), bits(&b.4), "squared_relu {} {cols}", kernels.isa);
             assert_eq!(bits(&a.5), bits(&b.5), "silu {} {cols}", kernels.isa);
+            assert_eq!((bits(&a.6), a.7), (bits(&b.6), b.7), "exponentiate {} {cols}", kernels.isa);
+            let sum: f64 = b.6.iter().map(|&value| f64::from(value)).sum();
+            assert!((f64::from_bits(b.7) - sum).abs() <= 1e-12 * sum && b.6[0] == 0.0, "{cols}");
         }
     }
 }

@@ -14,7 +14,7 @@ use super::Pass;
 use crate::cpu::buffers::Lent;
 use crate::cpu::kv::Part;
 use crate::cpu::shared::SharedSlice;
-use crate::cpu::team::Turn;
+use crate::cpu::turn::Turn;
 use crate::memory::HybridMemoryPool;
 
 /// Blocks of one step that can be computed apart; a longer context is not cut.
@@ -251,8 +251,10 @@ impl Pass<'_> {
     /// Reports whether blocks are computed apart, the same for every worker.
     fn cuts_sequences(&self, workers: usize) -> bool {
         let AttentionShape { heads, kv_heads, .. } = self.attention;
-        let (tokens, sequences) = (self.tokens(), self.step.block_tables.len());
-        if tokens != sequences || tokens * kv_heads > FEW_TILES * workers || heads / kv_heads > ROWS {
+        let tokens = self.tokens();
+        // A tile of several tokens has blocks that its first one does not see. A sequence may have none.
+        let one_each = self.step.cu_seqlens.windows(2).all(|bounds| bounds[1] - bounds[0] <= 1);
+        if !one_each || tokens * kv_heads > FEW_TILES * workers || heads / kv_heads > ROWS {
             return false;
         }
         let blocks: usize = (0..tokens).map(|token| self.visible(token).div_ceil(KV_BLOCK_TOKENS)).sum();

@@ -10,7 +10,8 @@ use bitnet_kernels::scalar::narrow::TokenFacts;
 
 use super::product::Output;
 use super::{Pass, SUMS, TERNARY_TOKENS, dense_row, tiles};
-use crate::cpu::team::{Turn, Worker};
+use crate::cpu::team::Worker;
+use crate::cpu::turn::Turn;
 use crate::cpu::weights::{Matrix, NarrowRows, NarrowWidth};
 
 /// Rows whose logits are judged in one call.

@@ -13,17 +13,20 @@ mod quantize;
 
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, PoisonError};
 
 use bitnet_backend::{
     Activation, AttentionShape, BufferId, KV_BLOCK_TOKENS, LinearId, Norm, Op, Step, VectorId,
 };
+use bitnet_kernels::scalar::rope;
 use bitnet_kernels::{DenseRow, Kernels};
 
 use super::buffers::{BufferView, HeadView};
-use super::kv::{KvView, Part};
+use super::kv::{KvView, Part, Unheld};
 use super::plan::Stage;
 use super::shared::SharedSlice;
-use super::team::{Turn, Worker};
+use super::team::Worker;
+use super::turn::Turn;
 use super::weights::Matrix;
 use crate::memory::PoolBuffer;
 
@@ -47,10 +50,14 @@ pub struct Pass<'a> {
     pub vectors: &'a [PoolBuffer<f32>],
     pub buffers: &'a [BufferView<'a>],
     pub kv: KvView<'a>,
+    /// The first number that the cache does not hold.
+    pub unheld: Mutex<Option<Unheld>>,
+    /// `[head_dim / 2]`.
+    pub frequencies: &'a [f32],
     /// `[tokens, head_dim / 2]`.
-    pub cos: &'a [f32],
+    pub cos: SharedSlice<'a, f32>,
     /// `[tokens, head_dim / 2]`.
-    pub sin: &'a [f32],
+    pub sin: SharedSlice<'a, f32>,
     /// What the head multiplies.
     pub head: HeadView<'a>,
     /// `[logits_rows, vocab]`.
@@ -88,6 +95,7 @@ impl<'a> Pass<'a> {
             match *stage {
                 Stage::Barrier => worker.barrier(),
                 Stage::Op(op) => self.op(op, turn),
+                Stage::Angles => self.angles(worker),
                 Stage::GateQuantize { gate, up, activation, norm, out, .. } => {
                     self.gate_quantize([gate, up, out], activation, norm, worker);
                 }
@@ -201,6 +209,16 @@ impl<'a> Pass<'a> {
         }
     }
 
+    fn angles(&self, worker: Worker<'_>) {
+        let half = self.frequencies.len();
+        for token in worker.share(self.tokens(), 1) {
+            let row = token * half..(token + 1) * half;
+            // SAFETY: tokens are shared out disjointly, and nobody rotates in this stage.
+            let (cos, sin) = unsafe { (self.cos.get_mut(row.clone()), self.sin.get_mut(row)) };
+            rope::angles(self.step.positions[token], self.frequencies, cos, sin);
+        }
+    }
+
     fn rope_append(&self, q: BufferId, k: BufferId, v: BufferId, layer: usize, worker: Worker<'_>) {
         for token in worker.share(self.tokens(), 1) {
             for kv_head in 0..self.attention.kv_heads {
@@ -221,7 +239,8 @@ impl<'a> Pass<'a> {
         let ((q_width, q), (kv_width, k), (_, v)) =
             (self.f32_buffer(q), self.f32_buffer(k), self.f32_buffer(v));
         let angles = token * head_dim / 2..(token + 1) * head_dim / 2;
-        let (cos, sin) = (&self.cos[angles.clone()], &self.sin[angles]);
+        // SAFETY: a barrier separates this stage from the one that writes them.
+        let (cos, sin) = unsafe { (self.cos.get(angles.clone()), self.sin.get(angles)) };
         let position = self.step.positions[token] as usize;
         let blocks = &self.step.block_tables[self.step.seq_of_token[token] as usize];
         let block = blocks[position / KV_BLOCK_TOKENS];
@@ -233,8 +252,20 @@ impl<'a> Pass<'a> {
             let (q, k) = (q.get_mut(at..at + group), k.get_mut(kv_at..kv_at + head_dim));
             (self.kernels.rotate)(q, head_dim, cos, sin);
             (self.kernels.rotate)(k, head_dim, cos, sin);
-            self.kv.append(block, position, layer, Part::Keys, kv_head, k);
-            self.kv.append(block, position, layer, Part::Values, kv_head, v.get(kv_at..kv_at + head_dim));
+            for (part, row) in [(Part::Keys, &*k), (Part::Values, v.get(kv_at..kv_at + head_dim))] {
+                if let Err(found) = self.kv.append(block, position, layer, part, kv_head, row) {
+                    self.note(Unheld { layer, token, head: kv_head, part, found });
+                }
+            }
+        }
+    }
+
+    /// Keeps the first of the numbers that the cache does not hold, whoever comes to it when.
+    #[cold]
+    fn note(&self, unheld: Unheld) {
+        let mut first = self.unheld.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.is_none_or(|first| unheld.place() < first.place()) {
+            *first = Some(unheld);
         }
     }
 

@@ -7,7 +7,7 @@ use bitnet_kernels::TernaryKernels;
 
 use super::{Input, Pass, SUMS, TERNARY_TOKENS, dense_rows, tiles};
 use crate::cpu::shared::SharedSlice;
-use crate::cpu::team::Turn;
+use crate::cpu::turn::Turn;
 use crate::cpu::weights::{Elements, Matrix, TernaryLayout};
 
 /// Rows and tokens of a block of a dense product: the tokens' activations stay in the second-level cache.

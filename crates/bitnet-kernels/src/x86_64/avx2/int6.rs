@@ -15,7 +15,7 @@ const WIDTH: usize = 32;
 /// Tokens that share one separation of the codes.
 const TOKENS: usize = 4;
 /// Bytes by which codes are prefetched ahead of their use.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// The contract of `scalar::int6::int6_planes`.
 #[target_feature(enable = "avx2")]

@@ -15,7 +15,7 @@ const UNROLL: usize = 4;
 const TOKENS: usize = 4;
 /// Bytes by which a row is prefetched ahead of its use. Rows are read one after the other: several at once
 /// are several streams, which memory serves at half the speed.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// The contract of `scalar::int8::int8_i16`.
 #[target_feature(enable = "avx2")]

@@ -22,7 +22,7 @@ use crate::scalar::attention::{self, AttentionState};
 use crate::scalar::dense::{self, DenseRow};
 use crate::scalar::narrow::{self, RowFacts, TokenFacts};
 use crate::scalar::quantize::{self, QuantizedRow};
-use crate::scalar::{gate, int8 as scalar_int8, norm, rope};
+use crate::scalar::{exp, gate, int8 as scalar_int8, norm, rope};
 use crate::{Isa, Kernels, TernaryKernels};
 
 /// The table of this tier. It leaves the crate only through [`Kernels::for_isa`], after detection of
@@ -73,6 +73,8 @@ pub(crate) const ENTRIES: Kernels = Kernels {
     squared_relu: |gate, up, out| unsafe { squared_relu(gate, up, out) },
     // SAFETY: as above.
     silu: |gate, up, out| unsafe { silu(gate, up, out) },
+    // SAFETY: as above.
+    exponentiate: |values, greatest, temperature| unsafe { exponentiate(values, greatest, temperature) },
     // SAFETY: as above.
     rotate: |row, head_dim, cos, sin| unsafe { rotate(row, head_dim, cos, sin) },
     // SAFETY: as above.
@@ -132,6 +134,11 @@ fn squared_relu(gate: &[f32], up: &[f32], out: &mut [f32]) {
 #[target_feature(enable = "avx2,f16c")]
 fn silu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     gate::silu(gate, up, out);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn exponentiate(values: &mut [f32], greatest: f32, temperature: f32) -> f64 {
+    exp::exponentiate(values, greatest, temperature)
 }
 
 #[target_feature(enable = "avx2,f16c")]
