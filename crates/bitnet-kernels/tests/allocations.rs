@@ -258,6 +258,7 @@ fn rows(kernels: &Kernels) {
     none(isa, "exponentiate", || ignore((kernels.exponentiate)(&mut out, 1.0, 0.8)));
     none(isa, "squared_relu", || (kernels.squared_relu)(&x, &y, &mut out));
     none(isa, "silu", || (kernels.silu)(&x, &y, &mut out));
+    none(isa, "exponentiate", || ignore((kernels.exponentiate)(&mut out, 9.0, 0.8)));
     let (acc, mut parts) = ([[7; 4]; 3 * 35], [[0f32; 35]; 4]);
     let mut parts = parts.each_mut().map(|part| &mut part[..]);
     none(isa, "dequantize", || (kernels.dequantize)(&acc, 3, (2.0, 0.5), true, &mut parts));
@@ -288,6 +289,7 @@ fn no_entry_of_any_table_takes_memory() {
             exponentiate: _,
             squared_relu: _,
             silu: _,
+            exponentiate: _,
             dequantize: _,
             rotate: _,
             attend: _,
