@@ -255,7 +255,6 @@ fn rows(kernels: &Kernels) {
     none(isa, "quantize_i16", || ignore((kernels.quantize_i16)(&x, 1000, &mut fine)));
     none(isa, "quantize", || ignore((kernels.quantize)(&x, &mut codes)));
     none(isa, "rms_norm", || (kernels.rms_norm)(&x, &y, 1e-5, &mut out));
-    none(isa, "exponentiate", || ignore((kernels.exponentiate)(&mut out, 1.0, 0.8)));
     none(isa, "squared_relu", || (kernels.squared_relu)(&x, &y, &mut out));
     none(isa, "silu", || (kernels.silu)(&x, &y, &mut out));
     none(isa, "exponentiate", || ignore((kernels.exponentiate)(&mut out, 9.0, 0.8)));
@@ -286,7 +285,6 @@ fn no_entry_of_any_table_takes_memory() {
             quantize_i16: _,
             rms_norm: _,
             quantize: _,
-            exponentiate: _,
             squared_relu: _,
             silu: _,
             exponentiate: _,
