@@ -24,8 +24,8 @@ pub const WIDTH: usize = 32;
 const TOKENS: usize = 4;
 /// Tokens from which spreading the codes into a panel pays.
 const PANEL_TOKENS: usize = 64;
-/// Bytes by which codes are prefetched ahead of their use. Arithmetic keeps the processor from running ahead by itself,
-/// and on small pages each page's translation is fetched along with it.
+/// Bytes by which codes are prefetched ahead of their use, into the second-level cache. Arithmetic keeps the processor
+/// from running ahead by itself, and on small pages each page's translation is fetched along.
 const AHEAD: usize = 32_768;
 
 /// The contract of `scalar::ternary::row_quarters_i8`.
@@ -242,5 +242,5 @@ pub fn load_i8(values: &[i8]) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn prefetch(codes: &[u8], offset: usize) {
-    _mm_prefetch::<_MM_HINT_T0>(codes.as_ptr().wrapping_add(offset).cast());
+    _mm_prefetch::<_MM_HINT_T1>(codes.as_ptr().wrapping_add(offset).cast());
 }
