@@ -144,7 +144,7 @@ fn a_process_that_is_killed_leaves_a_beginning() {
     child.wait().unwrap();
     nothing_looks_whole(&setting);
     setting.hub.requests();
-    setting.output(&["bench", "prefill", "-p", "2", "-n", "2", "-t", "1", "--model", "hf:org/name"]).ok();
+    setting.output(&["bench", "prefill", "-p", "2", "-t", "1", "--model", "hf:org/name"]).ok();
     let requests = setting.hub.requests();
     let store: Vec<_> = requests.iter().filter(|line| line.contains("/store/")).collect();
     assert!(store.len() == 1 && store[0].ends_with('-'), "{requests:?}");

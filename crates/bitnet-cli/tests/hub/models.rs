@@ -61,7 +61,7 @@ fn every_command_takes_a_name() {
         &["eval", "--tokens", text(&ids), "--window", "16", "--json", "--model"][..],
         &["logits", "--ids", "1,2,3", "--out", text(&out), "--model"],
         &["inspect", "--json"],
-        &["bench", "prefill", "-p", "4", "-n", "4", "-t", "1", "--json", "--model"],
+        &["bench", "prefill", "-p", "4", "-t", "1", "--json", "--model"],
     ] {
         let found = setting.output(&[arguments, &["hf:org/name"]].concat()).ok();
         assert!(!arguments.contains(&"--json") || found.json()["schema"] == 1);
