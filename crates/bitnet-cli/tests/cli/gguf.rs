@@ -109,9 +109,7 @@ fn text_goes_in_and_comes_out_by_the_vocabulary_of_the_file() {
     assert_eq!(ids["text"], "the house");
     let run = output(&["run", "the house", "--max-tokens", "4", "--json", "--model", text(&model)]).ok();
     assert_eq!(run.json()["schema"], 1);
-    let bench =
-        output(&["bench", "prefill", "--model", text(&model), "-p", "8", "-t", "1", "--json"])
-            .ok();
+    let bench = output(&["bench", "prefill", "--model", text(&model), "-p", "8", "-t", "1", "--json"]).ok();
     assert!(bench.json()["speed"][0]["prompt_tok_per_s"].as_f64().unwrap() > 0.0);
 }
 
