@@ -40,12 +40,15 @@ impl Effort {
 /// Reads the arguments that cargo gives a suite: `None` where a filter names another, the smoke effort where the
 /// suite runs as a test.
 pub fn effort(suite: &str, arguments: impl Iterator<Item = String>) -> Option<Effort> {
-    let (mut bench, mut test, mut selected) = (false, false, true);
+    let (mut bench, mut test, mut selected, mut is_value) = (false, false, true, false);
     for argument in arguments {
+        let follows_option = std::mem::take(&mut is_value);
         match argument.as_str() {
             "--bench" => bench = true,
             "--test" => test = true,
-            flag if flag.starts_with('-') => {}
+            // What follows may be its value, not a filter.
+            flag if flag.starts_with('-') => is_value = !flag.contains('='),
+            _ if follows_option => {}
             filter => selected = suite.contains(filter),
         }
     }
@@ -162,7 +165,7 @@ mod tests {
             wait(1);
             Ok::<(), ()>(())
         };
-        let figure = beside("sleep".into(), 1000, Effort::Smoke, work, || wait(20)).unwrap();
+        let figure = beside("sleep".into(), 1000, Effort::Smoke, work, || wait(200)).unwrap();
         assert!(figure.ratio > 1.0 && figure.rate.median > 0.0 && figure.rate.median <= 1e-3, "{figure:?}");
         assert!(Effort::Full.repeats(0.001) == 20 && Effort::Full.repeats(1.0) == 1);
     }

@@ -212,6 +212,17 @@ pub fn kv_bytes(model: &Model, settings: Settings, context: usize) -> usize {
     config.layers * 2 * config.kv_heads * config.head_dim * context * width
 }
 
+/// Compares logits bit for bit.
+fn compare(expected: &[f32], found: &[f32], tier: String, threads: usize) -> Result<(), BenchError> {
+    match expected.iter().zip(found).position(|(expected, found)| expected.to_bits() != found.to_bits()) {
+        None => Ok(()),
+        Some(at) => {
+            let (expected, found) = (expected[at], found[at]);
+            Err(BenchError::Differs { tier, threads, at, expected, found })
+        }
+    }
+}
+
 /// Compares logits of a prompt and of one token after it with those of the scalar tier, bit for bit: with each of some
 /// numbers of threads, and the same settings otherwise.
 ///
@@ -233,10 +244,7 @@ pub fn check(model: &Model, settings: Settings, threads: &[usize]) -> Result<(),
     let (expected, _) = logits(Settings { threads: most, isa: Some(Isa::Scalar), ..settings })?;
     for &threads in threads {
         let (found, tier) = logits(Settings { threads, ..settings })?;
-        if let Some(at) = (0..expected.len()).find(|&at| expected[at].to_bits() != found[at].to_bits()) {
-            let (expected, found) = (expected[at], found[at]);
-            return Err(BenchError::Differs { tier, threads, at, expected, found });
-        }
+        compare(&expected, &found, tier, threads)?;
     }
     Ok(())
 }
@@ -328,6 +336,11 @@ mod tests {
                 let ratio = speed.decode_gb_per_s / (speed.decode.median * per_token);
                 assert!((ratio - 1.0).abs() < 1e-9, "{speed:?}");
                 assert!(speed.prompt_gops > 0.0 && speed.decode_gops > 0.0, "{speed:?}");
+                // Of one round, so that medians of ratios are ratios of medians.
+                let share = speed.decode_gb_per_s * 1e9 / speed.bandwidth;
+                assert!((speed.share / share - 1.0).abs() < 1e-9, "{speed:?}");
+                let share = speed.prompt_gops * 1e9 / speed.compute;
+                assert!(probe.is_none() || (speed.prompt_share / share - 1.0).abs() < 1e-9, "{speed:?}");
             }
         }
         let prefill = measure(&model, SETTINGS, (300, 0), 1).unwrap();
@@ -345,6 +358,21 @@ mod tests {
         for _ in 0..2 {
             step.step().unwrap();
             assert_eq!(step.runner.len(step.sequence).unwrap(), 131);
+        }
+    }
+
+    #[test]
+    fn one_bit_of_one_logit_is_seen() {
+        let expected = [1.0f32, -0.0, 3.5];
+        compare(&expected, &expected, "avx2".into(), 2).unwrap();
+        for (at, value) in [(0, 1.0f32.next_up()), (1, 0.0), (2, 3.5f32.next_down())] {
+            let mut found = expected;
+            found[at] = value;
+            let error = compare(&expected, &found, "avx2".into(), 2).unwrap_err();
+            assert!(
+                matches!(error, BenchError::Differs { at: place, threads: 2, .. } if place == at),
+                "{error}"
+            );
         }
     }
 

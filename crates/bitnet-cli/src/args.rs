@@ -61,8 +61,8 @@ pub struct EngineArgs {
     /// Longest sequence, in tokens [default: the model's own limit]
     #[arg(long, value_name = "N")]
     pub ctx: Option<usize>,
-    /// Element type of the output matrix: as the file stores it, or rows of int8, which are read in half the
-    /// time
+    /// Element type of the output matrix: as the file stores it, or in rows of eight or six bits, which are read in half
+    /// the time and less; the likeliest token before penalties stays that of the stored matrix
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = HeadType::Stored)]
     pub head: HeadType,
     /// How weight files are brought into memory: mapped, copied, or what pays for the tokens to be decoded
@@ -580,7 +580,7 @@ pub struct InspectArgs {
 pub enum Suite {
     /// Products alone: of ternary weights, and of the output matrix.
     Kernels,
-    /// Decoding after a prompt of one token.
+    /// Decoding after a prompt of `-p` tokens, one where nothing is said.
     Decode,
     /// A prompt.
     Prefill,
@@ -592,7 +592,7 @@ pub enum Suite {
 /// is named. Before anything is timed, logits of the first two layers (a prompt of 70 tokens and one after it, with each
 /// number of threads) and every product are compared with the scalar tier, bit for bit. Figures are medians over rounds,
 /// with limits of the machine measured between the rounds on as many threads. The roofline of decoding and of cold
-/// products is the read bandwidth: the best of four ways of reading the very bytes that were worked on, with and without
+/// products is the read bandwidth: the best of up to four ways of reading the very bytes that were worked on, with and without
 /// prefetch, one stream or two. Prompts and warm ternary products stand beside a probe that multiplies in registers with
 /// the instructions of the tier. Billions of operations a second (GOPS) count ternary products, two for a weight and
 /// token.

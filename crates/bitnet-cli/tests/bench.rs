@@ -63,7 +63,7 @@ fn decoding_beside_busy_threads_is_a_share_of_decoding_alone() {
 
 #[test]
 fn what_cannot_be_measured_is_a_usage_error() {
-    let cases: [&[&str]; 18] = [
+    let cases: [&[&str]; 14] = [
         &["kernels", "--busy", "2"],
         &["prefill", "--shape", "tiny", "--busy", "2"],
         &["--shape", "9b"],
@@ -75,15 +75,10 @@ fn what_cannot_be_measured_is_a_usage_error() {
         // Nothing there that a floor could judge.
         &["prefill", "--shape", "tiny", "--assert"],
         &["--shape", "tiny", "-n", "0", "--assert"],
-        // Options that the suite would not obey.
-        &["kernels", "-p", "8"],
-        &["kernels", "-n", "8"],
-        &["kernels", "--model", "x"],
-        &["kernels", "--kv", "f32"],
         &["kernels", "--weights", "shared"],
-        &["decode", "--shape", "tiny", "-p", "8"],
         &["decode", "--shape", "tiny", "-n", "0"],
-        &["prefill", "--shape", "tiny", "-n", "8"],
+        &["decode", "--shape", "tiny", "-p", "0"],
+        &["--shape", "tiny", "-p", "18446744073709551615", "-n", "64"],
     ];
     for args in cases {
         let output = bench(args);
@@ -94,6 +89,19 @@ fn what_cannot_be_measured_is_a_usage_error() {
             "{message}"
         );
     }
+}
+
+#[test]
+fn options_without_effect_are_said_and_a_context_is_decoded_after() {
+    let output = bench(&["prefill", "--shape", "tiny", "-p", "8", "-n", "64", "-t", "1"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && message.contains("-n has no effect on prefill"), "{message}");
+    let output = bench(&["decode", "--shape", "tiny", "-p", "70", "-n", "4", "-t", "1", "--json"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && !message.contains("no effect"), "{message}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let line = &report["speed"][0];
+    assert_eq!((&line["prompt_tokens"], &line["decode_tokens"]), (&70.into(), &4.into()), "{line}");
 }
 
 #[test]

@@ -97,7 +97,7 @@ impl<'a> EngineBuilder<'a> {
         self
     }
 
-    /// Multiplies the language-model head as stored (the default) or in int8.
+    /// Multiplies the language-model head as stored (the default), in int8 or in six bits.
     #[must_use]
     pub fn head(mut self, head: HeadPrecision) -> Self {
         self.head = head;

@@ -288,7 +288,7 @@ impl Runner {
     /// Appends the id of the greatest logit of each wanted row of the last pass.
     ///
     /// # Errors
-    /// A logit that is not a number.
+    /// A logit that is not a number or is infinite, or a row of minus infinities alone.
     pub fn argmax(&mut self, out: &mut Vec<u32>) -> Result<(), EngineError> {
         Ok(self.backend.argmax(out)?)
     }

@@ -159,7 +159,7 @@ impl Kernels {
     }
 
     /// Returns the table of the tier that `BITNET_ISA` forces, or of the best one here: decided by the first call of
-    /// the process and kept, an error too, so that all of a process runs on one tier.
+    /// the process and kept, an error too, so that whoever asks for no tier by name gets one and the same.
     ///
     /// # Errors
     /// As [`Isa::select`].

@@ -27,31 +27,35 @@ const ROUNDS: usize = 3;
 const PROMPT: usize = 128;
 const DECODE: usize = 64;
 
-/// Returns the tokens of the prompt and those to decode; refuses options that the suite would not obey.
-fn counts(args: &BenchArgs) -> Result<(usize, usize)> {
-    let (name, refused) = match args.suite {
-        None => ("prefill and decode", [false; 5]),
-        Some(Suite::Kernels) => ("kernels", [true; 5]),
-        Some(Suite::Decode) => ("decode", [true, false, false, false, false]),
-        Some(Suite::Prefill) => ("prefill", [false, true, false, false, true]),
+/// Says which options have no effect on the suite: every suite takes them, so that one line serves all in a script.
+fn note_without_effect(args: &BenchArgs) {
+    let (name, idle): (_, &[&str]) = match args.suite {
+        None | Some(Suite::Decode) => return,
+        Some(Suite::Kernels) => ("kernels", &["-p", "-n", "--model", "--kv"]),
+        Some(Suite::Prefill) => ("prefill", &["-n"]),
     };
     let given = [
         ("-p", args.prompt.is_some()),
         ("-n", args.tokens.is_some()),
         ("--model", args.model.is_some()),
         ("--kv", args.kv.is_some()),
-        ("--busy", args.busy.is_some()),
     ];
-    if let Some(((option, _), _)) = given.iter().zip(refused).find(|((_, given), refused)| *given && *refused)
-    {
-        return Err(failure::usage(format!("{option}: expected a suite that obeys it, found {name}")));
+    for (option, _) in given.iter().filter(|(option, given)| *given && idle.contains(option)) {
+        note(&format!("{option} has no effect on {name}"));
+    }
+}
+
+/// Returns the tokens of the prompt and those to decode.
+fn counts(args: &BenchArgs) -> Result<(usize, usize)> {
+    if matches!(args.suite, Some(Suite::Kernels | Suite::Prefill)) && args.busy.is_some() {
+        return Err(failure::usage("--busy: expected a suite that decodes, found kernels or prefill"));
     }
     if args.suite == Some(Suite::Kernels) && args.weights == WeightsArg::Shared {
         return Err(failure::usage("--weights: expected auto, mmap or copy with kernels, found shared"));
     }
     let (prompt, decode) = (args.prompt.unwrap_or(PROMPT), args.tokens.unwrap_or(DECODE));
     let counts = match args.suite {
-        Some(Suite::Decode) => (1, decode),
+        Some(Suite::Decode) => (args.prompt.unwrap_or(1), decode),
         Some(Suite::Prefill) => (prompt, 0),
         _ => (prompt, decode),
     };
@@ -72,6 +76,7 @@ fn counts(args: &BenchArgs) -> Result<(usize, usize)> {
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let counts = counts(args)?;
+    note_without_effect(args);
     let isa = Isa::select().map_err(|error| failure::usage(error.to_string()))?;
     let mut report = Report {
         schema: SCHEMA,
@@ -132,8 +137,8 @@ fn speeds(args: &BenchArgs, (prompt, decode): (usize, usize), name: &mut String)
         }
     };
     let positions = model.config.max_positions;
-    if prompt + decode >= positions {
-        let found = prompt + decode;
+    let found = prompt.saturating_add(decode);
+    if found >= positions {
         return Err(failure::usage(format!(
             "-p and -n: expected fewer than {positions} tokens, found {found}"
         )));

@@ -86,7 +86,7 @@ pub enum HeadPrecision {
     Stored,
     /// Rows in int8 with a step each, activations to about 13 bits, summed in integers: half the bytes of a
     /// 16-bit head. Every token that could be the likeliest, by a proven bound of the error of its logit, is
-    /// computed again from the stored row: the likeliest token is always that of the stored head.
+    /// computed again from the stored row: the likeliest token is always that of the stored head, before penalties.
     Int8,
     /// As `Int8` in six bits: three quarters of its bytes. The likeliest token is that of the stored head as well;
     /// the logits below it are coarser, which sampling at a temperature sees.

@@ -192,8 +192,8 @@ impl TernaryPackerFactory {
     /// Chooses the strategy that unpacks fastest among those within
     /// [`size_tolerance`](TernaryPackingConfig::size_tolerance) of the smallest real size.
     ///
-    /// Weights that are not ternary, which no packer takes, give `Uncompressed`; so do all while `BITNET_ISA` names an
-    /// instruction set that is not there, with which every packer refuses.
+    /// Weights that are not ternary, which no packer takes, give `Uncompressed`; so do all if `BITNET_ISA` named an
+    /// instruction set that is not there when the process first looked, with which every packer refuses.
     pub fn auto_select_strategy(weights: &[i8], config: &TernaryPackingConfig) -> TernaryPackingStrategy {
         let candidates = candidates(weights, config).unwrap_or_default();
         best(&candidates, config).unwrap_or(Strategy::Uncompressed)

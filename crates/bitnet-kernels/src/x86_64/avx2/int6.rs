@@ -75,8 +75,8 @@ fn products<const T: usize>(row: &[u8], planes: &[i8], sums: &[i32], out: &mut [
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(in crate::x86_64) fn separate(block: &[u8; BLOCK_BYTES], half: usize) -> [__m256i; 4] {
-    debug_assert!(half + WIDTH <= LANES);
-    // SAFETY: 32 bytes from `half` of each of the three parts of 64; `half` is 0 or 32.
+    assert!(half + WIDTH <= LANES);
+    // SAFETY: 32 bytes from `half` of each of the three parts of 64, asserted.
     let [low, high, upper] =
         [0, 1, 2].map(|part| unsafe { _mm256_loadu_si256(block.as_ptr().add(part * LANES + half).cast()) });
     let (nibble, crumb) = (_mm256_set1_epi8(0x0f), _mm256_set1_epi8(0x30));
