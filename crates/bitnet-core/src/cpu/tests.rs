@@ -196,3 +196,57 @@ fn passes_on_any_number_of_the_workers_give_the_same_bits() {
         }
     }
 }
+
+#[test]
+fn a_backend_goes_on_after_a_pass_that_was_refused() {
+    // One token alone has column 5, and one value row sees nothing else.
+    let change = |name: &str, values: &mut Vec<f32>| match name {
+        "embed" => {
+            values.iter_mut().skip(5).step_by(WIDTH).for_each(|value| *value = 0.0);
+            values[9 * WIDTH..10 * WIDTH].fill(0.0);
+            values[9 * WIDTH + 5] = 1.0;
+        }
+        "v" => {
+            values[..WIDTH].fill(0.0);
+            values[5] = 1e5;
+        }
+        _ => {}
+    };
+    let logits = |backend: &mut CpuBackend| -> Vec<u32> {
+        backend.forward(&step(&[1, 2, 3], 0)).unwrap();
+        backend.logits().unwrap().iter().map(|logit| logit.to_bits()).collect()
+    };
+    for threads in [1, 3] {
+        let expected = logits(&mut load(options(threads, BitNetDType::F16), change));
+        let mut backend = load(options(threads, BitNetDType::F16), change);
+        backend.forward(&step(&[1, 9, 3], 0)).unwrap_err();
+        assert!(logits(&mut backend) == expected, "{threads} threads");
+    }
+}
+
+#[test]
+fn rows_that_tie_in_narrow_codes_give_the_same_bits_on_any_number_of_workers() {
+    // Equal codes and steps in every row, of which the stored values differ by less than a step.
+    let change = |name: &str, values: &mut Vec<f32>| {
+        if name == "head" {
+            let mut rng = Rng::named(4, "ties");
+            for (index, value) in values.iter_mut().enumerate() {
+                *value = match index % WIDTH {
+                    0..16 => [1.0, -1.0][index % 2],
+                    _ => rng.normal_vec(1, 5e-4)[0].clamp(-2e-3, 2e-3),
+                };
+            }
+        }
+    };
+    for head in [HeadPrecision::Int8, HeadPrecision::Int6] {
+        let logits = |threads| -> Vec<u32> {
+            let mut backend = load(CpuOptions { head, ..options(threads, BitNetDType::F32) }, change);
+            backend.forward(&step(&[1, 2, 3, 4, 5], 0)).unwrap();
+            backend.logits().unwrap().iter().map(|logit| logit.to_bits()).collect()
+        };
+        let expected = logits(1);
+        for threads in [2, 3, 4] {
+            assert!(logits(threads) == expected, "{head:?}, {threads} workers");
+        }
+    }
+}
